@@ -1,0 +1,31 @@
+"""How many visual tokens a keep ratio means. The only file that rounds a ratio."""
+
+from __future__ import annotations
+
+import math
+
+from pruning.errors import BudgetError
+
+
+def check_keep_ratio(keep_ratio: float) -> float:
+    """The ratio as a float, if it is a number in (0, 1].
+
+    Raises:
+        BudgetError: with what to do instead.
+    """
+    if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, int | float) or not math.isfinite(keep_ratio):
+        raise BudgetError(f"The keep ratio is {keep_ratio!r}; it must be a number above 0 and at most 1.", "Try 0.11.")
+    if not 0 < keep_ratio <= 1:
+        advice = "Keep at least one visual token; 1 keeps all of them."
+        raise BudgetError(f"The keep ratio is {keep_ratio:g}; it must be above 0 and at most 1.", advice)
+    return float(keep_ratio)
+
+
+def n_keep(keep_ratio: float, n_tokens: int) -> int:
+    """Number of tokens to keep: the nearest integer (halves upwards), at least one, at most all."""
+    return min(n_tokens, max(1, math.floor(check_keep_ratio(keep_ratio) * n_tokens + 0.5)))
+
+
+def mean_per_layer(counts: list[int]) -> float:
+    """Average number of visual tokens that a layer works on; `counts` has one entry a layer."""
+    return sum(counts) / len(counts)

@@ -1,0 +1,50 @@
+"""What a run costs on paper: multiply-adds of the prefill and bytes of the KV cache, from token counts alone.
+
+No clocks here; everything this file says is an estimate and is labelled so. The prefill formula is the one of the
+FastV / PyramidDrop / SparseVLM / ViTCoP tables: with n tokens entering a layer of width d and feed-forward width m,
+`F(n) = 4 n d^2 + 2 n^2 d + 3 n d m` (gated feed-forward, three matrices), summed over the layers with each layer's
+own n. These are multiply-adds although tables print "FLOPs". With grouped-query attention the key and value
+projections are narrower: `2 n d^2 + 2 n d d_kv` replaces `4 n d^2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pruning.records import Cost
+from pruning.signals import ModelInfo
+
+FORMULA = "sum over layers of 2nd^2 + 2nd*d_kv + 2n^2d + 3ndm, n = visual + text tokens entering the layer"
+
+
+def layer_flops(n_tokens: int, dim: int, ffn_dim: int, kv_dim: int | None = None, matrices: int = 3) -> int:
+    """Multiply-adds of one transformer layer for `n_tokens` entering it; `matrices` is 2 for a plain feed-forward."""
+    projections = 2 * n_tokens * dim * (dim + (dim if kv_dim is None else kv_dim))
+    return projections + 2 * n_tokens**2 * dim + matrices * n_tokens * dim * ffn_dim
+
+
+def prefill_flops(
+    visual_per_layer: Sequence[int], text_tokens: int, dim: int, ffn_dim: int, kv_dim: int | None = None
+) -> int:
+    """Multiply-adds of the language model's prefill; one entry of `visual_per_layer` per layer."""
+    return sum(layer_flops(n + text_tokens, dim, ffn_dim, kv_dim) for n in visual_per_layer)
+
+
+def kv_bytes(visual_per_layer: Sequence[int], text_tokens: int, kv_dim: int, bytes_per_value: int) -> int:
+    """Bytes that keys and values of the prompt take in the cache."""
+    return sum(2 * (n + text_tokens) * kv_dim * bytes_per_value for n in visual_per_layer)
+
+
+def estimate(
+    info: ModelInfo, visual_per_layer: Sequence[int], text_tokens: int, tower_per_layer: Sequence[int], value_bytes: int
+) -> Cost:
+    """The estimate for one answer. `tower_per_layer`: tokens ([CLS] included) that entered each tower layer."""
+    tower = sum(layer_flops(n, info.vision_dim, info.vision_ffn_dim, matrices=2) for n in tower_per_layer)
+    return Cost(
+        prefill_flops=float(
+            prefill_flops(visual_per_layer, text_tokens, info.text_dim, info.text_ffn_dim, info.kv_dim)
+        ),
+        tower_flops=float(tower),
+        kv_bytes=kv_bytes(visual_per_layer, text_tokens, info.kv_dim, value_bytes),
+        formula=FORMULA,
+    )

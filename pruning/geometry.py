@@ -1,0 +1,129 @@
+"""Where a visual token is: token index <-> grid cell <-> box of pixels in the person's own picture.
+
+The only file that divides by a cell size. Numpy only; nothing here knows a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pruning.errors import GeometryError
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A square or oblong part of the picture that the vision tower looks at, cut into a grid of visual tokens.
+
+    Attributes:
+        box_xyxy: the part in pixels of the original picture. It may reach outside the picture (padding).
+        grid_hw: rows and columns of visual tokens.
+        model_wh: width and height in pixels that the tower receives for this part.
+    """
+
+    box_xyxy: tuple[float, float, float, float]
+    grid_hw: tuple[int, int]
+    model_wh: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        x0, y0, x1, y1 = self.box_xyxy
+        if min(self.grid_hw) < 1 or x1 <= x0 or y1 <= y0:
+            raise GeometryError(f"A tile needs at least one cell and a box with an area; got {self}.")
+
+    @property
+    def n_tokens(self) -> int:
+        return self.grid_hw[0] * self.grid_hw[1]
+
+    def boxes(self) -> np.ndarray:
+        """Pixel boxes of the cells in raster order, float64 `[tokens, 4]` as x0, y0, x1, y1."""
+        rows, cols = self.grid_hw
+        x0, y0, x1, y1 = self.box_xyxy
+        x, y = np.linspace(x0, x1, cols + 1), np.linspace(y0, y1, rows + 1)
+        row, col = np.divmod(np.arange(rows * cols), cols)
+        return np.stack([x[col], y[row], x[col + 1], y[row + 1]], 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLayout:
+    """All visual tokens of one picture, in the order in which the language model would read them unpruned."""
+
+    picture_wh: tuple[int, int]
+    tiles: tuple[Tile, ...]
+
+    def __post_init__(self) -> None:
+        if not self.tiles:
+            raise GeometryError("A token layout needs at least one tile.")
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(t.n_tokens for t in self.tiles)
+
+    def boxes(self) -> np.ndarray:
+        """Pixel boxes in the original picture, `[tokens, 4]`; outside it where the model sees padding."""
+        return np.concatenate([t.boxes() for t in self.tiles])
+
+    def positions(self) -> np.ndarray:
+        """Row and column of every token divided by the rows and columns of its tile, float64 `[tokens, 2]`."""
+        return np.concatenate([_cells(t) / np.array(t.grid_hw) for t in self.tiles])
+
+    def cells(self) -> np.ndarray:
+        """Tile, row and column of every token, int `[tokens, 3]`."""
+        return np.concatenate([np.column_stack([np.full(t.n_tokens, i), _cells(t)]) for i, t in enumerate(self.tiles)])
+
+    def padding(self) -> np.ndarray:
+        """True for tokens whose centre lies outside the picture, bool `[tokens]`."""
+        boxes = self.boxes()
+        x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+        width, height = self.picture_wh
+        return (x < 0) | (y < 0) | (x > width) | (y > height)
+
+    def coverage(self, mask: np.ndarray) -> np.ndarray:
+        """Share of every token's box that a boolean mask of the picture covers, float32 `[tokens]`.
+
+        Args:
+            mask: bool `[height, width]` in any resolution; it is read as stretched over the picture.
+        """
+        height, width = mask.shape
+        total = np.zeros((height + 1, width + 1))
+        total[1:, 1:] = mask.cumsum(0).cumsum(1)
+        scale = np.array([width / self.picture_wh[0], height / self.picture_wh[1]] * 2)
+        boxes = self.boxes() * scale
+        x0, y0, x1, y1 = np.clip(np.rint(boxes), 0, [width, height, width, height]).astype(int).T
+        inside = total[y1, x1] - total[y0, x1] - total[y1, x0] + total[y0, x0]
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        return (inside / area).clip(0, 1).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        tiles = [
+            {"box_xyxy": list(t.box_xyxy), "grid_hw": list(t.grid_hw), "model_wh": list(t.model_wh)} for t in self.tiles
+        ]
+        return {"picture_wh": list(self.picture_wh), "tiles": tiles}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TokenLayout:
+        tiles = tuple(Tile(tuple(t["box_xyxy"]), tuple(t["grid_hw"]), tuple(t["model_wh"])) for t in data["tiles"])
+        return cls(tuple(data["picture_wh"]), tiles)
+
+
+def square_view(picture_wh: tuple[int, int], how: str) -> tuple[float, float, float, float]:
+    """The square of the picture that a processor shows to a square tower, in pixels of the picture.
+
+    Args:
+        how: `crop` (the centre square; the rest is never seen), `pad` (the whole picture on a larger square) or
+            `stretch` (the whole picture, its proportions changed).
+    """
+    width, height = picture_wh
+    if how == "stretch":
+        return (0.0, 0.0, float(width), float(height))
+    if how not in ("crop", "pad"):
+        raise GeometryError(f"A picture is shown by crop, pad or stretch; got {how!r}.")
+    side = min(width, height) if how == "crop" else max(width, height)
+    x0, y0 = (width - side) / 2, (height - side) / 2
+    return (x0, y0, x0 + side, y0 + side)
+
+
+def _cells(tile: Tile) -> np.ndarray:
+    rows, cols = tile.grid_hw
+    return np.stack(np.divmod(np.arange(rows * cols), cols), 1)

@@ -1,0 +1,319 @@
+"""What happened, as data: a run that can be saved, read back without torch, drawn and compared.
+
+Every token index in a record is an index into the original visual tokens, whatever was dropped before. Arrays go to
+an NPZ file, everything else to JSON; both carry `SCHEMA_VERSION`.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pruning.budget import check_keep_ratio
+from pruning.errors import RecordFormatError
+from pruning.geometry import TokenLayout
+from pruning.signals import Part, Stage
+
+SCHEMA_VERSION = 1
+CLS_SOURCE = -1  # in `Selection.order`: the row is the tower's [CLS] token, which has no pixels
+
+
+def _freeze(array: np.ndarray, dtype: type) -> np.ndarray:
+    frozen = np.array(array, dtype=dtype)
+    frozen.setflags(write=False)
+    return frozen
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """Everything that determines a run. The same object is command line, page state and cache key.
+
+    Attributes:
+        image_digest: sha256 of the picture's pixels; the picture itself is not part of a request.
+        parameters: the method's own parameters by name; missing ones have the method's defaults.
+        positions: `original` (kept tokens keep their position ids, gaps allowed), `renumbered`, or `method` (what the
+            method's paper or code does).
+    """
+
+    model: str
+    method: str
+    keep_ratio: float
+    question: str
+    image_digest: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    positions: str = "method"
+    seed: int = 0
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        check_keep_ratio(self.keep_ratio)
+        if self.positions not in ("method", "original", "renumbered"):
+            raise RecordFormatError(f"positions is {self.positions!r}; it must be method, original or renumbered.")
+
+    def key(self) -> str:
+        """The request as canonical JSON: equal requests have equal keys."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """The fate of every visual token at one stage.
+
+    Attributes:
+        n_total: number of visual tokens before any pruning.
+        alive: ids that were offered to the method, ascending int32.
+        kept: ids that go on, ascending int32, a subset of `alive`.
+        merged_into: int32 `[n_total]`; the kept id whose row a token was averaged into, -1 where it was not merged.
+        scores: float32 `[n_total]` or None, higher means keep, NaN where no score was given.
+        order: int32 ids in the order in which the next layer reads them; `CLS_SOURCE` stands for a [CLS] row.
+    """
+
+    n_total: int
+    alive: np.ndarray
+    kept: np.ndarray
+    merged_into: np.ndarray
+    scores: np.ndarray | None
+    order: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("alive", "kept", "merged_into", "order"):
+            object.__setattr__(self, name, _freeze(getattr(self, name), np.int32))
+        if self.scores is not None:
+            object.__setattr__(self, "scores", _freeze(self.scores, np.float32))
+        self._check()
+
+    def _check(self) -> None:
+        def demand(condition: bool, sentence: str) -> None:  # noqa: FBT001 (a local, positional by nature)
+            if not condition:
+                raise RecordFormatError(f"A selection is not consistent: {sentence}.")
+
+        for name in ("alive", "kept"):
+            ids = getattr(self, name)
+            demand(ids.ndim == 1 and bool((np.diff(ids) > 0).all()), f"{name} must be strictly ascending")
+            demand(
+                not len(ids) or (ids[0] >= 0 and ids[-1] < self.n_total), f"{name} must lie in 0..{self.n_total - 1}"
+            )
+        demand(bool(np.isin(self.kept, self.alive).all()), "kept tokens must have been alive")
+        demand(self.merged_into.shape == (self.n_total,), f"merged_into must have {self.n_total} entries")
+        targets = self.merged_into[self.merged_into >= 0]
+        demand(bool(np.isin(targets, self.kept).all()), "tokens can only be merged into kept ones")
+        demand(self.scores is None or self.scores.shape == (self.n_total,), f"scores must have {self.n_total} entries")
+        demand(np.array_equal(np.sort(self.order[self.order >= 0]), self.kept), "order must name every kept token once")
+
+    @property
+    def dropped(self) -> np.ndarray:
+        """Ids that were alive, were not kept and were merged into nothing."""
+        gone = np.setdiff1d(self.alive, self.kept)
+        return gone[self.merged_into[gone] < 0]
+
+    @property
+    def merged(self) -> np.ndarray:
+        """Ids that left as part of another token's row."""
+        gone = np.setdiff1d(self.alive, self.kept)
+        return gone[self.merged_into[gone] >= 0]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that the next layer reads for the picture ([CLS] included where it is fed)."""
+        return len(self.order)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PruningStep:
+    """One decision: where, what became of the tokens, how long it took, and the method's own arrays."""
+
+    stage: Stage
+    selection: Selection
+    select_ms: float
+    summary: str
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Measured milliseconds of one answer. `see` is tower and projector, `prune` all decisions, `read` the prefill of
+    the language model without the decisions, `per_word` one new token (mean).
+    """
+
+    see_ms: float
+    prune_ms: float
+    read_ms: float
+    per_word_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One generated answer and what it took.
+
+    Attributes:
+        words: decoded new tokens, in order, without the end mark.
+        log_probs: natural log-probability of each of them.
+        visual_per_layer: rows for the picture in every language-model layer during prefill.
+        text_tokens: prompt tokens that are not visual.
+        stopped: `end` (the model ended), `length` (the limit came first) or `stopped` (by the person).
+    """
+
+    text: str
+    words: tuple[str, ...]
+    log_probs: tuple[float, ...]
+    visual_per_layer: tuple[int, ...]
+    text_tokens: int
+    stopped: str
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Estimated from token counts by `pruning.cost`, never measured. Multiply-adds and bytes."""
+
+    prefill_flops: float
+    tower_flops: float
+    kv_bytes: int
+    formula: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunRecord:
+    """A run with its unpruned baseline.
+
+    Attributes:
+        steps: every decision in the order in which the picture met it; empty at keep ratio 1.
+        full, pruned: the two answers; `full_cost`, `pruned_cost`: their estimates.
+        positions: what the pruned run really did, `original` or `renumbered`.
+        evidence: ids of the tokens that hold the answer, or None where the truth is not known.
+        notes: sentences the person should read (deviations, limits of the model).
+        environment: machine, versions, device, dtype, date.
+    """
+
+    request: RunRequest
+    layout: TokenLayout
+    steps: tuple[PruningStep, ...]
+    full: Answer
+    pruned: Answer
+    full_cost: Cost
+    pruned_cost: Cost
+    positions: str
+    method_title: str
+    variant: str
+    tower_layers: int
+    environment: dict[str, str]
+    evidence: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.evidence is not None:
+            object.__setattr__(self, "evidence", _freeze(self.evidence, np.int32))
+        if any(b.stage < a.stage for a, b in zip(self.steps, self.steps[1:], strict=False)):
+            raise RecordFormatError("The steps of a record must be in the order in which the picture meets them.")
+        if any(s.selection.n_total != self.layout.n_tokens for s in self.steps):
+            raise RecordFormatError(f"Every step must speak of the layout's {self.layout.n_tokens} tokens.")
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Ids that survive every stage."""
+        return self.steps[-1].selection.kept if self.steps else np.arange(self.layout.n_tokens, dtype=np.int32)
+
+    def save(self, path: Path) -> Path:
+        """Write `<path>.json` and `<path>.npz` (a suffix in `path` is ignored). Returns the JSON's path."""
+        path = Path(path).with_suffix("")
+        data, arrays = self.to_parts()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path.with_suffix(".npz"), **arrays)
+        path.with_suffix(".json").write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
+        return path.with_suffix(".json")
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The record as a JSON-ready dict and a dict of arrays."""
+        arrays: dict[str, np.ndarray] = {}
+        steps = []
+        for i, step in enumerate(self.steps):
+            s = step.selection
+            for name in ("alive", "kept", "merged_into", "scores", "order"):
+                if getattr(s, name) is not None:
+                    arrays[f"step{i}.{name}"] = getattr(s, name)
+            for name, value in step.extra.items():
+                arrays[f"step{i}.extra.{name}"] = np.asarray(value)
+            stage = {"part": step.stage.part.value, "layer": step.stage.layer}
+            steps.append({"stage": stage, "n_total": s.n_total, "select_ms": step.select_ms, "summary": step.summary})
+        if self.evidence is not None:
+            arrays["evidence"] = self.evidence
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("steps", "layout", "evidence")}
+        for name in ("request", "full", "pruned", "full_cost", "pruned_cost"):
+            plain[name] = asdict(plain[name])
+        return {"schema_version": SCHEMA_VERSION, **plain, "layout": self.layout.to_dict(), "steps": steps}, arrays
+
+    @classmethod
+    def from_parts(cls, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> RunRecord:
+        """The inverse of `to_parts`.
+
+        Raises:
+            RecordFormatError: if something is missing, inconsistent or newer than this version.
+        """
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            advice = "Open it with the version of PruneScope that wrote it, or run it again."
+            raise RecordFormatError(f"The record has format {version!r}; this version reads {SCHEMA_VERSION}.", advice)
+        try:
+            return cls(
+                request=RunRequest(**data["request"]),
+                layout=TokenLayout.from_dict(data["layout"]),
+                steps=tuple(_read_step(i, s, arrays) for i, s in enumerate(data["steps"])),
+                full=_read_answer(data["full"]),
+                pruned=_read_answer(data["pruned"]),
+                full_cost=Cost(**data["full_cost"]),
+                pruned_cost=Cost(**data["pruned_cost"]),
+                positions=data["positions"],
+                method_title=data["method_title"],
+                variant=data["variant"],
+                tower_layers=data["tower_layers"],
+                environment=data["environment"],
+                evidence=arrays.get("evidence"),
+                notes=tuple(data["notes"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordFormatError(f"The record is damaged: {error!r}.", "Run it again.") from error
+
+    @classmethod
+    def load(cls, path: Path) -> RunRecord:
+        """Read a record written by `save`.
+
+        Raises:
+            RecordFormatError: with what is wrong with the files.
+        """
+        path = Path(path).with_suffix("")
+        try:
+            data = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            advice = "A record is a JSON file with an NPZ file of the same name beside it."
+            raise RecordFormatError(f"{path.name} cannot be read as a record ({error}).", advice) from error
+        if not isinstance(data, dict):
+            raise RecordFormatError(f"{path.name}.json is not a record.")
+        return cls.from_parts(data, arrays)
+
+
+def _read_step(index: int, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> PruningStep:
+    prefix = f"step{index}."
+    extra = {n.removeprefix(f"{prefix}extra."): a for n, a in arrays.items() if n.startswith(f"{prefix}extra.")}
+    selection = Selection(
+        n_total=data["n_total"],
+        alive=arrays[f"{prefix}alive"],
+        kept=arrays[f"{prefix}kept"],
+        merged_into=arrays[f"{prefix}merged_into"],
+        scores=arrays.get(f"{prefix}scores"),
+        order=arrays[f"{prefix}order"],
+    )
+    stage = Stage(Part(data["stage"]["part"]), data["stage"]["layer"])
+    return PruningStep(stage, selection, data["select_ms"], data["summary"], extra)
+
+
+def _read_answer(data: dict[str, Any]) -> Answer:
+    lists = ("words", "log_probs", "visual_per_layer")
+    plain = {k: tuple(v) if k in lists else v for k, v in data.items() if k != "timing"}
+    return Answer(**plain, timing=Timing(**data["timing"]))

@@ -1,0 +1,163 @@
+"""The words that methods and adapters share: where tokens may be dropped, what may be observed on the way, what a
+method is shown and what it answers.
+
+Torch is named in annotations only, so that a record can name a stage on a machine without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Part(StrEnum):
+    """The three parts of a vision-language model, in the order in which a picture passes them."""
+
+    TOWER = "vision tower"
+    PROJECTOR = "projector"
+    LANGUAGE_MODEL = "language model"
+
+
+_ORDER = list(Part)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A place where visual tokens may be dropped or merged: just before layer `layer` of a part.
+
+    Layer 0 of the language model is "after the projector". The projector counts as one layer.
+    """
+
+    part: Part
+    layer: int = 0
+
+    def __lt__(self, other: Stage) -> bool:
+        return (_ORDER.index(self.part), self.layer) < (_ORDER.index(other.part), other.layer)
+
+    def __str__(self) -> str:
+        if self.part is Part.PROJECTOR:
+            return "before the projector"
+        if self.part is Part.LANGUAGE_MODEL and self.layer == 0:
+            return "before the language model"
+        return f"before layer {self.layer} of the {self.part}"
+
+
+class Signal(StrEnum):
+    """What a method may ask to see. The values are the words the page and the README use."""
+
+    VISUAL_TOKENS = "visual tokens"
+    TEXT_EMBEDDING = "text embeddings"
+    CLS_ATTENTION = "[CLS] attention"
+    TOWER_KEYS = "vision tower keys"
+    LAST_TOKEN_ATTENTION = "last-token attention"
+    LANGUAGE_KEYS = "language model keys"
+
+
+TOWER_SIGNALS = frozenset({Signal.CLS_ATTENTION, Signal.TOWER_KEYS})
+LANGUAGE_SIGNALS = frozenset({Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS})
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One observation: a signal of the attention module of one layer, as that layer really computes it.
+
+    Tower keys are the output of the key projection before it is split into heads.
+    """
+
+    signal: Signal
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a method may know of a model before it starts.
+
+    Attributes:
+        feature_layer: index of the tower layer whose output feeds the projector.
+        vision_dim, text_dim, text_ffn_dim: widths.
+        kv_dim: width of the keys of one layer (smaller than `text_dim` with grouped-query attention).
+        signals: what the family's adapter can observe.
+    """
+
+    name: str
+    family: str
+    tower_layers: int
+    feature_layer: int
+    text_layers: int
+    vision_dim: int
+    vision_ffn_dim: int
+    text_dim: int
+    text_ffn_dim: int
+    kv_dim: int
+    has_cls: bool
+    signals: frozenset[Signal]
+
+
+@dataclass(slots=True)
+class PromptText:
+    """The prompt's text behind the picture: `states` `[tokens, dim]` as the current layer sees them, the text of every
+    token, and which of them the person wrote (the rest is the chat template).
+    """
+
+    states: torch.Tensor
+    words: list[str]
+    in_question: torch.Tensor
+
+
+@dataclass(slots=True)
+class PruneContext:
+    """Everything a method may look at, at one stage.
+
+    Attributes:
+        features: `[rows, dim]` visual tokens as the next layer would see them.
+        ids: `[rows]` their original token ids.
+        positions: `[rows, 2]` row and column in the grid, each divided by its count.
+        looks: what was asked for, cut to these rows: [CLS] attention `[heads, rows]`, tower keys `[rows, dim]`,
+            last-token attention `[heads, rows]`, language keys `[heads, rows, head_dim]`.
+        text: the prompt, at stages of the language model.
+        cls: `[dim]` hidden state of [CLS], before the projector.
+        memory: what earlier stages of the same run left for this one.
+    """
+
+    stage: Stage
+    features: torch.Tensor
+    ids: torch.Tensor
+    positions: torch.Tensor
+    n_total: int
+    info: ModelInfo
+    generator: torch.Generator
+    looks: dict[Look, torch.Tensor] = field(default_factory=dict)
+    text: PromptText | None = None
+    cls: torch.Tensor | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(slots=True)
+class Decision:
+    """A method's answer, in rows of the context.
+
+    Attributes:
+        keep: `[k]` rows that go on, ascending.
+        features: `[k, dim]` their new values, where merging changes them.
+        merged_into: `[rows]` the kept row a row was averaged into, -1 elsewhere.
+        scores: `[rows]`, higher means keep.
+        order: the order in which the next layer reads the kept rows, as indices into `keep`; -1 feeds [CLS] as a row.
+        summary: one clause for the page ("51 clusters, 202 elites").
+        extra: the method's own arrays, for its views.
+    """
+
+    keep: torch.Tensor
+    features: torch.Tensor | None = None
+    merged_into: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    order: torch.Tensor | None = None
+    summary: str = ""
+    extra: dict[str, torch.Tensor] = field(default_factory=dict)
