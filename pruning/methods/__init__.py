@@ -1,0 +1,30 @@
+"""The table of methods, in display order. A new method is one new file and one line here."""
+
+from __future__ import annotations
+
+import difflib
+
+from pruning.errors import UnknownMethodError
+from pruning.methods.base import TokenPruner
+from pruning.methods.fastv import FastV
+from pruning.methods.random_baseline import RandomBaseline
+from pruning.methods.resprune import ResPrune
+from pruning.methods.uniform_grid import UniformGrid
+from pruning.methods.visionzip import VisionZip
+from pruning.methods.vitcop import ViTCoP
+
+METHODS: dict[str, type[TokenPruner]] = {
+    m.key: m for m in (ResPrune, ViTCoP, VisionZip, FastV, RandomBaseline, UniformGrid)
+}
+
+
+def method_class(key: str) -> type[TokenPruner]:
+    """The class behind a key.
+
+    Raises:
+        UnknownMethodError: naming all keys, the closest first.
+    """
+    if key not in METHODS:
+        close = difflib.get_close_matches(key, METHODS, n=len(METHODS), cutoff=0.0)
+        raise UnknownMethodError(f"There is no method {key!r}.", f"Known methods: {', '.join(close)}.")
+    return METHODS[key]

@@ -1,0 +1,196 @@
+"""What a token pruner is: a dataclass of hyper-parameters, a few facts, and one function that decides.
+
+The base class owns everything that methods must not disagree about: validation of parameters, counting, order, the
+identity at a budget that keeps everything, and the check of the answer. A method supplies `plan` (how many tokens at
+which stage), `looks` (what it must see) and `select` (which tokens). Methods know no model and keep no state: what
+one stage must remember for the next travels in `PruneContext.memory`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+
+import torch
+
+from pruning.budget import check_keep_ratio, n_keep
+from pruning.errors import BudgetError, ParameterError, SignalMissingError
+from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+
+BEFORE_PROJECTOR = Stage(Part.PROJECTOR)
+BEFORE_LANGUAGE_MODEL = Stage(Part.LANGUAGE_MODEL)
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """Declares a number: its range, its slider's step, and the words beside it.
+
+    `layer_of` marks a layer index; its real upper end is the model's depth.
+    """
+
+    low: float
+    high: float
+    step: float
+    label: str
+    help: str
+    layer_of: Part | None = None
+
+    def limits(self, info: ModelInfo | None) -> tuple[float, float]:
+        """Range on a given model."""
+        if self.layer_of is None or info is None:
+            return self.low, self.high
+        layers = info.feature_layer + 1 if self.layer_of is Part.TOWER else info.text_layers
+        return self.low, min(self.high, layers - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Declares a choice among named options. The first one is what the paper says."""
+
+    options: tuple[str, ...]
+    label: str
+    help: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPruner(ABC):
+    """Base of every method. Subclasses are frozen dataclasses whose `Annotated` fields are their parameters.
+
+    Class facts:
+        key, title, paper (URL, or what the baseline is), idea (about eight words).
+        needs: signals that must be there. default_positions: `original` or `renumbered`, as published.
+        nested: a smaller budget keeps a subset. equivariant: permuting tokens permutes the answer.
+        merges: dropped tokens may live on in others.
+    """
+
+    key: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    idea: ClassVar[str]
+    needs: ClassVar[frozenset[Signal]]
+    default_positions: ClassVar[str] = "renumbered"
+    nested: ClassVar[bool] = False
+    equivariant: ClassVar[bool] = True
+    merges: ClassVar[bool] = False
+
+    keep_ratio: float = 1 / 9
+
+    def __post_init__(self) -> None:
+        check_keep_ratio(self.keep_ratio)
+        for name, declared in self.parameters().items():
+            _check_parameter(self.title, name, getattr(self, name), declared)
+
+    @classmethod
+    def parameters(cls) -> dict[str, Param | Choice]:
+        """The declared hyper-parameters by field name, in order."""
+        hints = get_type_hints(cls, include_extras=True)
+        found = {}
+        for f in fields(cls):
+            hint = hints[f.name]
+            if get_origin(hint) is Annotated:
+                found[f.name] = next(a for a in get_args(hint)[1:] if isinstance(a, Param | Choice))
+        return found
+
+    @classmethod
+    def from_parameters(cls, keep_ratio: float, parameters: dict[str, Any]) -> TokenPruner:
+        """Build a method from a request.
+
+        Raises:
+            ParameterError: if a name is not one of the method's parameters or a value is out of range.
+        """
+        known = cls.parameters()
+        for name in parameters:
+            if name not in known:
+                allowed = ", ".join(known) or "none"
+                raise ParameterError(
+                    f"{cls.title} has no parameter {name!r}; it has: {allowed}.", "Check the spelling."
+                )
+        return cls(keep_ratio=keep_ratio, **parameters)
+
+    def variant(self) -> str:
+        """What ran, for the page: every choice that is not the default, or "as published"."""
+        changed = [
+            f"{n} = {getattr(self, n)}" for n, d in self.parameters().items()
+            if isinstance(d, Choice) and getattr(self, n) != d.options[0]
+        ]  # fmt: skip
+        return ", ".join(changed) or "as published"
+
+    def check(self, info: ModelInfo) -> None:
+        """Refuse a model that cannot serve this method, or a layer that it does not have.
+
+        Raises:
+            SignalMissingError, ParameterError.
+        """
+        for signal in sorted(self.needs):
+            if signal not in info.signals:
+                raise SignalMissingError(self.title, info.name, signal.value)
+        for name, declared in self.parameters().items():
+            if isinstance(declared, Param):
+                low, high = declared.limits(info)
+                value = getattr(self, name)
+                if not low <= value <= high:
+                    raise ParameterError(
+                        f"{name} is {value}; {info.name} allows {low:g} to {high:g}.", "Choose a value in that range."
+                    )
+
+    @abstractmethod
+    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
+        """Rows that go on after every stage, in the order of the stages.
+
+        Raises:
+            BudgetError: if the keep ratio cannot be met on this model.
+        """
+
+    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+        """What must be observed, so that recording is in place before the picture is encoded."""
+        del info
+        return ()
+
+    def positions_at(self, stage: Stage) -> str:
+        """What becomes of position ids after a stage: `original` (kept), `renumbered` (gaps closed), or `reindexed`
+        (a token's index in the sequence before the cut).
+        """
+        del stage
+        return self.default_positions
+
+    @abstractmethod
+    def select(self, context: PruneContext, n_keep: int) -> Decision:
+        """Choose `n_keep` rows of the context. Pure: no model, no state, no randomness but `context.generator`."""
+
+    def __call__(self, context: PruneContext, n_keep: int) -> Decision:
+        """Decide and check. A budget that keeps everything changes nothing, whatever the method."""
+        if n_keep >= context.n_rows:
+            return Decision(torch.arange(context.n_rows, device=context.ids.device), summary="all kept")
+        if n_keep < 1:
+            raise BudgetError(
+                f"{self.title} was asked to keep {n_keep} tokens {context.stage}.", "Raise the keep ratio."
+            )
+        decision = self.select(context, n_keep)
+        keep = decision.keep
+        ascending = keep.numel() < 2 or bool((keep[1:] > keep[:-1]).all())
+        n_rows = len(keep) if decision.order is None else len(decision.order)
+        if not ascending or n_rows != n_keep or int(keep.min()) < 0 or int(keep.max()) >= context.n_rows:
+            raise AssertionError(f"{self.key} broke its contract at {context.stage}: asked {n_keep}, got {n_rows} rows")
+        return decision
+
+    def single_stage(self, stage: Stage, n_tokens: int) -> dict[Stage, int]:
+        return {stage: n_keep(self.keep_ratio, n_tokens)}
+
+
+def _check_parameter(title: str, name: str, value: Any, declared: Param | Choice) -> None:
+    if isinstance(declared, Choice):
+        if value not in declared.options:
+            allowed = ", ".join(declared.options)
+            raise ParameterError(f"{name} is {value!r}; {title} allows: {allowed}.", "Pick one of these.")
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ParameterError(f"{name} is {value!r}; {title} needs a number.", f"Try {declared.low:g}.")
+    if not declared.low <= value <= declared.high:
+        raise ParameterError(
+            f"{name} is {value:g}; {title} allows {declared.low:g} to {declared.high:g}.",
+            "Choose a value in that range.",
+        )
+    if declared.step == int(declared.step) and value != int(value):
+        raise ParameterError(f"{name} is {value:g}; {title} needs a whole number.", f"Try {round(value)}.")

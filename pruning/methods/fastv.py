@@ -1,0 +1,70 @@
+"""Keep the visual tokens that the last prompt token attends to most, after layer K of the language model.
+
+Paper:      Chen et al., "An Image is Worth 1/2 Tokens After Layer 2", ECCV 2024, https://arxiv.org/abs/2403.06764;
+            reference code pkunlp-icler/FastV @ d1659729
+Stage:      in the language model, once, during prefill, entering layer `layer`
+Needs:      last-token attention of layer `layer` - 1
+Symbols:    paper K -> `layer`; paper R (fraction dropped) -> 1 - keep_ratio
+Differs:    the paper speaks of the attention a token receives on average, its code uses the last token's row only
+            (the authors' answer in their issue 14); the code's reading is what runs. `budget = average over layers`
+            is ours: it solves for the count that makes the mean over all layers meet keep_ratio
+Cost:       one attention row of one layer; O(n log n) to select
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+
+from pruning.budget import n_keep
+from pruning.errors import BudgetError
+from pruning.methods.base import Choice, Param, TokenPruner
+from pruning.scoring import best_ascending
+from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+
+AFTER_THE_CUT, AVERAGE = "after the cut", "average over layers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastV(TokenPruner):
+    key: ClassVar[str] = "fastv"
+    title: ClassVar[str] = "FastV"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2403.06764"
+    idea: ClassVar[str] = "what the last word attends to, early"
+    needs: ClassVar[frozenset[Signal]] = frozenset({Signal.LAST_TOKEN_ATTENTION})
+    default_positions: ClassVar[str] = "original"
+    nested: ClassVar[bool] = True
+
+    layer: Annotated[
+        int, Param(1, 128, 1, "Layer K", "Tokens leave before this layer.", layer_of=Part.LANGUAGE_MODEL)
+    ] = 2
+    budget: Annotated[str, Choice((AFTER_THE_CUT, AVERAGE), "Share kept means", "What the keep ratio counts.")] = (
+        AFTER_THE_CUT
+    )
+
+    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
+        ratio = self.keep_ratio
+        if self.budget == AVERAGE and ratio < 1:
+            ratio = (info.text_layers * ratio - self.layer) / (info.text_layers - self.layer)
+            if ratio <= 0:
+                least = self.layer / info.text_layers
+                raise BudgetError(
+                    f"FastV sees all tokens in its first {self.layer} layers, so its average cannot go down to "
+                    f"{self.keep_ratio:.0%} on {info.text_layers} layers.",
+                    f"Keep more than {least:.0%}, lower the layer, or let the share count what is kept after the cut.",
+                )
+        return {Stage(Part.LANGUAGE_MODEL, self.layer): n_keep(ratio, n_tokens)}
+
+    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+        return (Look(Signal.LAST_TOKEN_ATTENTION, self.layer - 1),)
+
+    def select(self, context: PruneContext, n_keep: int) -> Decision:
+        score = last_row_score(context.looks[Look(Signal.LAST_TOKEN_ATTENTION, self.layer - 1)])
+        return Decision(best_ascending(score, n_keep), scores=score)
+
+
+def last_row_score(attention: torch.Tensor) -> torch.Tensor:
+    """Mean over the heads of `[heads, tokens]` attention weights, float32 `[tokens]`."""
+    return attention.float().mean(0)

@@ -1,0 +1,56 @@
+"""Keep visual tokens drawn at random: the control that every method has to beat.
+
+Paper:      none; a control. Neutral studies (2502.11501, 2511.02650) find it hard to beat on many tasks
+Stage:      once, where you choose: inside the tower, before the projector, before or inside the language model
+Needs:      nothing
+Symbols:    keep_ratio = kept / all
+Differs:    nothing known
+Cost:       O(n log n)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+
+from pruning.methods.base import Choice, Param, TokenPruner
+from pruning.scoring import best_ascending
+from pruning.signals import Decision, ModelInfo, Part, PruneContext, Signal, Stage
+
+WHERE = Choice(
+    (Part.LANGUAGE_MODEL.value, Part.PROJECTOR.value, Part.TOWER.value),
+    "Drop before",
+    "Part of the model that gets fewer tokens.",
+)
+LAYER = Param(0, 128, 1, "Layer", "Layer of that part before which tokens leave (the projector has only 0).")
+
+
+def chosen_stage(where: str, layer: float, info: ModelInfo) -> Stage:
+    """The stage that a control's two parameters name, held to the model's depth."""
+    part = Part(where)
+    depth = {Part.TOWER: info.feature_layer + 1, Part.PROJECTOR: 1, Part.LANGUAGE_MODEL: info.text_layers}[part]
+    return Stage(part, min(int(layer), depth - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomBaseline(TokenPruner):
+    key: ClassVar[str] = "random_baseline"
+    title: ClassVar[str] = "Random"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2502.11501"
+    idea: ClassVar[str] = "tokens drawn at random; the control"
+    needs: ClassVar[frozenset[Signal]] = frozenset()
+    nested: ClassVar[bool] = True
+    equivariant: ClassVar[bool] = False
+
+    where: Annotated[str, WHERE] = WHERE.options[0]
+    layer: Annotated[int, LAYER] = 0
+
+    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
+        return self.single_stage(chosen_stage(self.where, self.layer, info), n_tokens)
+
+    def select(self, context: PruneContext, n_keep: int) -> Decision:
+        # One score per original token: a smaller budget keeps a subset of a larger one with the same seed.
+        draw = torch.rand(context.n_total, generator=context.generator).to(context.ids.device)[context.ids]
+        return Decision(best_ascending(draw, n_keep), scores=draw)
