@@ -1,0 +1,57 @@
+"""The table of models and how one is loaded. Heavy imports wait until a model is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pruning.models.base import ModelSpec, VLMAdapter
+
+DEMO_FOLDER = Path(__file__).parents[2] / "assets" / "models" / "demo"
+
+MODELS: dict[str, ModelSpec] = {
+    m.key: m
+    for m in (
+        ModelSpec("demo", str(DEMO_FOLDER), "Bundled small model", "6.5 M", "Apache-2.0", "0.2 GB", bundled=True),
+        ModelSpec(
+            "llava-1.5-7b",
+            "llava-hf/llava-1.5-7b-hf",
+            "LLaVA-1.5 7B",
+            "7 B",
+            "Llama 2 Community License",
+            "about 15 GB in bf16",
+        ),
+        ModelSpec(
+            "llava-1.5-13b",
+            "llava-hf/llava-1.5-13b-hf",
+            "LLaVA-1.5 13B",
+            "13 B",
+            "Llama 2 Community License",
+            "about 27 GB in bf16",
+        ),
+    )
+}
+
+
+def find_spec(name: str) -> ModelSpec:
+    """A model of the table by key, or any other one by hub id or folder."""
+    if name in MODELS:
+        return MODELS[name]
+    by_source = {m.source: m for m in MODELS.values()}
+    return by_source.get(name) or ModelSpec(name, name, Path(name).name or name, "?", "see its model card", "?")
+
+
+def load(name: str, *, device: str = "auto", dtype: str = "auto", allow_download: bool = False) -> VLMAdapter:
+    """Load a model and put an adapter around it.
+
+    Args:
+        name: a key of `MODELS`, a hub id, or a folder.
+        device: `auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ...
+        dtype: `auto` (bfloat16 on a GPU, float32 on a CPU), `bfloat16`, `float16` or `float32`.
+        allow_download: whether a hub may be asked for missing files.
+
+    Raises:
+        ModelUnavailableError: with what is missing and what to do.
+    """
+    from pruning.models.loading import load_adapter  # transformers is slow to import
+
+    return load_adapter(find_spec(name), device=device, dtype=dtype, allow_download=allow_download)

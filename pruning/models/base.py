@@ -1,0 +1,143 @@
+"""What the runner asks of a model family, and the plain data that passes between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from pruning.geometry import TokenLayout
+from pruning.signals import Decision, Look, ModelInfo, PromptText, Stage
+
+TEXT_ROW = -2  # in a vector of row ids: the row is text; CLS_SOURCE marks a [CLS] row, 0 and up a visual token
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model that the page offers: a hub id or a folder, and what it takes."""
+
+    key: str
+    source: str
+    title: str
+    parameters: str
+    licence: str
+    memory: str
+    bundled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A picture and a question, ready for the model.
+
+    Attributes:
+        input_ids: `[1, tokens]` with one placeholder per visual token.
+        visual: `[tokens]` True at the placeholders.
+        words: text of every token; `in_question`: which of them the person wrote.
+    """
+
+    input_ids: torch.Tensor
+    visual: torch.Tensor
+    words: list[str]
+    in_question: torch.Tensor
+    pixels: torch.Tensor
+    layout: TokenLayout
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the vision tower made of a picture: the state that feeds the projector, [CLS] apart.
+
+    Attributes:
+        features: `[rows, dim]`; ids: `[rows]` original token ids; cls: `[dim]` or None.
+        looks: observations over `ids`.
+        tokens_per_layer: rows ([CLS] included) that entered each tower layer.
+    """
+
+    features: torch.Tensor
+    ids: torch.Tensor
+    cls: torch.Tensor | None
+    looks: dict[Look, torch.Tensor]
+    tokens_per_layer: list[int]
+
+
+@dataclass(slots=True)
+class Picture:
+    """Rows for the language model, in the order in which it will read them: `features` `[rows, dim]`, `ids` `[rows]`
+    (`CLS_SOURCE` for a [CLS] row).
+    """
+
+    features: torch.Tensor
+    ids: torch.Tensor
+
+
+@dataclass(slots=True)
+class Generated:
+    """An answer as the language model gave it. `read_ms` is the prefill with all decisions in it."""
+
+    token_ids: list[int]
+    pieces: list[str]
+    log_probs: list[float]
+    visual_per_layer: list[int]
+    text_tokens: int
+    stopped: str
+    read_ms: float
+    per_word_ms: float | None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces).strip()
+
+
+class Decider(Protocol):
+    """Who decides which tokens go on: the runner's session, which asks a method and writes down its answers."""
+
+    stages: Sequence[Stage]
+    looks: Sequence[Look]
+
+    def decide(
+        self,
+        stage: Stage,
+        features: torch.Tensor,
+        ids: torch.Tensor,
+        looks: Mapping[Look, torch.Tensor],
+        *,
+        text: PromptText | None = None,
+        cls: torch.Tensor | None = None,
+    ) -> Decision: ...
+
+    def positions_at(self, stage: Stage) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a run is followed and stopped: `piece` is called with every piece of text, `stop` is asked often."""
+
+    piece: Callable[[str], None] = lambda piece: None
+    stop: Callable[[], bool] = lambda: False
+
+
+class VLMAdapter(Protocol):
+    """A loaded model of one family. Methods may be called from several threads at once."""
+
+    info: ModelInfo
+    device: torch.device
+    dtype: torch.dtype
+
+    def layout(self, picture_wh: tuple[int, int]) -> TokenLayout: ...
+
+    def prompt(self, picture: np.ndarray, question: str) -> Prompt: ...
+
+    def see(self, prompt: Prompt, looks: Sequence[Look], decider: Decider | None, watch: Watch) -> Seen: ...
+
+    def project(self, seen: Seen, decider: Decider | None) -> Picture: ...
+
+    def answer(
+        self, prompt: Prompt, picture: Picture, decider: Decider | None, max_new_tokens: int, watch: Watch
+    ) -> Generated: ...
+
+    def limits(self, seen: Seen, question: str) -> list[str]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,225 @@
+"""Language-model side of a run: observe attention, drop or merge rows before a layer, keep positions right.
+
+Every decoder layer of the transformers library is called as `layer(hidden_states, attention_mask=, position_ids=,
+position_embeddings=(cos, sin), past_key_values=, ...)`. One pre-hook per layer that gathers rows of these arguments
+is all that pruning takes: the layer, and its own entry in the `DynamicCache`, become shorter by themselves.
+
+One sequence per run and no padding, hence three simple rules: a causal mask of n surviving rows is the upper left
+n x n block of the full one; a single new token sees its layer's whole cache; positions while decoding are counted from
+the last prompt position of each layer, never read from cache lengths (they differ between layers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from pruning.errors import RunStopped
+from pruning.models.base import TEXT_ROW, Decider, Picture, Prompt
+from pruning.models.capture import active, attention_row, current, rows_of
+from pruning.signals import LANGUAGE_SIGNALS, Look, Part, PromptText, Signal
+
+ORIGINAL, RENUMBERED, REINDEXED = "original", "renumbered", "reindexed"
+
+
+class LanguageRun:
+    """One answer: a prefill that gets shorter on its way, then one token at a time."""
+
+    def __init__(
+        self,
+        hooks: LanguageHooks,
+        prompt: Prompt,
+        picture: Picture,
+        decider: Decider | None,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.hooks, self.prompt, self.picture, self.decider, self.stop = hooks, prompt, picture, decider, stop
+        mine = [s for s in decider.stages if s.part is Part.LANGUAGE_MODEL] if decider else []
+        self.stages = {s.layer: s for s in mine}
+        before = [s for s in decider.stages if s.part is not Part.LANGUAGE_MODEL] if decider else []
+        self.arrival_policy = decider.positions_at(before[-1]) if before else ORIGINAL
+        wanted: dict[int, list[Look]] = {}
+        for look in decider.looks if decider else ():
+            if look.signal in LANGUAGE_SIGNALS:
+                wanted.setdefault(look.layer, []).append(look)
+        self.watched = {hooks.attention(layer): partial(self._watch, looks) for layer, looks in wanted.items()}
+        self.seen: dict[Look, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.visual_per_layer: list[int] = []
+        self.rows_per_layer: list[int] = []
+        self.last_position: list[int] = []  # of the prompt, per layer
+        self.prefill, self.step = False, 0
+
+    # -- the whole language model ---------------------------------------------------------------------------------
+
+    def begin(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Before a forward pass: set up the prefill, or say which position the new token has."""
+        if self.stop():
+            raise RunStopped
+        hidden, cache = kwargs["inputs_embeds"], kwargs.get("past_key_values")
+        self.prefill = cache is None or cache.get_seq_length() == 0
+        if not self.prefill:
+            self.step += 1
+            self._moved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+            now = torch.full((1, 1), self.prompt_end + self.step, device=hidden.device)
+            return {**kwargs, "position_ids": now}
+        device = hidden.device
+        self.positions = torch.arange(hidden.shape[1], device=device)
+        self.prompt_end = hidden.shape[1] - 1
+        self.columns = self.positions.clone()
+        visual = self.prompt.visual.to(device)
+        self.visual_columns = visual.nonzero()[:, 0]
+        self.row_ids = torch.full_like(self.positions, TEXT_ROW)
+        self.row_ids[visual] = torch.arange(len(self.visual_columns), device=device)
+        self.rope = None
+        return kwargs
+
+    # -- one layer ------------------------------------------------------------------------------------------------
+
+    def before_layer(self, layer: int, args: tuple, kwargs: dict[str, Any]):
+        if self.stop():
+            raise RunStopped
+        if not self.prefill:
+            return self._decode(layer, args, kwargs)
+        hidden = args[0]
+        if layer == 0:
+            hidden = self._arrive(hidden)
+        if layer in self.stages:
+            hidden = self._decide(layer, hidden)
+        n_rows = hidden.shape[1]
+        self.visual_per_layer.append(int((self.row_ids != TEXT_ROW).sum()))
+        self.rows_per_layer.append(n_rows)
+        self.last_position.append(int(self.positions[-1]))
+        if n_rows == self.prompt_end + 1:
+            return (hidden, *args[1:]), kwargs
+        if self.rope is None:
+            self.rope = self.hooks.rotary(hidden, self.positions[None])
+        kwargs = {**kwargs, "position_ids": None, "position_embeddings": self.rope}
+        if torch.is_tensor(kwargs.get("attention_mask")):
+            kwargs["attention_mask"] = kwargs["attention_mask"][..., :n_rows, :n_rows]
+        return (hidden, *args[1:]), kwargs
+
+    def _decode(self, layer: int, args: tuple, kwargs: dict[str, Any]):
+        shift = self.prompt_end - self.last_position[layer]
+        mask = kwargs.get("attention_mask")
+        if torch.is_tensor(mask):
+            mask = mask[..., : self.rows_per_layer[layer] + self.step]
+        if not shift:
+            return args, {**kwargs, "attention_mask": mask}
+        if shift not in self._moved:
+            now = torch.full((1, 1), self.prompt_end + self.step - shift, device=args[0].device)
+            self._moved[shift] = self.hooks.rotary(args[0], now)
+        moved = {"position_ids": None, "position_embeddings": self._moved[shift], "attention_mask": mask}
+        return args, {**kwargs, **moved}
+
+    # -- decisions ------------------------------------------------------------------------------------------------
+
+    def _arrive(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Drop the placeholders of tokens that an earlier part of the model let go.
+
+        The picture's rows stand in the first placeholders, in the order in which they are to be read.
+        """
+        ids = self.picture.ids.to(hidden.device)
+        if len(ids) == len(self.visual_columns) and bool((ids == self.row_ids[self.visual_columns]).all()):
+            return hidden
+        taken = self.visual_columns[: len(ids)]
+        stays = self.row_ids == TEXT_ROW
+        stays[taken] = True
+        self.row_ids[taken] = ids
+        self.positions[taken] = self.visual_columns[ids.clamp(min=0)]  # [CLS] has no place: it takes the first one
+        return self._cut(hidden, stays.nonzero()[:, 0], self.arrival_policy)
+
+    def _decide(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        stage = self.stages[layer]
+        places = (self.row_ids != TEXT_ROW).nonzero()[:, 0]
+        ids = self.row_ids[places]
+        looks = {}
+        for look, (value, of) in self.seen.items():
+            looks[look] = value[:, rows_of(ids, of)]
+        decision = self.decider.decide(stage, hidden[0, places], ids, looks, text=self._text(hidden, places))
+        kept = places[decision.keep]
+        if decision.features is not None:
+            hidden = hidden.clone()
+            hidden[0, kept] = decision.features.to(hidden.dtype)
+        stays = self.row_ids == TEXT_ROW
+        stays[kept] = True
+        rows = stays.nonzero()[:, 0]
+        if decision.order is not None:
+            rows = rows.clone()
+            rows[self.row_ids[rows] != TEXT_ROW] = kept[decision.order]
+        return self._cut(hidden, rows, self.decider.positions_at(stage))
+
+    def _text(self, hidden: torch.Tensor, places: torch.Tensor) -> PromptText:
+        """The prompt behind the picture."""
+        first = int(places[-1]) + 1 if len(places) else 0
+        columns = self.columns[first:].tolist()
+        words = [self.prompt.words[c] for c in columns]
+        return PromptText(hidden[0, first:], words, self.prompt.in_question[columns])
+
+    def _cut(self, hidden: torch.Tensor, rows: torch.Tensor, policy: str) -> torch.Tensor:
+        self.row_ids, self.columns, self.positions = self.row_ids[rows], self.columns[rows], self.positions[rows]
+        if policy == RENUMBERED:
+            self.positions = torch.arange(len(rows), device=rows.device)
+        elif policy == REINDEXED:
+            self.positions = rows
+        self.rope = None
+        return hidden[:, rows]
+
+    def _watch(self, looks: list[Look], query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
+        if not self.prefill:
+            return
+        visual = self.row_ids != TEXT_ROW
+        for look in looks:
+            if look.signal is Signal.LAST_TOKEN_ATTENTION:
+                value = attention_row(query, key, query.shape[2] - 1, scaling)[:, visual]
+            else:
+                value = key[0, :, visual]
+            self.seen[look] = value, self.row_ids[visual]
+
+
+class LanguageHooks:
+    """The sleeping hooks of one language model.
+
+    Args:
+        model: the decoder (with `rotary_emb`); its layers, and `attention` giving the attention module of a layer.
+    """
+
+    def __init__(self, model: nn.Module, layers: nn.ModuleList, attention: Callable[[int], nn.Module]) -> None:
+        self.attention, self.rotary = attention, model.rotary_emb
+        self._handles = [model.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        self._handles += [
+            layer.register_forward_pre_hook(partial(self._before, i), with_kwargs=True)
+            for i, layer in enumerate(layers)
+        ]
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def run(
+        self,
+        generate: Callable[[], Any],
+        prompt: Prompt,
+        picture: Picture,
+        decider: Decider | None,
+        stop: Callable[[], bool],
+    ) -> tuple[Any, LanguageRun]:
+        """Call `generate()` under observation; returns its result and what was observed."""
+        run = LanguageRun(self, prompt, picture, decider, stop)
+        with active(run):
+            return generate(), run
+
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]):
+        run = self._mine()
+        return None if run is None else (args, run.begin(kwargs))
+
+    def _before(self, layer: int, module: nn.Module, args: tuple, kwargs: dict[str, Any]):
+        run = self._mine()
+        return None if run is None else run.before_layer(layer, args, kwargs)
+
+    def _mine(self) -> LanguageRun | None:
+        run = current(LanguageRun)
+        return run if run is not None and run.hooks is self else None

@@ -1,0 +1,240 @@
+"""The LLaVA-1.5 family: a CLIP or SigLIP tower, a two-layer projector, a Llama-like language model, one square view.
+
+Conventions and where they are handled: the picture is shown by the processor's own resize and crop (or pad), read
+from its configuration in `layout`; the hidden state before the last one feeds the projector (`vision_feature_layer`);
+[CLS] is not given to the language model (`vision_feature_select_strategy = default`; `full` is refused).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from pruning.errors import ModelUnavailableError, QuestionRejectedError
+from pruning.geometry import Tile, TokenLayout, square_view
+from pruning.models.base import Decider, Generated, Picture, Prompt, Seen, Watch
+from pruning.models.capture import observe
+from pruning.models.language import LanguageHooks
+from pruning.models.tower import TowerHooks
+from pruning.records import CLS_SOURCE
+from pruning.signals import TOWER_SIGNALS, Look, ModelInfo, Part, Signal
+
+
+class LlavaAdapter:
+    """An adapter around a loaded `LlavaForConditionalGeneration` and its processor. The model's weights, classes and
+    forward functions stay as they are; `close` takes the sleeping hooks off again.
+    """
+
+    def __init__(self, model, processor, name: str, *, limits=None) -> None:
+        core, config = model.model, model.config
+        self.model, self.processor, self._limits = model.eval(), processor, limits
+        self.device, self.dtype = model.device, model.dtype
+        self.tokenizer = processor.tokenizer
+        vision, text = config.vision_config, config.get_text_config()
+        tower = getattr(core.vision_tower, "vision_model", core.vision_tower)
+        layers = tower.encoder.layers
+        has_cls = hasattr(tower.embeddings, "class_embedding")
+        if not isinstance(config.vision_feature_layer, int):
+            raise ModelUnavailableError(
+                f"{name} feeds several tower layers to the projector, which is not supported.", "Choose another model."
+            )
+        if config.vision_feature_select_strategy == "full" and has_cls:
+            raise ModelUnavailableError(
+                f"{name} also gives [CLS] to the language model, which is not supported.", "Choose another model."
+            )
+        feature_layer = config.vision_feature_layer % (len(layers) + 1) - 1
+        self._tower = TowerHooks(layers, lambda i: layers[i].self_attn, feature_layer, int(has_cls))
+        decoder = core.language_model
+        self._language = LanguageHooks(decoder, decoder.layers, lambda i: decoder.layers[i].self_attn)
+        self._undo = [observe(layer.self_attn) for layer in (*layers, *decoder.layers)]
+        self._side, self._patch = vision.image_size, vision.patch_size
+        signals = {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, Signal.TOWER_KEYS}
+        signals |= {Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS}
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        self.info = ModelInfo(
+            name=name,
+            family="LLaVA-1.5",
+            tower_layers=len(layers),
+            feature_layer=feature_layer,
+            text_layers=len(decoder.layers),
+            vision_dim=vision.hidden_size,
+            vision_ffn_dim=vision.intermediate_size,
+            text_dim=text.hidden_size,
+            text_ffn_dim=text.intermediate_size,
+            kv_dim=head_dim * text.num_key_value_heads,
+            has_cls=has_cls,
+            signals=frozenset(signals | ({Signal.CLS_ATTENTION} if has_cls else set())),
+        )
+
+    # -- picture and question -------------------------------------------------------------------------------------
+
+    def layout(self, picture_wh: tuple[int, int]) -> TokenLayout:
+        images = self.processor.image_processor
+        if getattr(images, "do_pad", False):
+            how = "pad"
+        elif images.do_center_crop and getattr(images.size, "shortest_edge", None):
+            how = "crop"
+        else:
+            how = "stretch"
+        n = self._side // self._patch
+        return TokenLayout(picture_wh, (Tile(square_view(picture_wh, how), (n, n), (self._side, self._side)),))
+
+    def prompt(self, picture: np.ndarray, question: str) -> Prompt:
+        """Put a picture `[height, width, 3]` uint8 and a question into the model's own chat template.
+
+        Raises:
+            QuestionRejectedError: if the question holds one of the model's control tokens or is too long for it.
+        """
+        for control in self.tokenizer.all_special_tokens:
+            if control and control.strip() and control in question:
+                raise QuestionRejectedError(
+                    f"The question contains {control}, which this model reads as a command.", "Write it differently."
+                )
+        text = self._chat(question)
+        layout = self.layout((picture.shape[1], picture.shape[0]))
+        batch = self.processor(images=Image.fromarray(picture), text=text, return_tensors="pt")
+        ids = batch["input_ids"]
+        longest = self.model.config.get_text_config().max_position_embeddings
+        if ids.shape[1] >= longest:
+            raise QuestionRejectedError(
+                f"Question and picture make {ids.shape[1]} tokens; this model reads at most {longest}.",
+                "Shorten the question.",
+            )
+        words = [self.tokenizer.decode([i]) for i in ids[0].tolist()]
+        visual = ids[0] == self.model.config.image_token_id
+        return Prompt(
+            input_ids=ids.to(self.device),
+            visual=visual,
+            words=words,
+            in_question=self._question_span(text, question, ids[0], int(visual.sum())),
+            pixels=batch["pixel_values"].to(self.device, self.dtype),
+            layout=layout,
+        )
+
+    def limits(self, seen: Seen, question: str) -> list[str]:
+        """Sentences about what this model cannot know of this picture and question; empty for most models."""
+        return self._limits(self.tokenizer, seen, question) if self._limits else []
+
+    def _chat(self, question: str) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        if not self.processor.chat_template:  # early checkpoints ship none
+            return f"USER: <image>\n{question} ASSISTANT:"
+        return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+    def _question_span(self, text: str, question: str, ids: torch.Tensor, n_visual: int) -> torch.Tensor:
+        """Which tokens the person wrote, bool `[tokens]`; all text behind the picture where that cannot be told."""
+        token = self.processor.image_token
+        expanded = text.replace(token, token * n_visual)
+        coded = self.tokenizer(expanded, return_offsets_mapping=True)
+        start = expanded.rfind(question.strip())
+        if coded["input_ids"] == ids.tolist() and start >= 0:
+            end = start + len(question.strip())
+            return torch.tensor([a < end and b > start and a < b for a, b in coded["offset_mapping"]])
+        behind = torch.zeros(len(ids), dtype=torch.bool)
+        behind[int((ids == self.model.config.image_token_id).nonzero()[-1]) + 1 :] = True
+        return behind
+
+    # -- the three parts ------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def see(self, prompt: Prompt, looks: Sequence[Look], decider: Decider | None, watch: Watch) -> Seen:
+        """Run the vision tower. `looks` of the tower's signals are observed; a decider may drop rows between layers."""
+        tower_looks = [look for look in looks if look.signal in TOWER_SIGNALS]
+        return self._tower.run(lambda: self.model.model.vision_tower(prompt.pixels), tower_looks, decider, watch.stop)
+
+    @torch.inference_mode()
+    def project(self, seen: Seen, decider: Decider | None) -> Picture:
+        """Decide before the projector, if the decider wants to, and project what goes on."""
+        ids, features = seen.ids, seen.features
+        stage = next((s for s in decider.stages if s.part is Part.PROJECTOR), None) if decider else None
+        if stage is not None:
+            decision = decider.decide(stage, features, ids, seen.looks, cls=seen.cls)
+            features = features[decision.keep] if decision.features is None else decision.features
+            ids = ids[decision.keep]
+            if decision.order is not None:
+                features = torch.cat([features, seen.cls[None].to(features.dtype)])[decision.order]  # -1 is [CLS]
+                ids = torch.cat([ids, ids.new_tensor([CLS_SOURCE])])[decision.order]
+        projected = self.model.model.multi_modal_projector(features[None].to(self.dtype))[0]
+        return Picture(projected, ids)
+
+    @torch.inference_mode()
+    def answer(
+        self, prompt: Prompt, picture: Picture, decider: Decider | None, max_new_tokens: int, watch: Watch
+    ) -> Generated:
+        """Generate greedily. The picture's rows are handed to `generate` as the encoder's output."""
+        n_visual = int(prompt.visual.sum())
+        rows = picture.features.new_zeros(n_visual, picture.features.shape[1])
+        rows[: len(picture.features)] = picture.features
+        pieces = _Pieces(self.tokenizer, watch, prompt.input_ids.shape[1])
+        began = time.perf_counter()
+        out, run = self._language.run(
+            lambda: self.model.generate(
+                input_ids=prompt.input_ids,
+                mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=[rows])},
+                do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None,
+                max_new_tokens=max_new_tokens,
+                return_dict_in_generate=True, output_logits=True,
+                streamer=pieces,
+            ),
+            prompt, picture, decider, watch.stop,
+        )  # fmt: skip
+        ids = out.sequences[0, prompt.input_ids.shape[1] :].tolist()
+        special = set(self.tokenizer.all_special_ids)
+        chances = [
+            float(step[0].float().log_softmax(-1)[i])
+            for step, i in zip(out.logits, ids, strict=True)
+            if i not in special
+        ]
+        ends = self.model.generation_config.eos_token_id
+        ended = bool(ids) and ids[-1] in (ends if isinstance(ends, list) else [ends])
+        times = pieces.times
+        return Generated(
+            token_ids=ids,
+            pieces=pieces.texts,
+            log_probs=chances,
+            visual_per_layer=run.visual_per_layer,
+            text_tokens=prompt.input_ids.shape[1] - n_visual,
+            stopped="end" if ended else "length",
+            read_ms=1e3 * (times[0] - began),
+            per_word_ms=1e3 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
+        )
+
+    def close(self) -> None:
+        """Take every hook off the model again."""
+        self._tower.remove()
+        self._language.remove()
+        for undo in self._undo:
+            undo()
+
+
+class _Pieces(BaseStreamer):
+    """Turns token ids into pieces of text as they come; the end mark gives no piece."""
+
+    def __init__(self, tokenizer, watch: Watch, n_prompt: int) -> None:
+        self.tokenizer, self.watch, self.waiting = tokenizer, watch, n_prompt
+        self.ids: list[int] = []
+        self.texts: list[str] = []
+        self.times: list[float] = []
+        self._shown = ""
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.waiting:  # the prompt comes first, whole
+            self.waiting = 0
+            return
+        self.ids += value.flatten().tolist()
+        self.times.append(time.perf_counter())
+        if self.ids[-1] in self.tokenizer.all_special_ids:
+            return
+        text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
+        self.texts.append(text[len(self._shown) :])
+        self._shown = text
+        self.watch.piece(self.texts[-1])
+
+    def end(self) -> None:
+        """Nothing to close."""

@@ -1,0 +1,117 @@
+"""Vision-tower side of a run: observe [CLS] attention and keys, drop rows before a layer.
+
+Fits towers whose layers are called as `layer(hidden_states, ...)` on `[1, prefix + patches, dim]` without a mask
+(CLIP, SigLIP). The prefix ([CLS]) always stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from pruning.errors import RunStopped
+from pruning.models.base import Decider, Seen
+from pruning.models.capture import active, attention_row, current, rows_of
+from pruning.signals import Look, Part, Signal
+
+
+class TowerRun:
+    """One pass of one picture through the tower."""
+
+    def __init__(
+        self, hooks: TowerHooks, looks: Sequence[Look], decider: Decider | None, stop: Callable[[], bool]
+    ) -> None:
+        self.hooks, self.decider, self.stop = hooks, decider, stop
+        self.stages = {s.layer: s for s in decider.stages if s.part is Part.TOWER} if decider else {}
+        self.ids: torch.Tensor | None = None
+        self.tokens_per_layer: list[int] = []
+        self.features: torch.Tensor | None = None
+        self.seen: dict[Look, tuple[torch.Tensor, torch.Tensor]] = {}  # look -> (values, ids they are of)
+        by_layer: dict[int, list[Look]] = {}
+        for look in looks:
+            by_layer.setdefault(look.layer, []).append(look)
+        self.watched = {hooks.attention(layer): partial(self._watch, wanted) for layer, wanted in by_layer.items()}
+
+    def _watch(self, looks: list[Look], query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
+        for look in looks:
+            if look.signal is Signal.CLS_ATTENTION:
+                value = attention_row(query, key, 0, scaling)[:, self.hooks.prefix :]
+            else:
+                value = key[0, :, self.hooks.prefix :].transpose(0, 1).flatten(1)
+            self.seen[look] = value, self.ids
+
+    def enter_layer(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Rows that the layer gets, after the decision of a stage before it."""
+        if self.stop():
+            raise RunStopped
+        prefix = self.hooks.prefix
+        if layer == 0:
+            self.ids = torch.arange(hidden.shape[1] - prefix, device=hidden.device)
+        stage = self.stages.get(layer)
+        if stage is not None:
+            cls = hidden[0, 0] if prefix else None
+            decision = self.decider.decide(stage, hidden[0, prefix:], self.ids, self.looks_at(self.ids), cls=cls)
+            body = hidden[:, prefix:][:, decision.keep] if decision.features is None else decision.features[None]
+            hidden = torch.cat([hidden[:, :prefix], body.to(hidden.dtype)], 1)
+            self.ids = self.ids[decision.keep]
+        self.tokens_per_layer.append(hidden.shape[1])
+        return hidden
+
+    def looks_at(self, ids: torch.Tensor) -> dict[Look, torch.Tensor]:
+        """Everything observed so far, cut to `ids` (heads first for attention, tokens first for keys)."""
+        cut = {}
+        for look, (value, of) in self.seen.items():
+            rows = rows_of(ids, of)
+            cut[look] = value[:, rows] if look.signal is Signal.CLS_ATTENTION else value[rows]
+        return cut
+
+    def result(self) -> Seen:
+        prefix = self.hooks.prefix
+        cls = self.features[0] if prefix else None
+        return Seen(self.features[prefix:], self.ids, cls, self.looks_at(self.ids), self.tokens_per_layer)
+
+
+class TowerHooks:
+    """The sleeping hooks of one tower.
+
+    Args:
+        layers: the tower's layers; `attention` gives the attention module of a layer.
+        feature_layer: the layer whose output feeds the projector.
+        prefix: rows before the patches (1 for [CLS], else 0).
+    """
+
+    def __init__(
+        self, layers: nn.ModuleList, attention: Callable[[int], nn.Module], feature_layer: int, prefix: int
+    ) -> None:
+        self.attention, self.prefix = attention, prefix
+        self._handles = [layer.register_forward_pre_hook(partial(self._before, i)) for i, layer in enumerate(layers)]
+        self._handles.append(layers[feature_layer].register_forward_hook(self._features))
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def run(
+        self, tower: Callable[[], object], looks: Sequence[Look], decider: Decider | None, stop: Callable[[], bool]
+    ) -> Seen:
+        """Run `tower()` under observation."""
+        run = TowerRun(self, looks, decider, stop)
+        with active(run):
+            tower()
+        return run.result()
+
+    def _before(self, layer: int, module: nn.Module, args: tuple):
+        run = self._mine()
+        return None if run is None else (run.enter_layer(layer, args[0]), *args[1:])
+
+    def _features(self, module: nn.Module, args: tuple, output: object) -> None:
+        run = self._mine()
+        if run is not None:
+            run.features = (output[0] if isinstance(output, tuple) else output)[0]
+
+    def _mine(self) -> TowerRun | None:
+        run = current(TowerRun)
+        return run if run is not None and run.hooks is self else None

@@ -1,0 +1,291 @@
+"""One run, in the order of the papers' figures: see, decide, project, decide, read, decide, answer; written down.
+
+The only place where methods and models meet. The runner owns no model and no settings: what it needs comes in, what
+happened goes out as a `RunRecord`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from pruning import __version__
+from pruning.cost import estimate
+from pruning.methods import method_class
+from pruning.methods.base import TokenPruner
+from pruning.models.base import Generated, Prompt, Seen, VLMAdapter, Watch
+from pruning.records import CLS_SOURCE, Answer, Cost, PruningStep, RunRecord, RunRequest, Selection, Timing
+from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, PruneContext, Signal, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """How the page follows a run: `phase` names what begins ("see", "full", "prune", "pruned"), `piece` gets every
+    piece of text with the phase it belongs to, `stop` is asked often and ends the run when it says True.
+    """
+
+    phase: Callable[[str], None] = lambda phase: None
+    piece: Callable[[str, str], None] = lambda phase, text: None
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The unpruned answer to one question about one picture, and its estimated cost."""
+
+    answer: Answer
+    cost: Cost
+
+
+class Session:
+    """Asks a method at every stage and writes down its answers. One session per run; see `models.base.Decider`."""
+
+    def __init__(self, method: TokenPruner, adapter: VLMAdapter, prompt: Prompt, request: RunRequest) -> None:
+        info = adapter.info
+        self.method, self.info, self.policy = method, info, request.positions
+        self.n_total = prompt.layout.n_tokens
+        self.plan = method.plan(info, self.n_total) if request.keep_ratio < 1 else {}
+        self.stages: Sequence[Stage] = tuple(sorted(self.plan))
+        self.looks: Sequence[Look] = method.looks(info) if self.plan else ()
+        self.steps: list[PruningStep] = []
+        self._places = torch.from_numpy(prompt.layout.positions()).float().to(adapter.device)
+        self._generator = torch.Generator().manual_seed(request.seed)
+        self._memory: dict[str, object] = {}
+
+    def positions_at(self, stage: Stage) -> str:
+        return self.method.positions_at(stage) if self.policy == "method" else self.policy
+
+    def decide(
+        self,
+        stage: Stage,
+        features: torch.Tensor,
+        ids: torch.Tensor,
+        looks: Mapping[Look, torch.Tensor],
+        *,
+        text: PromptText | None = None,
+        cls: torch.Tensor | None = None,
+    ) -> Decision:
+        """Ask the method which rows go on after `stage`, and note the answer in original token ids."""
+        _wait_for(features.device)
+        began = time.perf_counter()
+        context = PruneContext(
+            stage=stage,
+            features=features,
+            ids=ids,
+            positions=self._places[ids.clamp(min=0)],
+            n_total=self.n_total,
+            info=self.info,
+            generator=self._generator,
+            looks=dict(looks),
+            text=text,
+            cls=cls,
+            memory=self._memory,
+        )
+        decision = self.method(context, self.plan[stage])
+        _wait_for(features.device)
+        elapsed = 1e3 * (time.perf_counter() - began)
+        self.steps.append(
+            PruningStep(stage, self._selection(ids, decision), elapsed, decision.summary, _extra(decision))
+        )
+        return decision
+
+    @property
+    def decide_ms(self) -> float:
+        return sum(s.select_ms for s in self.steps)
+
+    def ms_in(self, part: Part) -> float:
+        return sum(s.select_ms for s in self.steps if s.stage.part is part)
+
+    def _selection(self, ids: torch.Tensor, decision: Decision) -> Selection:
+        rows, keep = ids.cpu().numpy(), decision.keep.cpu().numpy()
+        real = rows >= 0  # a [CLS] row has no token id
+        kept = rows[keep]
+        order = kept if decision.order is None else np.append(kept, CLS_SOURCE)[decision.order.cpu().numpy()]
+        merged_into = np.full(self.n_total, -1)
+        if decision.merged_into is not None:
+            target = decision.merged_into.cpu().numpy()
+            joined = (target >= 0) & real
+            merged_into[rows[joined]] = rows[target[joined]]
+        scores = None
+        if decision.scores is not None:
+            scores = np.full(self.n_total, np.nan)
+            scores[rows[real]] = decision.scores.detach().float().cpu().numpy()[real]
+        return Selection(self.n_total, np.sort(rows[real]), np.sort(kept[kept >= 0]), merged_into, scores, order)
+
+
+def run(
+    request: RunRequest,
+    adapter: VLMAdapter,
+    picture: np.ndarray,
+    *,
+    seen: Seen | None = None,
+    see_ms: float = 0.0,
+    baseline: Baseline | None = None,
+    evidence: np.ndarray | None = None,
+    listener: Listener | None = None,
+) -> RunRecord:
+    """Answer a question with the whole picture and with the pruned one.
+
+    Args:
+        request: what to run; `image_digest` is filled in.
+        picture: uint8 `[height, width, 3]` RGB.
+        seen, see_ms: an earlier pass of this picture through the tower (`see_picture`) and its time, to be reused.
+        baseline: an earlier unpruned answer to this question.
+        evidence: ids of the visual tokens that hold the answer, where the truth is known.
+
+    Raises:
+        PruningError: with a sentence for the person, in all cases that they can change.
+    """
+    listener = listener or Listener()
+    request = replace(request, image_digest=digest(picture))
+    method = method_class(request.method).from_parameters(request.keep_ratio, request.parameters)
+    method.check(adapter.info)
+    prompt = adapter.prompt(picture, request.question)
+    session = Session(method, adapter, prompt, request)
+    if seen is None:
+        seen, see_ms = see_picture(adapter, prompt, listener)
+    if baseline is None:
+        baseline = answer_in_full(adapter, prompt, seen, see_ms, request.max_new_tokens, listener)
+    if session.stages:
+        answer, cost = _answer_pruned(adapter, prompt, session, seen, see_ms, request.max_new_tokens, listener)
+    else:
+        answer, cost = baseline.answer, baseline.cost
+    return RunRecord(
+        request=request,
+        layout=prompt.layout,
+        steps=tuple(session.steps),
+        full=baseline.answer,
+        pruned=answer,
+        full_cost=baseline.cost,
+        pruned_cost=cost,
+        positions=_policy(session),
+        method_title=method.title,
+        variant=method.variant(),
+        tower_layers=adapter.info.tower_layers,
+        environment=environment(adapter),
+        evidence=evidence,
+        notes=tuple(adapter.limits(seen, request.question)),
+    )
+
+
+def see_picture(adapter: VLMAdapter, prompt: Prompt, listener: Listener | None = None) -> tuple[Seen, float]:
+    """The whole picture through the tower, with everything that methods commonly ask of it; and the time in ms."""
+    listener = listener or Listener()
+    listener.phase("see")
+    info = adapter.info
+    looks = [Look(s, info.feature_layer) for s in (Signal.CLS_ATTENTION, Signal.TOWER_KEYS) if s in info.signals]
+    began = time.perf_counter()
+    seen = adapter.see(prompt, looks, None, Watch(stop=listener.stop))
+    _wait_for(adapter.device)
+    return seen, 1e3 * (time.perf_counter() - began)
+
+
+def answer_in_full(
+    adapter: VLMAdapter, prompt: Prompt, seen: Seen, see_ms: float, max_new_tokens: int, listener: Listener
+) -> Baseline:
+    """The unpruned answer."""
+    listener.phase("full")
+    began = time.perf_counter()
+    whole = adapter.project(seen, None)
+    _wait_for(adapter.device)
+    see_ms += 1e3 * (time.perf_counter() - began)
+    watch = Watch(piece=lambda text: listener.piece("full", text), stop=listener.stop)
+    out = adapter.answer(prompt, whole, None, max_new_tokens, watch)
+    return Baseline(_answer(out, see_ms, 0.0, out.read_ms), _cost(adapter, out, seen))
+
+
+def _answer_pruned(
+    adapter: VLMAdapter,
+    prompt: Prompt,
+    session: Session,
+    seen: Seen,
+    see_ms: float,
+    max_new_tokens: int,
+    listener: Listener,
+) -> tuple[Answer, Cost]:
+    listener.phase("prune")
+    wanted = {look for look in session.looks if look.signal in TOWER_SIGNALS}
+    if any(s.part is Part.TOWER for s in session.stages) or not wanted <= set(seen.looks):
+        began = time.perf_counter()
+        seen = adapter.see(prompt, tuple(session.looks), session, Watch(stop=listener.stop))
+        _wait_for(adapter.device)
+        see_ms = 1e3 * (time.perf_counter() - began) - session.ms_in(Part.TOWER)
+    began = time.perf_counter()
+    kept = adapter.project(seen, session)
+    _wait_for(adapter.device)
+    see_ms += 1e3 * (time.perf_counter() - began) - session.ms_in(Part.PROJECTOR)
+    listener.phase("pruned")
+    watch = Watch(piece=lambda text: listener.piece("pruned", text), stop=listener.stop)
+    out = adapter.answer(prompt, kept, session, max_new_tokens, watch)
+    read_ms = out.read_ms - session.ms_in(Part.LANGUAGE_MODEL)
+    return _answer(out, see_ms, session.decide_ms, read_ms), _cost(adapter, out, seen)
+
+
+def digest(picture: np.ndarray) -> str:
+    """sha256 of a picture's pixels and shape."""
+    return hashlib.sha256(str(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
+
+
+def environment(adapter: VLMAdapter) -> dict[str, str]:
+    """Where a run happened: for the record, and beside every measured number."""
+    gpu = torch.cuda.get_device_name(adapter.device) if adapter.device.type == "cuda" else ""
+    return {
+        "machine": gpu or f"{_processor()}, {os.cpu_count()} cores",
+        "device": str(adapter.device),
+        "dtype": str(adapter.dtype).removeprefix("torch."),
+        "threads": str(torch.get_num_threads()),
+        "prunescope": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _answer(out: Generated, see_ms: float, prune_ms: float, read_ms: float) -> Answer:
+    return Answer(
+        text=out.text,
+        words=tuple(out.pieces),
+        log_probs=tuple(round(p, 5) for p in out.log_probs),
+        visual_per_layer=tuple(out.visual_per_layer),
+        text_tokens=out.text_tokens,
+        stopped=out.stopped,
+        timing=Timing(see_ms, prune_ms, read_ms, out.per_word_ms),
+    )
+
+
+def _cost(adapter: VLMAdapter, out: Generated, seen: Seen) -> Cost:
+    size = torch.finfo(adapter.dtype).bits // 8
+    return estimate(adapter.info, out.visual_per_layer, out.text_tokens, seen.tokens_per_layer, size)
+
+
+def _extra(decision: Decision) -> dict[str, np.ndarray]:
+    return {name: value.detach().cpu().numpy() for name, value in decision.extra.items()}
+
+
+def _policy(session: Session) -> str:
+    return ", then ".join(dict.fromkeys(session.positions_at(s) for s in session.stages)) or "original"
+
+
+def _wait_for(device: torch.device) -> None:
+    """A clock is only read when the device has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,67 @@
+"""Small random models of the real classes, scenes whose objects are known, and the folder of the bundled model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from pruning.demo_model.build import build_processor
+from pruning.models.llava import LlavaAdapter
+
+ROOT = Path(__file__).parents[1]
+SIDE, PATCH = 48, 8  # 6 x 6 visual tokens
+
+torch.set_num_threads(1)
+
+
+def tiny_llava(seed: int = 0, attention: str = "sdpa", kv_heads: int = 2) -> LlavaForConditionalGeneration:
+    """A random LLaVA with decisive weights: a default initialisation is nearly linear and hides mistakes."""
+    processor = build_processor(SIDE, PATCH)
+    tokenizer = processor.tokenizer
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=SIDE,
+        patch_size=PATCH,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=6, num_attention_heads=4,
+        num_key_value_heads=kv_heads, max_position_embeddings=512, tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-2, vision_feature_select_strategy="default", image_seq_length=(SIDE // PATCH) ** 2,
+    )  # fmt: skip
+    model = LlavaForConditionalGeneration._from_config(config, attn_implementation=attention)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            scale = 1.2 / p.shape[-1] ** 0.5 if p.ndim == 2 else 0.3 if p.ndim > 2 else 0.05
+            p.copy_(
+                torch.randn(p.shape, generator=generator) * scale
+                + (p.ndim == 1 and "norm" in name and "bias" not in name)
+            )
+    model.generation_config.eos_token_id = None  # random models must not stop early
+    return model.eval()
+
+
+def make_tiny_adapter(**kwargs) -> LlavaAdapter:
+    return LlavaAdapter(tiny_llava(**kwargs), build_processor(SIDE, PATCH), "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> LlavaAdapter:
+    return make_tiny_adapter()
+
+
+@pytest.fixture(scope="session")
+def noise() -> np.ndarray:
+    """A picture wider than high, so that rows and columns cannot be swapped unnoticed."""
+    return np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)

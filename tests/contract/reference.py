@@ -1,0 +1,104 @@
+"""What a pruned run must equal, computed without a single hook: full-length sequences, masks, an own loop over layers.
+
+The reference reads the record alone. So it also proves that the record tells what the model really saw.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pruning.records import RunRecord
+from pruning.signals import Part
+
+QUESTION = "What color is the large star?"
+
+
+@torch.inference_mode()
+def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list[float]:
+    """Log-probability of every generated token, with dropped tokens masked and merged ones averaged."""
+    model = adapter.model
+    core = model.model
+    prompt = adapter.prompt(picture, QUESTION)
+    visual = prompt.visual.nonzero()[:, 0]
+    n_prompt = prompt.input_ids.shape[1]
+    ids = torch.cat([prompt.input_ids[0], torch.tensor(token_ids[:-1], dtype=torch.long)])
+    early = [s for s in record.steps if s.stage.part is not Part.LANGUAGE_MODEL]
+    late = {s.stage.layer: s for s in record.steps if s.stage.part is Part.LANGUAGE_MODEL}
+
+    rows, order = _visual_rows(core, prompt.pixels, adapter.info.feature_layer, early)
+    policy = _policies(record)
+    before, behind = ids[: visual[0]], ids[visual[-1] + 1 :]
+    embed = model.get_input_embeddings()
+    hidden = torch.cat([embed(before), rows, embed(behind)])[None]
+    n_rows = hidden.shape[1]
+    # token id of every row: visual id, -1 for [CLS], -2 for text
+    row_ids = torch.cat([torch.full((len(before),), -2), order, torch.full((len(behind),), -2)])
+    positions = torch.cat(
+        [torch.arange(len(before)), visual[order.clamp(min=0)], torch.arange(int(visual[-1]) + 1, len(ids))]
+    )
+    if early and policy[early[-1].stage] == "renumbered":
+        positions = torch.arange(n_rows)
+    sees = torch.ones(n_rows, n_rows, dtype=torch.bool).tril()
+    index_before_cut = torch.arange(n_rows)
+    for layer, block in enumerate(core.language_model.layers):
+        if layer in late:
+            step = late[layer]
+            hidden = _merge(hidden, row_ids, step.selection)
+            alive = (row_ids < 0) | torch.isin(row_ids, torch.tensor(step.selection.kept))
+            sees = sees & alive[None, :]
+            if policy[step.stage] == "renumbered":
+                positions = alive.long().cumsum(0) - 1
+            elif policy[step.stage] == "reindexed":
+                positions = index_before_cut
+        index_before_cut = sees.any(0).long().cumsum(0) - 1
+        mask = torch.zeros(1, 1, n_rows, n_rows).masked_fill(~sees, float("-inf"))
+        mask[:, :, ~sees.any(1)] = 0  # a dropped row sees anything; nobody looks at it again
+        rope = core.language_model.rotary_emb(hidden, positions[None])
+        hidden = block(hidden, attention_mask=mask, position_embeddings=rope)
+    logits = model.lm_head(core.language_model.norm(hidden))[0].log_softmax(-1)
+    first = n_rows - (len(ids) - n_prompt) - 1
+    return [float(logits[first + i, token]) for i, token in enumerate(token_ids)]
+
+
+def _policies(record: RunRecord) -> dict:
+    from pruning.methods import method_class
+
+    method = method_class(record.request.method).from_parameters(record.request.keep_ratio, record.request.parameters)
+    if record.request.positions != "method":
+        return {s.stage: record.request.positions for s in record.steps}
+    return {s.stage: method.positions_at(s.stage) for s in record.steps}
+
+
+def _visual_rows(core, pixels, feature_layer, early):
+    """Rows of the picture as the language model reads them, and their token ids (-1 for [CLS])."""
+    tower = getattr(core.vision_tower, "vision_model", core.vision_tower)
+    hidden = tower.pre_layrnorm(tower.embeddings(pixels))
+    n = hidden.shape[1] - 1
+    alive = torch.ones(n, dtype=torch.bool)
+    order = torch.arange(n)
+    in_tower = {s.stage.layer: s for s in early if s.stage.part is Part.TOWER}
+    for layer, block in enumerate(tower.encoder.layers[: feature_layer + 1]):
+        if layer in in_tower:
+            alive = torch.isin(order, torch.tensor(in_tower[layer].selection.kept))
+        mask = torch.zeros(1, 1, n + 1, n + 1)
+        mask[..., 1:].masked_fill_(~alive, float("-inf"))
+        hidden = block(hidden, attention_mask=mask)
+    features, cls = hidden[0, 1:], hidden[0, 0]
+    order = order[alive]
+    for step in (s for s in early if s.stage.part is Part.PROJECTOR):
+        features = _merge(features[None], torch.arange(n), step.selection)[0]
+        order = torch.tensor(step.selection.order, dtype=torch.long)
+    rows = torch.cat([features, cls[None]])[order]  # -1 picks [CLS]
+    return core.multi_modal_projector(rows[None])[0], order
+
+
+def _merge(hidden, row_ids, selection):
+    """Every kept row becomes the mean of itself and of what the record says was merged into it."""
+    hidden = hidden.clone()
+    target = torch.tensor(selection.merged_into, dtype=torch.long)
+    values = hidden.clone()
+    for kept in selection.kept.tolist():
+        group = [kept, *(target == kept).nonzero()[:, 0].tolist()]
+        place = torch.isin(row_ids, torch.tensor(group))
+        hidden[0, (row_ids == kept).nonzero()[0, 0]] = values[0, place].mean(0)
+    return hidden

@@ -1,0 +1,81 @@
+"""What a method is shown is what the model really computes: against eager attention maps and the plain KV cache."""
+
+from __future__ import annotations
+
+import torch
+from conftest import make_tiny_adapter, tiny_llava
+from reference import QUESTION
+
+from pruning.models.base import Watch
+from pruning.signals import Decision, Look, Part, Signal, Stage
+
+
+class Curious:
+    """A decider that looks at everything before the last layer and drops nothing."""
+
+    def __init__(self, info):
+        self.stages = (Stage(Part.LANGUAGE_MODEL, info.text_layers - 1),)
+        layers = range(info.text_layers - 1)
+        self.looks = [Look(s, i) for s in (Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS) for i in layers]
+        self.shown = None
+
+    def decide(self, stage, features, ids, looks, *, text=None, cls=None):
+        self.shown, self.text, self.features = looks, text, features
+        return Decision(torch.arange(len(ids)))
+
+    def positions_at(self, stage):
+        return "original"
+
+
+@torch.inference_mode()
+def test_language_signals_equal_eager_maps_and_cache(noise):
+    for kv_heads in (1, 2, 4):
+        adapter = make_tiny_adapter(kv_heads=kv_heads)
+        prompt = adapter.prompt(noise, QUESTION)
+        curious = Curious(adapter.info)
+        seen = adapter.see(prompt, [], None, Watch())
+        adapter.answer(prompt, adapter.project(seen, None), curious, 1, Watch())
+        eager = tiny_llava(attention="eager", kv_heads=kv_heads)
+        out = eager(
+            input_ids=prompt.input_ids,
+            pixel_values=prompt.pixels,
+            output_attentions=True,
+            output_hidden_states=True,
+            use_cache=True,
+        )
+        for look, value in curious.shown.items():
+            if look.signal is Signal.LAST_TOKEN_ATTENTION:
+                expected = out.attentions[look.layer][0, :, -1, prompt.visual]
+            else:
+                expected = out.past_key_values.layers[look.layer].keys[0][:, prompt.visual]
+            torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-4)
+        behind = int(prompt.visual.nonzero()[-1]) + 1
+        states = out.hidden_states[adapter.info.text_layers - 1][0]
+        torch.testing.assert_close(curious.features, states[prompt.visual], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(curious.text.states, states[behind:], atol=1e-4, rtol=1e-4)
+        asked = [w for w, mine in zip(curious.text.words, curious.text.in_question, strict=True) if mine]
+        assert " ".join(w.strip() for w in asked) == "what color is the large star ?"
+
+
+@torch.inference_mode()
+def test_tower_signals_equal_eager_maps_and_key_projection(noise):
+    adapter = make_tiny_adapter()
+    prompt = adapter.prompt(noise, QUESTION)
+    layers = range(adapter.info.feature_layer + 1)
+    looks = [Look(s, i) for s in (Signal.CLS_ATTENTION, Signal.TOWER_KEYS) for i in layers]
+    seen = adapter.see(prompt, looks, None, Watch())
+    eager = tiny_llava(attention="eager").model.vision_tower
+    keys = {}
+    for i in layers:
+        eager.encoder.layers[i].self_attn.k_proj.register_forward_hook(lambda m, a, out, i=i: keys.setdefault(i, out))
+    out = eager(prompt.pixels, output_attentions=True, output_hidden_states=True)
+    for look in looks:
+        if look.signal is Signal.CLS_ATTENTION:
+            expected = out.attentions[look.layer][0, :, 0, 1:]
+        else:
+            expected = keys[look.layer][0, 1:]
+        torch.testing.assert_close(seen.looks[look], expected, atol=1e-5, rtol=1e-4)
+    hidden = out.hidden_states[-2][0]
+    torch.testing.assert_close(seen.features, hidden[1:], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(seen.cls, hidden[0], atol=1e-5, rtol=1e-4)
+    assert seen.tokens_per_layer == [37] * adapter.info.tower_layers
