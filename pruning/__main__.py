@@ -1,0 +1,7 @@
+"""`python -m pruning`."""
+
+import sys
+
+from pruning.cli import main
+
+sys.exit(main())

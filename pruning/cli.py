@@ -1,0 +1,197 @@
+"""`python -m pruning list | run | select`: the engine without a page. Writes records, draws nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pruning.errors import ParameterError, PruningError
+from pruning.methods import METHODS
+from pruning.methods.base import Param
+from pruning.models import MODELS
+from pruning.records import RunRecord, RunRequest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code (2: something the person can change)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.do(arguments)
+    except PruningError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except NotImplementedError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pruning", description="Visual-token pruning, headless.")
+    commands = parser.add_subparsers(required=True, metavar="list | run | select")
+
+    shown = commands.add_parser("list", help="methods with their parameters, and models")
+    shown.add_argument("--json", action="store_true", help="for machines")
+    shown.set_defaults(do=_list)
+
+    ran = commands.add_parser("run", help="answer a question with the whole picture and with the pruned one")
+    ran.add_argument("image", type=Path)
+    ran.add_argument("question")
+    ran.add_argument("--method", default="resprune", help=f"one of: {', '.join(METHODS)}")
+    ran.add_argument("--keep-ratio", type=_number, default=1 / 9, help="share of visual tokens kept, in (0, 1]")
+    ran.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the method")
+    ran.add_argument("--positions", default="method", help="method, original or renumbered")
+    ran.add_argument("--seed", type=int, default=0)
+    ran.add_argument("--max-new-tokens", type=int, default=64)
+    ran.add_argument("--model", default="demo", help=f"one of: {', '.join(MODELS)}; or a hub id; or a folder")
+    ran.add_argument("--device", default="auto")
+    ran.add_argument("--dtype", default="auto")
+    ran.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
+    ran.add_argument("--out", type=Path, help="write the record to OUT.json and OUT.npz")
+    ran.add_argument("--json", action="store_true", help="print the record's JSON")
+    ran.set_defaults(do=_run)
+
+    picked = commands.add_parser("select", help="a method's decision on arrays that you bring, without a model")
+    picked.add_argument("kind", help="for example resprune or vitcop_stage2; see tests/golden/README.md")
+    picked.add_argument("arrays", type=Path, help="NPZ file with the inputs")
+    picked.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
+    picked.add_argument("--out", type=Path, help="NPZ file for the outputs")
+    picked.add_argument("--json", action="store_true", help="print the outputs as JSON")
+    picked.set_defaults(do=_select)
+    return parser
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    methods = [_describe(m) for m in METHODS.values()]
+    models = [{"key": s.key, "source": s.source, "title": s.title, "memory": s.memory} for s in MODELS.values()]
+    if arguments.json:
+        print(json.dumps({"methods": methods, "models": models}, indent=1))
+        return 0
+    for m in methods:
+        print(f"{m['key']:16} {m['title']}: {m['idea']}  ({m['paper']})")
+        for p in m["parameters"]:
+            allowed = " | ".join(p["options"]) if "options" in p else f"{p['low']:g} .. {p['high']:g}"
+            print(f"{'':18}{p['name']} = {p['default']}  [{allowed}]  {p['help']}")
+    print()
+    for s in models:
+        print(f"{s['key']:16} {s['title']}, {s['memory']}  ({s['source']})")
+    return 0
+
+
+def _describe(method: type) -> dict[str, Any]:
+    defaults = method()
+    parameters = []
+    for name, declared in method.parameters().items():
+        entry = {"name": name, "default": getattr(defaults, name), "label": declared.label, "help": declared.help}
+        if isinstance(declared, Param):
+            entry |= {"low": declared.low, "high": declared.high, "step": declared.step}
+        else:
+            entry["options"] = list(declared.options)
+        parameters.append(entry)
+    needs = sorted(s.value for s in method.needs)
+    facts = {"key": method.key, "title": method.title, "idea": method.idea, "paper": method.paper, "needs": needs}
+    return {**facts, "positions": method.default_positions, "parameters": parameters}
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pruning.models import load
+    from pruning.pictures import read_picture
+    from pruning.questions import clean_question
+    from pruning.runner import run
+
+    request = RunRequest(
+        model=arguments.model,
+        method=arguments.method,
+        keep_ratio=arguments.keep_ratio,
+        question=clean_question(arguments.question),
+        parameters=_settings(arguments.set),
+        positions=arguments.positions,
+        seed=arguments.seed,
+        max_new_tokens=arguments.max_new_tokens,
+    )
+    picture = read_picture(arguments.image)
+    adapter = load(
+        arguments.model, device=arguments.device, dtype=arguments.dtype, allow_download=arguments.allow_download
+    )
+    record = run(request, adapter, picture)
+    if arguments.out:
+        record.save(arguments.out)
+    if arguments.json:
+        print(json.dumps(record.to_parts()[0], ensure_ascii=False))
+    else:
+        _print_record(record, arguments.out)
+    return 0
+
+
+def _print_record(record: RunRecord, out: Path | None) -> None:
+    n = record.layout.n_tokens
+    saved = 1 - record.pruned_cost.prefill_flops / record.full_cost.prefill_flops
+    mean = sum(record.pruned.visual_per_layer) / len(record.pruned.visual_per_layer)
+    print(f"{record.method_title} ({record.variant}), positions {record.positions}")
+    for step in record.steps:
+        rows = step.selection.n_rows
+        print(
+            f"  {step.stage}: {len(step.selection.alive)} -> {rows} tokens in {step.select_ms:.1f} ms; {step.summary}"
+        )
+    print(f"  full   ({n}): {record.full.text}")
+    print(f"  pruned ({len(record.kept)}): {record.pruned.text}")
+    print(f"  mean per layer {mean:.1f} of {n}; prefill {saved:.0%} fewer multiply-adds (estimated)")
+    times = record.full.timing.read_ms, record.pruned.timing.read_ms, record.pruned.timing.prune_ms
+    print(
+        "  read {:.0f} -> {:.0f} ms, pruning {:.1f} ms (measured once, {})".format(
+            *times, record.environment["machine"]
+        )
+    )
+    for note in record.notes:
+        print(f"  note: {note}")
+    if out:
+        print(f"  record: {out.with_suffix('.json')}, {out.with_suffix('.npz')}")
+
+
+def _select(arguments: argparse.Namespace) -> int:
+    from pruning.arrays import select
+
+    try:
+        with np.load(arguments.arrays, allow_pickle=False) as file:
+            inputs = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise ParameterError(
+            f"{arguments.arrays} cannot be read as NPZ ({error}).", "Write it with numpy.savez."
+        ) from error
+    found = select(arguments.kind, inputs, _settings(arguments.set))
+    if arguments.out:
+        np.savez_compressed(arguments.out, **found)
+    if arguments.json:
+        print(json.dumps({name: value.tolist() for name, value in found.items()}))
+    else:
+        for name, value in found.items():
+            print(f"{name} {value.dtype} {list(value.shape)}")
+        if "kept" in found:
+            print("kept:", *found["kept"].ravel().tolist())
+    return 0
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`name=value` pairs; a value is JSON where it can be read as such, else text."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ParameterError(f"{pair!r} is not NAME=VALUE.", "Write for example --set alpha=0.5.")
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError:
+            found[name.strip()] = value
+    return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
