@@ -1,0 +1,130 @@
+"""The example pictures of the page: six drawn scenes, each for one idea, with questions whose truth is known.
+
+Written once by `python -m pruning.demo_model examples`; the page reads the files, never this module.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from pruning.demo_model.questions import NUMBERS, describe
+from pruning.demo_model.scene import Scene, draw, sample_scene, scene_rng
+
+SIDE = 768  # four times what the model sees: crisp on a screen
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question about the objects with the attributes `about`; `answer` is worked out from the scene."""
+
+    text: str
+    kind: str
+    about: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleScene:
+    """One scene of the `examples` split and what is asked about it; the first question opens the example."""
+
+    key: str
+    scene: int
+    title: str
+    idea: str
+    questions: tuple[Asked, ...]
+
+
+EXAMPLES = (
+    ExampleScene(
+        "redundancy", 20, "Redundancy",
+        "Three things on a plain ground: most pieces can go and the answer stays.",
+        (
+            Asked("What color is the cross?", "color", {"shape": "cross"}),
+            Asked("Where is the ring?", "where", {"shape": "ring"}),
+            Asked("How many yellow objects are there?", "count", {"color": "yellow"}),
+        ),
+    ),
+    ExampleScene(
+        "digit", 15, "Reading",
+        "A digit lives in a few pieces. Lose one of them and it reads as another digit.",
+        (
+            Asked("What digit is on the black heart?", "digit", {"color": "black", "shape": "heart"}),
+            Asked("What color is the ring?", "color", {"shape": "ring"}),
+            Asked("Where is the circle?", "where", {"shape": "circle"}),
+        ),
+    ),
+    ExampleScene(
+        "counting", 9, "Counting",
+        "Counting needs every one of the things counted, so evidence is spread wide.",
+        (
+            Asked("How many green crosses are there?", "count", {"color": "green", "shape": "cross"}),
+            Asked("How many objects are there?", "count", {}),
+            Asked("How many triangles are there?", "count", {"shape": "triangle"}),
+        ),
+    ),
+    ExampleScene(
+        "question", 27, "The question matters",
+        "Two questions, one picture. A pruner that never reads the question keeps the same pieces for both.",
+        (
+            Asked("Where is the ring?", "where", {"shape": "ring"}),
+            Asked("What color is the square?", "color", {"shape": "square"}),
+            Asked("Is there a red star?", "exists", {"color": "red", "shape": "star"}),
+        ),
+    ),
+    ExampleScene(
+        "clutter", 4, "Clutter",
+        "A busy ground looks important to some pruners and costs them pieces.",
+        (
+            Asked("What color is the circle?", "color", {"shape": "circle"}),
+            Asked("How many red objects are there?", "count", {"color": "red"}),
+            Asked("Describe the picture.", "describe", {}),
+        ),
+    ),
+    ExampleScene(
+        "tiny", 19, "Where it fails",
+        "Tiny things own very few pieces: here pruning goes wrong first.",
+        (
+            Asked("How many stars are there?", "count", {"shape": "star"}),
+            Asked("Where is the tiny triangle?", "where", {"size": "tiny", "shape": "triangle"}),
+            Asked("Describe the picture.", "describe", {}),
+        ),
+    ),
+)  # fmt: skip
+
+
+def write_examples(folder: Path) -> None:
+    """Write pictures, object maps and `examples.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for example in EXAMPLES:
+        scene = sample_scene(scene_rng("examples", example.scene))
+        picture, ids = draw(scene, SIDE)
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / f"{example.key}.jpg"), bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        cv2.imwrite(str(folder / f"{example.key}.objects.png"), ids)
+        questions = [_known(scene, asked) for asked in example.questions]
+        alt = f"Drawn scene: {describe(scene.objects)}"
+        entries.append(
+            {"key": example.key, "title": example.title, "idea": example.idea, "alt": alt, "questions": questions}
+        )
+    (folder / "examples.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def _known(scene: Scene, asked: Asked) -> dict[str, object]:
+    found = [i for i, o in enumerate(scene.objects) if all(getattr(o, k) == v for k, v in asked.about.items())]
+    first = scene.objects[found[0]]
+    answers: dict[str, Callable[[], str]] = {
+        "color": lambda: first.color,
+        "where": lambda: first.zone,
+        "digit": lambda: str(first.digit),
+        "count": lambda: NUMBERS[len(found)],
+        "exists": lambda: "yes" if found else "no",
+        "describe": lambda: describe(scene.objects),
+    }
+    if asked.kind in ("color", "where", "digit") and len(found) != 1:
+        raise ValueError(f"{asked.text!r} fits {len(found)} objects")
+    return {"text": asked.text, "kind": asked.kind, "answer": answers[asked.kind](), "evidence": found}

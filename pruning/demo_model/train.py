@@ -1,0 +1,86 @@
+"""The whole recipe of the bundled model, from random weights to a folder that `from_pretrained` opens.
+
+Every phase checkpoints and goes on where it stopped; running the command again is always safe. The same command
+uses a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from pruning.demo_model.build import build_model, build_processor
+from pruning.demo_model.familiarity import measure_familiarity
+from pruning.demo_model.language import FeatureCache, train_language
+from pruning.demo_model.tower import DenseHeads, train_tower
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Sizes of the phases. A step is one batch; `cached_scenes` pictures are encoded once for the language phase."""
+
+    window_steps: int = 900
+    window_scenes: int = 24
+    scene_steps: int = 1000
+    scene_batch: int = 16
+    cached_scenes: int = 20_000
+    language_steps: int = 5000
+    language_batch: int = 16
+
+
+def train(work: Path, out: Path, recipe: Recipe, device: torch.device) -> None:
+    """Run or resume all phases in the folder `work` and write the model to `out`."""
+    work.mkdir(parents=True, exist_ok=True)
+    _same_recipe(work, recipe)
+    began = time.time()
+    processor = build_processor()
+    model = build_model(processor.tokenizer).to(device)
+    torch.manual_seed(1)
+    heads = DenseHeads().to(device)
+    tower = model.model.vision_tower
+    train_tower(tower, "windows", recipe.window_steps, recipe.window_scenes, 3e-3, work, heads)
+    train_tower(tower, "scenes", recipe.scene_steps, recipe.scene_batch, 2e-3, work, heads)
+    cache = FeatureCache(work, recipe.cached_scenes)
+    cache.fill(tower, device)
+    train_language(model, processor.tokenizer, cache, recipe.language_steps, recipe.language_batch, 2e-3, work)
+    save(model, processor, out, recipe, work, minutes=(time.time() - began) / 60)
+
+
+def save(model, processor, out: Path, recipe: Recipe, work: Path, minutes: float) -> None:
+    """Write weights in float16, processor, familiarity statistics and the recipe's facts."""
+    out.mkdir(parents=True, exist_ok=True)
+    measure_familiarity(model.model.vision_tower, out / "familiarity.safetensors")
+    model.half().save_pretrained(out)
+    processor.save_pretrained(out)
+    model.float()
+    facts = {
+        "recipe": asdict(recipe),
+        "seeds": {"weights": 0, "heads": 1},
+        "minutes_of_this_call": round(minutes, 1),
+        "phases": _phase_minutes(work),
+        "machine": platform.processor() or platform.machine(),
+        "device": str(model.device),
+        "torch": torch.__version__,
+    }
+    (out / "training.json").write_text(json.dumps(facts, indent=1))
+
+
+def _phase_minutes(work: Path) -> dict[str, float]:
+    seconds = {}
+    for phase in ("windows", "scenes", "language"):
+        state = torch.load(work / f"{phase}.pt", map_location="cpu", weights_only=True)
+        seconds[phase] = round(state["seconds"] / 60, 1)
+    return seconds
+
+
+def _same_recipe(work: Path, recipe: Recipe) -> None:
+    """A folder with another recipe's checkpoints must not be continued."""
+    note = work / "recipe.json"
+    if note.exists() and json.loads(note.read_text()) != asdict(recipe):
+        raise SystemExit(f"{work} holds checkpoints of another recipe; choose another --work folder or delete it.")
+    note.write_text(json.dumps(asdict(recipe)))
