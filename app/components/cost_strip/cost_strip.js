@@ -1,0 +1,50 @@
+// Figures of one run. Each says how it came to be: counted, computed, estimated or measured.
+
+const $ = (s) => element.querySelector(s);
+
+function make(tag, name, text) {
+  const node = document.createElement(tag);
+  if (name) node.className = name;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+function figure(name, how, value, more) {
+  const box = make('div'), term = make('dt', '', name), data = make('dd', '', value);
+  term.append(make('em', how, how));
+  if (more) data.append(' ', make('small', '', more));
+  box.append(term, data);
+  return box;
+}
+
+const count = (x) => Number.isInteger(x) ? String(x) : x.toFixed(1);
+const time = (x) => x === null || x === undefined ? '–' : x < 10 ? x.toFixed(1) : String(Math.round(x));
+function bytes(x) { for (const [unit, size] of [['GB', 2 ** 30], ['MB', 2 ** 20], ['kB', 2 ** 10]]) if (x >= size) return `${(x / size).toFixed(x / size < 10 ? 1 : 0)} ${unit}`; return `${x} B`; }
+function flops(x) { for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6]]) if (x >= size) return `${(x / size).toFixed(2)} ${unit}`; return String(x); }
+function change(a, b) { const p = Math.round(100 * (b / a - 1)); return p === 0 ? '±0 %' : `${p > 0 ? '+' : '−'}${Math.abs(p)} %`; }
+
+function show(v) {
+  const c = v.counted, e = v.estimated, f = v.measured.full, p = v.measured.pruned, k = v.computed;
+  const pruning = p.prune > f.read - p.read && p.prune > 0 ? 'pruning took longer than it saved here' : '';
+  $('.cs-figures').replaceChildren(
+    figure('kept at the end', 'counted', `${c.kept_at_end} of ${c.total}`, 'pieces'),
+    figure('average entering a layer', 'counted', count(c.mean_entering), `of ${c.total}`),
+    figure('average leaving a layer', 'counted', count(c.mean_leaving), `of ${c.total}`),
+    figure('prefill work', 'estimated', change(e.full, e.pruned), `${flops(e.full)} → ${flops(e.pruned)}`),
+    figure('memory for the prompt', 'computed', change(k.kv_full, k.kv_pruned), `${bytes(k.kv_full)} → ${bytes(k.kv_pruned)}`),
+    figure('see', 'measured', `${time(p.see)} ms`, `full ${time(f.see)}`),
+    figure('prune', 'measured', `${time(p.prune)} ms`, pruning),
+    figure('read (prefill)', 'measured', `${time(p.read)} ms`, `full ${time(f.read)}`),
+    figure('per word', 'measured', `${time(p.word)} ms`, `full ${time(f.word)}`),
+  );
+  const env = v.environment, text = $('.cs-text');
+  text.replaceChildren(
+    make('p', '', `Counted: rows for the picture, read off the layers of the pruned run; ${c.text} text tokens come on top. Published budgets count in different ways, so all three are shown.`),
+    make('p', '', `Estimated: multiply-adds of the language model's prefill, ${e.formula}. Tower: ${flops(e.tower_full)} full, ${flops(e.tower_pruned)} pruned, not included.`),
+    make('p', '', 'Computed: bytes of keys and values of the prompt, from the model\'s shape and number format.'),
+    make('p', '', `Measured: once, while this run was recorded, on ${env.machine} (${env.device}, ${env.dtype}, ${env.threads} threads), torch ${env.torch}, transformers ${env.transformers}, ${env.date}. One measurement on a shared machine is an impression, not a benchmark.`),
+  );
+}
+
+watch('value', () => { if (props.value) show(props.value); });
+if (props.value) show(props.value);

@@ -1,0 +1,12 @@
+// One line that says what goes on, or what went wrong and what to do.
+
+const box = element.querySelector('.sl');
+
+function show(value) {
+  box.className = `sl ${value.kind}`;
+  box.setAttribute('role', value.kind === 'error' ? 'alert' : 'status');
+  box.querySelector('.sl-text').textContent = value.text;
+}
+
+watch('value', () => { if (props.value) show(props.value); });
+if (props.value) show(props.value);

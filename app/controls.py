@@ -1,0 +1,37 @@
+"""Controls for a method's own parameters, built from their declaration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from pruning.methods.base import Param, TokenPruner
+
+
+def build_controls(method: type[TokenPruner]) -> dict[str, gr.components.Component]:
+    """One slider or drop-down per parameter, in order, by name."""
+    defaults = method()
+    controls: dict[str, gr.components.Component] = {}
+    for name, declared in method.parameters().items():
+        value: Any = getattr(defaults, name)
+        if isinstance(declared, Param):
+            controls[name] = gr.Slider(
+                declared.low, declared.high, value=value, step=declared.step, label=declared.label, info=declared.help
+            )
+        else:
+            controls[name] = gr.Dropdown(list(declared.options), value=value, label=declared.label, info=declared.help)
+    return controls
+
+
+def changed_parameters(method: type[TokenPruner], values: dict[str, Any]) -> dict[str, Any]:
+    """The values that differ from the method's defaults, so that equal runs have equal requests."""
+    defaults = method()
+    return {n: v for n, v in values.items() if v != getattr(defaults, n)}
+
+
+def where_it_acts(method: type[TokenPruner]) -> str:
+    """Plain words for the part of the model in which a method drops tokens."""
+    words = {"vitcop": "in the eye and inside the language model", "visionzip": "between eye and language model"}
+    words |= {"fastv": "inside the language model", "resprune": "before the language model"}
+    return words.get(method.key, "where you choose")

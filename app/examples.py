@@ -1,0 +1,78 @@
+"""The bundled example pictures: what is on them, what may be asked, and the recorded run that opens the page."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pruning.geometry import TokenLayout
+from pruning.pictures import read_picture
+from pruning.records import RunRecord
+from viz.view import EVIDENCE_SHARE
+
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+@dataclass(frozen=True)
+class KnownQuestion:
+    """A question whose truth is known: the answer, and the numbers of the objects that hold the evidence."""
+
+    text: str
+    answer: str
+    evidence: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example picture of `assets/examples`."""
+
+    key: str
+    title: str
+    alt: str
+    idea: str
+    questions: tuple[KnownQuestion, ...]
+
+    @cached_property
+    def picture(self) -> np.ndarray:
+        return read_picture(ASSETS / "examples" / f"{self.key}.jpg")
+
+    @cached_property
+    def object_map(self) -> np.ndarray:
+        """uint8 `[height, width]`: 0 is background, k is object k - 1."""
+        return cv2.imread(str(ASSETS / "examples" / f"{self.key}.objects.png"), cv2.IMREAD_GRAYSCALE)
+
+    @cached_property
+    def thumbnail(self) -> str:
+        small = cv2.resize(self.picture, (192, 192), interpolation=cv2.INTER_AREA)
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+        return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+    @cached_property
+    def recording(self) -> RunRecord:
+        return RunRecord.load(ASSETS / "recordings" / self.key)
+
+    def evidence(self, question: str, layout: TokenLayout) -> np.ndarray | None:
+        """Ids of the visual tokens that hold the answer to one of the known questions, else None."""
+        known = next((q for q in self.questions if q.text.lower() == question.lower()), None)
+        if known is None:
+            return None
+        mask = np.isin(self.object_map, [i + 1 for i in known.evidence])
+        return np.flatnonzero(layout.coverage(mask) > EVIDENCE_SHARE)
+
+
+def read_examples() -> list[Example]:
+    """All examples in display order."""
+    data = json.loads((ASSETS / "examples" / "examples.json").read_text(encoding="utf-8"))
+    return [
+        Example(
+            e["key"], e["title"], e["alt"], e["idea"],
+            tuple(KnownQuestion(q["text"], q["answer"], tuple(q["evidence"])) for q in e["questions"]),
+        )
+        for e in data
+    ]  # fmt: skip

@@ -1,0 +1,40 @@
+"""From flags to a running page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from app.settings import read_settings
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve the page until it is interrupted."""
+    settings = read_settings(argv)
+    # Before gradio and the hub library are imported: no call home, no hub unless a download was allowed.
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not settings.allow_download:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+    from app.page import build_page, look
+    from app.service import Service
+    from pruning.pictures import MAX_BYTES
+
+    service = Service(settings)
+    page = build_page(service)
+    service.warm_up()
+    page.queue(max_size=24, default_concurrency_limit=8, api_open=False).launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        share=False,
+        ssr_mode=False,
+        strict_cors=True,
+        max_file_size=MAX_BYTES,
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=[],
+        show_error=False,
+        state_session_capacity=200,
+        **look(),
+    )

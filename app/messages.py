@@ -1,0 +1,21 @@
+"""Sentences that a visitor can read and that belong to no single error."""
+
+TITLE = "PruneScope"
+TAGLINE = "What a vision-language model still sees after its visual tokens are pruned"
+READY = "Ready."
+PHASES = {
+    "load": "Loading the model…",
+    "see": "The model looks at the picture…",
+    "full": "Answering with the whole picture…",
+    "prune": "Choosing which pieces to keep…",
+    "pruned": "Answering with the kept pieces…",
+}
+STOPPED = "Stopped. Nothing was changed."
+FINISHED = "Done in {seconds:.1f} s."
+NEW_PICTURE = "Your picture is in place. Ask a question and press Run."
+RECORDED = "A recorded run of the bundled model. Press Run to repeat it live."
+UNEXPECTED = "Something went wrong on our side (note {code}). Your picture and question are kept; try again."
+OUT_OF_MEMORY = (
+    "Not enough memory for this run. Try a smaller picture or the bundled model; the next run starts afresh."
+)
+METHOD_HELP = "{idea}. Acts {where}."

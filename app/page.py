@@ -1,0 +1,42 @@
+"""The page: header, tabs, look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from app import messages
+from app.examples import read_examples
+from app.handlers import Handlers, default_upload_folder
+from app.service import Service
+from app.tabs.explore import build_explore
+
+STYLE = Path(__file__).parents[1] / "assets" / "style.css"
+HEADER = f"""<header class="ps-top"><h1>{messages.TITLE}</h1><p>{messages.TAGLINE}</p>
+<button type="button" class="ps-theme" aria-label="Light or dark">◐</button></header>"""
+THEME_SWITCH = (
+    """element.querySelector('.ps-theme').addEventListener('click', () => document.body.classList.toggle('dark'));"""
+)
+
+
+def build_page(service: Service) -> gr.Blocks:
+    """Compose the page around a service; nothing is loaded and nothing runs yet."""
+    examples = read_examples()
+    handlers = Handlers(service, examples, examples[0].recording.layout.n_tokens, default_upload_folder())
+    with gr.Blocks(title=messages.TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
+        gr.HTML(html_template=HEADER, js_on_load=THEME_SWITCH, apply_default_css=False, elem_id="top")
+        build_explore(handlers, service.settings)
+    return page
+
+
+def look() -> dict[str, object]:
+    """Arguments of `launch` that concern appearance. Fonts are the visitor's own: none is fetched."""
+    sans = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    theme = gr.themes.Default(
+        primary_hue=gr.themes.colors.blue,
+        neutral_hue=gr.themes.colors.slate,
+        font=sans,
+        font_mono=["ui-monospace", "monospace"],
+    )
+    return {"theme": theme, "css_paths": [STYLE]}

@@ -1,0 +1,38 @@
+"""What the page was started with: flags, checked once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pruning.models import MODELS
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Frozen start-up settings. Loopback and no downloads unless asked for otherwise."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    model: str = "demo"
+    device: str = "auto"
+    dtype: str = "auto"
+    allow_download: bool = False
+    max_new_tokens: int = 96
+
+
+def read_settings(argv: Sequence[str] | None = None) -> Settings:
+    """Settings from the command line."""
+    default = Settings()
+    parser = argparse.ArgumentParser(
+        prog="python app.py", description="PruneScope: visual-token pruning, made visible."
+    )
+    parser.add_argument("--host", default=default.host, help="address to listen on (default: this computer only)")
+    parser.add_argument("--port", type=int, default=default.port)
+    parser.add_argument("--model", default=default.model, help=f"one of {', '.join(MODELS)}; or a hub id; or a folder")
+    parser.add_argument("--device", default=default.device, help="auto, cpu, cuda, ...")
+    parser.add_argument("--dtype", default=default.dtype, help="auto, bfloat16, float16 or float32")
+    parser.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
+    parser.add_argument("--max-new-tokens", type=int, default=default.max_new_tokens, help="longest answer")
+    return Settings(**vars(parser.parse_args(argv)))

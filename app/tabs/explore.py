@@ -1,0 +1,136 @@
+"""Explore: what did the pruner remove, did it matter, and what did it buy?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from app import messages
+from app.components import static_component
+from app.controls import build_controls, where_it_acts
+from app.handlers import Handlers
+from app.settings import Settings
+from pruning.methods import METHODS
+from pruning.models import MODELS
+
+COUNT_TEXT = "(count) => `${(100 * count / {total}).toFixed(1)} % = ${count} of {total} image pieces`"
+
+
+def build_explore(handlers: Handlers, settings: Settings) -> None:
+    """Lay out the tab and wire its events."""
+    first, question, suggestions, status, canvas, answers, cost, chart = handlers.open_example(0)
+    state = gr.State(first)
+    with gr.Row(elem_classes="explore"):
+        with gr.Column(scale=3, min_width=250, elem_classes="side"):
+            strip = static_component("example_strip", _strip(handlers), elem_id="examples")
+            upload = gr.UploadButton("Use my picture", size="sm", elem_id="upload")
+            gr.Markdown("or drop it on the canvas, or paste it", elem_classes="hint")
+            method = gr.Dropdown(_method_choices(), value="resprune", label="Method", elem_id="method")
+            about = gr.Markdown(_about("resprune"), elem_classes="hint", elem_id="about-method")
+            count = gr.Slider(
+                1, handlers.n_tokens, value=handlers.n_tokens // 9, step=1, label="Share kept", elem_id="count"
+            )
+            share = gr.Markdown(
+                _share(handlers.n_tokens // 9, handlers.n_tokens), elem_classes="hint share", elem_id="share"
+            )
+            with gr.Accordion("Advanced", open=False):
+                groups, controls = _parameter_groups("resprune")
+                positions = gr.Dropdown(
+                    [("as the method does", "method"), "original", "renumbered"], value="method", label="Positions",
+                    info="What happens to position ids when pieces leave.",
+                )  # fmt: skip
+                seed = gr.Number(0, label="Seed", precision=0, info="Only methods that draw at random use it.")
+                model = gr.Dropdown(
+                    _model_choices(settings.model), value=settings.model, label="Model", elem_id="model"
+                )
+            with gr.Row():
+                go = gr.Button("Run", variant="primary", elem_id="run")
+                stop = gr.Button("Stop", elem_id="stop")
+            line = static_component("status_line", status, elem_id="status")
+        with gr.Column(scale=6, min_width=320, elem_classes="middle"):
+            view = static_component("patch_canvas", canvas, elem_id="canvas", interactive=True)
+        with gr.Column(scale=4, min_width=280, elem_classes="side"):
+            ask = gr.Textbox(question, label="Question", lines=2, max_lines=3, elem_id="question", submit_btn=False)
+            chips = static_component("ask_chips", suggestions, elem_id="chips")
+            pair = static_component("answer_pair", answers, elem_id="answers")
+    with gr.Row(elem_classes="below"):
+        with gr.Column(scale=7, min_width=320):
+            strip_of_costs = static_component("cost_strip", cost, elem_id="cost")
+        with gr.Column(scale=4, min_width=280):
+            plot = gr.Plot(chart, show_label=False, elem_id="layers", buttons=[])
+
+    shown = [view, pair, strip_of_costs, plot]
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    strip.pick(handlers.pick_example, None, [state, ask, chips, line, *shown], **quiet)
+    brought = [state, line, *shown, chips]
+    upload.upload(handlers.bring_upload, [upload, state], brought, **quiet)
+    view.picture(handlers.bring_dropped, state, brought, **quiet)
+    count.change(None, count, share, js=COUNT_TEXT.replace("{total}", str(handlers.n_tokens)), **quiet)
+    method.change(_show_parameters, method, [about, *groups], **quiet)
+
+    names = [(key, name) for key, by_name in controls.items() for name in by_name]
+    flat = [controls[key][name] for key, name in names]
+
+    def run(state, asked, key, n, model_key, policy, number, *values, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        mine = {name: v for (owner, name), v in zip(names, values, strict=True) if owner == key}
+        yield from handlers.run(state, asked, key, n, model_key, policy, number, mine, request.session_hash or "")
+
+    heavy: dict[str, Any] = {
+        "inputs": [state, ask, method, count, model, positions, seed, *flat],
+        "outputs": [line, *shown],
+        "concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "once",
+        "show_progress": "minimal", "show_progress_on": [line], "api_visibility": "private",
+    }  # fmt: skip
+    go.click(run, **heavy)
+    ask.submit(run, **heavy)
+    chips.ask(_asked, None, ask, **quiet).then(run, **heavy)
+    stop.click(_stopper(handlers), None, line, **quiet)
+
+
+def _stopper(handlers: Handlers):
+    def stop(request: gr.Request) -> Any:
+        return handlers.stop(request.session_hash or "")
+
+    return stop
+
+
+def _asked(event: gr.EventData) -> str:
+    return str(event.question)
+
+
+def _strip(handlers: Handlers) -> dict[str, Any]:
+    shown = [{"title": e.title, "alt": e.alt, "thumbnail": e.thumbnail} for e in handlers.examples]
+    return {"examples": shown, "chosen": 0}
+
+
+def _method_choices() -> list[tuple[str, str]]:
+    return [(m.title, m.key) for m in METHODS.values()]
+
+
+def _model_choices(chosen: str) -> list[tuple[str, str]]:
+    choices = [(f"{m.title} ({m.parameters})", m.key) for m in MODELS.values()]
+    return choices if chosen in MODELS else [*choices, (chosen, chosen)]
+
+
+def _about(key: str) -> str:
+    method = METHODS[key]
+    return messages.METHOD_HELP.format(idea=method.idea[0].upper() + method.idea[1:], where=where_it_acts(method))
+
+
+def _share(count: int, total: int) -> str:
+    return f"{100 * count / total:.1f} % = {count} of {total} image pieces"
+
+
+def _parameter_groups(chosen: str) -> tuple[list[gr.Group], dict[str, dict[str, Any]]]:
+    groups, controls = [], {}
+    for key, method in METHODS.items():
+        with gr.Group(visible=key == chosen) as group:
+            controls[key] = build_controls(method)
+        groups.append(group)
+    return groups, controls
+
+
+def _show_parameters(key: str) -> list[Any]:
+    return [_about(key), *(gr.update(visible=k == key) for k in METHODS)]

@@ -1,0 +1,1 @@
+"""Records become pictures here. Pure functions: no torch, no gradio, nothing shown and nothing saved."""

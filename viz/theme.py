@@ -1,0 +1,30 @@
+"""Colours with a meaning, chosen so that no pair depends on hue alone (Okabe-Ito, checked for colour blindness)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DROPPED_DIM = 0.28  # brightness that a dropped piece keeps
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """One look. `full`, `pruned`, `caption` mark the three answers; `ink`, `quiet`, `line` are text and rules."""
+
+    name: str
+    full: str
+    pruned: str
+    caption: str
+    evidence: str
+    ink: str
+    quiet: str
+    line: str
+    paper: str
+
+
+LIGHT = Theme("light", "#4D4D4D", "#0072B2", "#CC79A7", "#E69F00", "#1B1F24", "#57606A", "#D0D7DE", "#FFFFFF")
+DARK = Theme("dark", "#BDBDBD", "#56B4E9", "#CC79A7", "#E69F00", "#E6EDF3", "#9DA7B1", "#30363D", "#0F1117")
+
+
+def theme(*, dark: bool) -> Theme:
+    return DARK if dark else LIGHT

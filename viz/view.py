@@ -1,0 +1,214 @@
+"""A record as the page draws it: one JSON-ready dict for the canvas, one for the answers, one for the cost strip.
+
+Everything that the browser shows on hover, scrub or switch is in here, so that none of it has to ask Python. Arrays
+travel as base64: one byte a token for its fate, four for its score.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pruning.budget import mean_per_layer
+from pruning.geometry import TokenLayout
+from pruning.records import Answer, PruningStep, RunRecord
+from pruning.signals import Part
+from viz.words import RULE, first_difference, verdict, word_diff
+
+GONE, DROPPED, MERGED, KEPT = 0, 1, 2, 3  # fates of a token at a stop; GONE: it left at an earlier stop
+MAX_SHOWN_SIDE = 1024
+EVIDENCE_SHARE = 0.125  # an object's token: at least an eighth of it is covered
+
+
+def picture_url(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
+    """A data URL of the picture, shrunk to what a screen can show, and the size `(width, height)` it was drawn from."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, MAX_SHOWN_SIDE / max(height, width))
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    if not done:
+        raise ValueError("the picture could not be encoded")
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}", (width, height)
+
+
+def canvas_view(record: RunRecord, picture: str, *, recorded: bool) -> dict[str, Any]:
+    """What the patch canvas needs. `picture` is a data URL; `recorded` says that this run was made earlier."""
+    n = record.layout.n_tokens
+    stops = [_whole_stop(n)]
+    for step in record.steps:
+        stops.append(_stop(step, record))
+    last = record.pruned.visual_per_layer[-1] if record.steps else n
+    return {
+        "picture": picture,
+        "layout": record.layout.to_dict(),
+        "n_tokens": n,
+        "method": record.method_title,
+        "variant": record.variant,
+        "positions": record.positions,
+        "recorded": recorded,
+        "date": record.environment["date"],
+        "machine": record.environment["machine"],
+        "stops": stops,
+        "rows_at_end": last,
+        "text_layers": len(record.full.visual_per_layer),
+        "evidence": None if record.evidence is None else record.evidence.tolist(),
+        "evidence_kept": evidence_kept(record),
+        "headline": headline(record),
+        "notes": list(record.notes),
+    }
+
+
+def picture_view(picture: str, picture_wh: tuple[int, int], layout: TokenLayout | None) -> dict[str, Any]:
+    """A picture without a run, for the canvas; without a layout it is shown uncut."""
+    n = layout.n_tokens if layout else 0
+    shown = layout.to_dict() if layout else {"picture_wh": list(picture_wh), "tiles": []}
+    return {"picture": picture, "layout": shown, "n_tokens": n, "stops": [_whole_stop(n)], "headline": "", "notes": []}
+
+
+def answers_view(record: RunRecord) -> dict[str, Any]:
+    """What the two answer cards need."""
+    return {
+        "state": "done",
+        "full": _answer_view(record.full, record.layout.n_tokens),
+        "pruned": _answer_view(record.pruned, len(record.kept)),
+        "diff": [{"text": w.text, "fate": w.fate} for w in word_diff(record.full.text, record.pruned.text)],
+        "verdict": verdict(record.full.text, record.pruned.text).value,
+        "rule": RULE,
+        "parts_at": first_difference(record.full.text, record.pruned.text),
+        "question": record.request.question,
+    }
+
+
+def cost_view(record: RunRecord) -> dict[str, Any]:
+    """What the cost strip needs; every figure carries how it came to be: counted, computed, estimated or measured."""
+    full, pruned = record.full, record.pruned
+    entering = list(pruned.visual_per_layer)
+    leaving = [*entering[1:], entering[-1]]
+    times = {
+        name: {
+            "see": answer.timing.see_ms,
+            "prune": answer.timing.prune_ms,
+            "read": answer.timing.read_ms,
+            "word": answer.timing.per_word_ms,
+        }
+        for name, answer in (("full", full), ("pruned", pruned))
+    }
+    return {
+        "counted": {
+            "kept_at_end": entering[-1],
+            "mean_entering": mean_per_layer(entering),
+            "mean_leaving": mean_per_layer(leaving),
+            "total": record.layout.n_tokens,
+            "text": pruned.text_tokens,
+        },
+        "computed": {"kv_full": record.full_cost.kv_bytes, "kv_pruned": record.pruned_cost.kv_bytes},
+        "estimated": {
+            "full": record.full_cost.prefill_flops,
+            "pruned": record.pruned_cost.prefill_flops,
+            "tower_full": record.full_cost.tower_flops,
+            "tower_pruned": record.pruned_cost.tower_flops,
+            "formula": record.full_cost.formula,
+        },
+        "measured": times,
+        "environment": record.environment,
+    }
+
+
+def headline(record: RunRecord) -> str:
+    """The finding in plain words."""
+    n, kept = record.layout.n_tokens, len(record.kept)
+    if not record.steps:
+        return f"All {n} image pieces kept: nothing to compare. Lower the share kept."
+    pieces = f"{kept} of {n} image pieces"
+    outcome = verdict(record.full.text, record.pruned.text).value
+    if outcome == "Same":
+        return f"Answered the same with {pieces}."
+    if outcome == "Wording differs":
+        return f"Worded differently with {pieces}."
+    return f"The answer changes with {pieces}."
+
+
+def evidence_kept(record: RunRecord) -> dict[str, int] | None:
+    """How many tokens that hold the answer survive, directly or merged into a survivor; None where it is not known."""
+    if record.evidence is None:
+        return None
+    survives = np.zeros(record.layout.n_tokens, bool)
+    survives[record.kept] = True
+    merged = ~survives & np.isin(_landing(record), record.kept)
+    evidence = record.evidence
+    return {"kept": int(survives[evidence].sum()), "merged": int(merged[evidence].sum()), "of": len(evidence)}
+
+
+def _landing(record: RunRecord) -> np.ndarray:
+    """The token in which every token ended: itself, the one it was merged into (followed to the end), or -1."""
+    place = np.arange(record.layout.n_tokens)
+    for step in record.steps:
+        s = step.selection
+        moved = s.merged_into[place.clip(min=0)]
+        stays = np.isin(place, s.kept)
+        place = np.where(place < 0, -1, np.where(stays, place, moved))
+    return place
+
+
+def _whole_stop(n: int) -> dict[str, Any]:
+    everything = np.full(n, KEPT, np.uint8)
+    return {
+        "name": "picture", "title": "The whole picture", "part": "picture", "layer": None, "rows": n,
+        "fate": _pack(everything), "score": None, "merged_into": None, "summary": "", "ms": None,
+    }  # fmt: skip
+
+
+def _stop(step: PruningStep, record: RunRecord) -> dict[str, Any]:
+    s = step.selection
+    fate = np.full(s.n_total, GONE, np.uint8)
+    fate[s.dropped], fate[s.merged], fate[s.kept] = DROPPED, MERGED, KEPT
+    return {
+        "name": _short_name(step, record),
+        "title": f"{str(step.stage)[0].upper()}{str(step.stage)[1:]}",
+        "part": step.stage.part.value,
+        "layer": step.stage.layer,
+        "rows": s.n_rows,
+        "fate": _pack(fate),
+        "score": None if s.scores is None else _pack(s.scores.astype("<f4")),
+        "merged_into": _pack(s.merged_into.astype("<i4")) if len(s.merged) else None,
+        "summary": step.summary,
+        "ms": step.select_ms,
+    }
+
+
+def _short_name(step: PruningStep, record: RunRecord) -> str:
+    if step.stage.part is Part.TOWER:
+        return f"eye {step.stage.layer}"
+    if step.stage.part is Part.PROJECTOR:
+        return "leaving the eye"
+    return "before LLM" if step.stage.layer == 0 else f"layer {step.stage.layer}"
+
+
+def _answer_view(answer: Answer, n_tokens: int) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "words": _whole_words(answer),
+        "tokens": n_tokens,
+        "stopped": answer.stopped,
+    }
+
+
+def _whole_words(answer: Answer) -> list[dict[str, Any]]:
+    """Pieces joined to words; a word is as sure as all its pieces together."""
+    words: list[dict[str, Any]] = []
+    for piece, log_prob in zip(answer.words, answer.log_probs, strict=True):
+        if words and not piece.startswith((" ", "\n")) and piece.strip():
+            words[-1]["text"] += piece
+            words[-1]["log_prob"] += log_prob
+        elif piece.strip():
+            words.append({"text": piece.strip(), "log_prob": log_prob})
+    return words
+
+
+def _pack(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
