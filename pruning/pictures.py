@@ -58,7 +58,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         grey = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        low, high = (0.0, 65535.0) if image.mode.startswith("I") else (float(grey.min()), float(grey.max()))
+        low, high = _range_of(grey, whole_numbers=image.mode.startswith("I"))
         grey = (grey - low) / max(high - low, 1e-12) * 255
         return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -66,6 +66,13 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         background = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(background, image)
     return np.array(image.convert("RGB"))
+
+
+def _range_of(grey: np.ndarray, *, whole_numbers: bool) -> tuple[float, float]:
+    """What counts as black and white: the 8-bit or 16-bit range that holds the values, else the values' own."""
+    if whole_numbers and grey.min() >= 0 and grey.max() <= 65535:
+        return 0.0, 255.0 if grey.max() <= 255 else 65535.0
+    return float(grey.min()), float(grey.max())
 
 
 def check_size(width: int, height: int) -> None:

@@ -24,7 +24,7 @@ def tokens_per_layer(record: RunRecord, *, theme: Theme) -> go.Figure:
     figure.update_layout(
         barmode="overlay",
         bargap=0.25,
-        height=150,
+        height=132,
         margin={"l": 44, "r": 8, "t": 6, "b": 34},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

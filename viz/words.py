@@ -8,12 +8,13 @@ from difflib import SequenceMatcher
 from enum import StrEnum
 
 RULE = (
-    "Same: equal after ignoring letter case, punctuation and articles. Wording differs: the same words in another "
-    "order, or one answer contained in the other. Differs: everything else; numbers and yes or no are compared as such."
+    "Same: equal after ignoring letter case, punctuation and articles, with numbers as digits. Wording differs: the "
+    "same words in another order, or only small words (is, there, at, with, ...) differ, or both begin with the same "
+    "yes or no. Differs: everything else."
 )
 _NUMBERS = {w: str(i) for i, w in enumerate("zero one two three four five six seven eight nine ten".split())}
 _ARTICLES = frozenset(("a", "an", "the"))
-_NEGATIONS = frozenset(("no", "not", "none", "never", "without"))
+_SMALL = frozenset("is are was were be there it its this that in on at of with and to you see can".split())
 
 
 class Verdict(StrEnum):
@@ -43,13 +44,10 @@ def verdict(full: str, pruned: str) -> Verdict:
     a, b = content(full), content(pruned)
     if a == b:
         return Verdict.SAME
-    small, large = sorted((a, b), key=len)
-    told = {w for w in a if w.isdigit() or w in _NEGATIONS or w == "yes"}
-    counted = {w for w in b if w.isdigit() or w in _NEGATIONS or w == "yes"}
-    if told != counted or not small:
-        return Verdict.DIFFERS
-    contained = any(large[i : i + len(small)] == small for i in range(len(large) - len(small) + 1))
-    return Verdict.WORDING if sorted(a) == sorted(b) or contained else Verdict.DIFFERS
+    if a[:1] == b[:1] and a[:1] in (["yes"], ["no"]):
+        return Verdict.WORDING
+    small, other = (sorted(w for w in words if w not in _SMALL) for words in (a, b))
+    return Verdict.WORDING if small == other and small else Verdict.DIFFERS
 
 
 def word_diff(full: str, pruned: str) -> list[DiffWord]:

@@ -25,8 +25,9 @@ def build_explore(handlers: Handlers, settings: Settings) -> None:
     with gr.Row(elem_classes="explore"):
         with gr.Column(scale=3, min_width=250, elem_classes="side"):
             strip = static_component("example_strip", _strip(handlers), elem_id="examples")
-            upload = gr.UploadButton("Use my picture", size="sm", elem_id="upload")
-            gr.Markdown("or drop it on the canvas, or paste it", elem_classes="hint")
+            with gr.Row(elem_classes="bring"):
+                upload = gr.UploadButton("Use my picture", size="sm", elem_id="upload", min_width=110, scale=0)
+                gr.Markdown("or drop or paste it", elem_classes="hint")
             method = gr.Dropdown(_method_choices(), value="resprune", label="Method", elem_id="method")
             about = gr.Markdown(_about("resprune"), elem_classes="hint", elem_id="about-method")
             count = gr.Slider(
@@ -45,9 +46,9 @@ def build_explore(handlers: Handlers, settings: Settings) -> None:
                 model = gr.Dropdown(
                     _model_choices(settings.model), value=settings.model, label="Model", elem_id="model"
                 )
-            with gr.Row():
-                go = gr.Button("Run", variant="primary", elem_id="run")
-                stop = gr.Button("Stop", elem_id="stop")
+            with gr.Row(elem_classes="buttons"):
+                go = gr.Button("Run", variant="primary", elem_id="run", min_width=60, scale=2)
+                stop = gr.Button("Stop", elem_id="stop", min_width=60, scale=1)
             line = static_component("status_line", status, elem_id="status")
         with gr.Column(scale=6, min_width=320, elem_classes="middle"):
             view = static_component("patch_canvas", canvas, elem_id="canvas", interactive=True)
@@ -55,11 +56,8 @@ def build_explore(handlers: Handlers, settings: Settings) -> None:
             ask = gr.Textbox(question, label="Question", lines=2, max_lines=3, elem_id="question", submit_btn=False)
             chips = static_component("ask_chips", suggestions, elem_id="chips")
             pair = static_component("answer_pair", answers, elem_id="answers")
-    with gr.Row(elem_classes="below"):
-        with gr.Column(scale=7, min_width=320):
-            strip_of_costs = static_component("cost_strip", cost, elem_id="cost")
-        with gr.Column(scale=4, min_width=280):
             plot = gr.Plot(chart, show_label=False, elem_id="layers", buttons=[])
+    strip_of_costs = static_component("cost_strip", cost, elem_id="cost")
 
     shown = [view, pair, strip_of_costs, plot]
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -73,7 +71,7 @@ def build_explore(handlers: Handlers, settings: Settings) -> None:
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
     flat = [controls[key][name] for key, name in names]
 
-    def run(state, asked, key, n, model_key, policy, number, *values, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def run(request: gr.Request, state, asked, key, n, model_key, policy, number, *values) -> Iterator[tuple[Any, ...]]:
         mine = {name: v for (owner, name), v in zip(names, values, strict=True) if owner == key}
         yield from handlers.run(state, asked, key, n, model_key, policy, number, mine, request.session_hash or "")
 

@@ -67,7 +67,7 @@ EXAMPLES = (
         ),
     ),
     ExampleScene(
-        "question", 27, "The question matters",
+        "question", 27, "Questions",
         "Two questions, one picture. A pruner that never reads the question keeps the same pieces for both.",
         (
             Asked("Where is the ring?", "where", {"shape": "ring"}),
@@ -85,7 +85,7 @@ EXAMPLES = (
         ),
     ),
     ExampleScene(
-        "tiny", 19, "Where it fails",
+        "tiny", 19, "Failing",
         "Tiny things own very few pieces: here pruning goes wrong first.",
         (
             Asked("How many stars are there?", "count", {"shape": "star"}),

@@ -17,7 +17,7 @@ from pruning.demo_model.tower import encode, to_pixels
 
 
 @torch.no_grad()
-def measure_familiarity(tower, path: Path, n_scenes: int = 1024) -> None:
+def measure_familiarity(tower, path: Path, n_scenes: int) -> None:
     """Write mean, inverse covariance and the largest distance among held-out scenes."""
     device = next(tower.parameters()).device
     pooled = []

@@ -273,7 +273,9 @@ class _Batches(torch.utils.data.Dataset):
         return torch.from_numpy(features), pack(self.tokenizer, kept, segments), view.mode, renumber
 
 
-def train_language(model, tokenizer, cache: FeatureCache, steps: int, size: int, rate: float, folder: Path) -> None:
+def train_language(
+    model, tokenizer, cache: FeatureCache, steps: int, size: int, rate: float, folder: Path, check_scenes: int = 48
+) -> None:
     """Run the phase `language` to its end, or go on with it. The tower is not touched."""
     model.model.vision_tower.requires_grad_(False)
     parts = {"projector": model.model.multi_modal_projector, "language": model.model.language_model}
@@ -281,7 +283,7 @@ def train_language(model, tokenizer, cache: FeatureCache, steps: int, size: int,
     if trainer.done:
         return
     prefix = encode_prefix(tokenizer)
-    check = _Check(model, tokenizer, prefix)
+    check = _Check(model, tokenizer, prefix, check_scenes)
     batches = _Batches(tokenizer, cache, steps, size, trainer.start)
     loader = iter(DataLoader(batches, None, num_workers=1, prefetch_factor=6))
     logged = 0
@@ -305,7 +307,7 @@ def train_language(model, tokenizer, cache: FeatureCache, steps: int, size: int,
 class _Check:
     """Accuracy per kind on fresh scenes while training: the whole picture, the objects, and a random 64."""
 
-    def __init__(self, model, tokenizer, prefix: list[int], n_scenes: int = 48) -> None:
+    def __init__(self, model, tokenizer, prefix: list[int], n_scenes: int) -> None:
         self.model, self.prefix = model, prefix
         rng = np.random.default_rng(13)
         owners, shown, self.pixels, segments = [], [], [], []

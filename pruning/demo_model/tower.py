@@ -163,7 +163,9 @@ def encode(tower, pixels, windows=None) -> tuple[torch.Tensor, torch.Tensor]:
     return x, layers[-1](x, attention_mask=None)
 
 
-def train_tower(tower, phase: str, steps: int, batch: int, rate: float, folder: Path, heads: DenseHeads) -> None:
+def train_tower(
+    tower, phase: str, steps: int, batch: int, rate: float, folder: Path, heads: DenseHeads, check_scenes: int = 96
+) -> None:
     """Run the phase `windows` or `scenes` to its end (or go on with it)."""
     trainer = Trainer(phase, {"tower": tower, "heads": heads}, steps, rate, folder)
     if trainer.done:
@@ -172,7 +174,7 @@ def train_tower(tower, phase: str, steps: int, batch: int, rate: float, folder: 
     split = "windows" if phase == "windows" else "train"
     data = Scenes(split, (steps - trainer.start) * batch, trainer.start * batch)
     loader = iter(DataLoader(data, batch, collate_fn=_collate, num_workers=1, prefetch_factor=4))
-    check = _collate([Scenes("evaluate", 96, 10_000)[i] for i in range(96)])
+    check = _collate([Scenes("evaluate", check_scenes, 10_000)[i] for i in range(check_scenes)])
     for number in trainer.loop():
         pixels, labels, way, hot, centres = next(loader)
         windows = None

@@ -22,7 +22,9 @@ from pruning.demo_model.tower import DenseHeads, train_tower
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Sizes of the phases. A step is one batch; `cached_scenes` pictures are encoded once for the language phase."""
+    """Sizes of the phases. A step is one batch; `cached_scenes` pictures are encoded once for the language phase;
+    `check_scenes` fresh ones are looked at while training, `familiar_scenes` describe the drawn world afterwards.
+    """
 
     window_steps: int = 900
     window_scenes: int = 24
@@ -31,6 +33,8 @@ class Recipe:
     cached_scenes: int = 20_000
     language_steps: int = 5000
     language_batch: int = 16
+    check_scenes: int = 96
+    familiar_scenes: int = 1024
 
 
 def train(work: Path, out: Path, recipe: Recipe, device: torch.device) -> None:
@@ -43,18 +47,20 @@ def train(work: Path, out: Path, recipe: Recipe, device: torch.device) -> None:
     torch.manual_seed(1)
     heads = DenseHeads().to(device)
     tower = model.model.vision_tower
-    train_tower(tower, "windows", recipe.window_steps, recipe.window_scenes, 3e-3, work, heads)
-    train_tower(tower, "scenes", recipe.scene_steps, recipe.scene_batch, 2e-3, work, heads)
+    check = recipe.check_scenes
+    train_tower(tower, "windows", recipe.window_steps, recipe.window_scenes, 3e-3, work, heads, check)
+    train_tower(tower, "scenes", recipe.scene_steps, recipe.scene_batch, 2e-3, work, heads, check)
     cache = FeatureCache(work, recipe.cached_scenes)
     cache.fill(tower, device)
-    train_language(model, processor.tokenizer, cache, recipe.language_steps, recipe.language_batch, 2e-3, work)
+    steps, batch = recipe.language_steps, recipe.language_batch
+    train_language(model, processor.tokenizer, cache, steps, batch, 2e-3, work, check // 2)
     save(model, processor, out, recipe, work, minutes=(time.time() - began) / 60)
 
 
 def save(model, processor, out: Path, recipe: Recipe, work: Path, minutes: float) -> None:
     """Write weights in float16, processor, familiarity statistics and the recipe's facts."""
     out.mkdir(parents=True, exist_ok=True)
-    measure_familiarity(model.model.vision_tower, out / "familiarity.safetensors")
+    measure_familiarity(model.model.vision_tower, out / "familiarity.safetensors", recipe.familiar_scenes)
     model.half().save_pretrained(out)
     processor.save_pretrained(out)
     model.float()

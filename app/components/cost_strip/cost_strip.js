@@ -28,10 +28,10 @@ function show(v) {
   const pruning = p.prune > f.read - p.read && p.prune > 0 ? 'pruning took longer than it saved here' : '';
   $('.cs-figures').replaceChildren(
     figure('kept at the end', 'counted', `${c.kept_at_end} of ${c.total}`, 'pieces'),
-    figure('average entering a layer', 'counted', count(c.mean_entering), `of ${c.total}`),
-    figure('average leaving a layer', 'counted', count(c.mean_leaving), `of ${c.total}`),
+    figure('mean entering a layer', 'counted', count(c.mean_entering), `of ${c.total}`),
+    figure('mean leaving a layer', 'counted', count(c.mean_leaving), `of ${c.total}`),
     figure('prefill work', 'estimated', change(e.full, e.pruned), `${flops(e.full)} → ${flops(e.pruned)}`),
-    figure('memory for the prompt', 'computed', change(k.kv_full, k.kv_pruned), `${bytes(k.kv_full)} → ${bytes(k.kv_pruned)}`),
+    figure('KV cache', 'computed', change(k.kv_full, k.kv_pruned), `${bytes(k.kv_full)} → ${bytes(k.kv_pruned)}`),
     figure('see', 'measured', `${time(p.see)} ms`, `full ${time(f.see)}`),
     figure('prune', 'measured', `${time(p.prune)} ms`, pruning),
     figure('read (prefill)', 'measured', `${time(p.read)} ms`, `full ${time(f.read)}`),

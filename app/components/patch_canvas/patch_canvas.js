@@ -362,7 +362,10 @@ function setMode(mode, focus) {
   for (const b of element.querySelectorAll('.pc-modes button')) { const on = b.dataset.mode === mode; b.setAttribute('aria-checked', String(on)); b.tabIndex = on ? 0 : -1; if (on && focus) b.focus(); }
   draw();
 }
-for (const input of element.querySelectorAll('[data-option]')) input.addEventListener('input', () => { state.options[input.dataset.option] = input.type === 'checkbox' ? input.checked : Number(input.value); draw(); });
+for (const input of element.querySelectorAll('[data-option]')) {
+  if (input.type === 'checkbox') input.checked = state.options[input.dataset.option];
+  input.addEventListener('input', () => { state.options[input.dataset.option] = input.type === 'checkbox' ? input.checked : Number(input.value); draw(); });
+}
 $('.pc-stops').addEventListener('keydown', (e) => { const step = { ArrowRight: 1, ArrowLeft: -1 }[e.key]; if (step) { e.preventDefault(); go(state.stop + step); $('.pc-stops').children[state.stop].focus(); } });
 $('.pc-play').addEventListener('click', play);
 new ResizeObserver(() => draw()).observe($('.pc-frame'));

@@ -1,0 +1,193 @@
+"""What must hold for every method, at every budget, on every grid: no model in sight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+import torch
+
+from pruning.budget import n_keep
+from pruning.errors import BudgetError
+from pruning.methods import METHODS
+from pruning.methods.base import TokenPruner
+from pruning.signals import Decision, ModelInfo, Part, PromptText, PruneContext, Signal, Stage
+
+GRIDS = [(4, 6), (5, 3), (7, 7), (24, 24)]
+BUDGETS = [0.02, 1 / 9, 1 / 3, 0.5, 0.75, 1.0]
+DIM, HEADS = 12, 3
+ALL_SIGNALS = frozenset(Signal)
+
+
+def make_info(layers: int = 8) -> ModelInfo:
+    return ModelInfo("fake", "fake", 6, 4, layers, DIM, 4 * DIM, DIM, 3 * DIM, DIM, has_cls=True, signals=ALL_SIGNALS)
+
+
+@dataclass
+class World:
+    """Everything a method could see of one picture."""
+
+    grid: tuple[int, int]
+    features: torch.Tensor
+    cls_attention: torch.Tensor
+    tower_keys: torch.Tensor
+    last_row: torch.Tensor
+    language_keys: torch.Tensor
+    text: torch.Tensor
+
+    @classmethod
+    def make(cls, grid: tuple[int, int], seed: int = 0) -> World:
+        g = torch.Generator().manual_seed(seed)
+        n = grid[0] * grid[1]
+        return cls(
+            grid,
+            torch.randn(n, DIM, generator=g),
+            torch.rand(HEADS, n, generator=g).softmax(-1),
+            torch.randn(n, DIM, generator=g) * 4,
+            torch.rand(HEADS, n, generator=g).softmax(-1),
+            torch.randn(HEADS, n, 4, generator=g),
+            torch.randn(5, DIM, generator=g),
+        )
+
+    def positions(self) -> torch.Tensor:
+        rows, cols = self.grid
+        index = torch.arange(rows * cols)
+        return torch.stack([index // cols / rows, index % cols / cols], 1)
+
+    def permuted(self, order: torch.Tensor) -> World:
+        return World(
+            self.grid, self.features[order], self.cls_attention[:, order], self.tower_keys[order],
+            self.last_row[:, order], self.language_keys[:, order], self.text,
+        )  # fmt: skip
+
+
+@dataclass
+class Step:
+    stage: Stage
+    ids: torch.Tensor
+    wanted: int
+    decision: Decision
+
+
+def drive(method: TokenPruner, world: World, seed: int = 0, positions: torch.Tensor | None = None) -> list[Step]:
+    """Ask a method at all its stages, as the runner does."""
+    info = make_info()
+    n = world.grid[0] * world.grid[1]
+    ids, features, memory, steps = torch.arange(n), world.features, {}, []
+    positions = world.positions() if positions is None else positions
+    generator = torch.Generator().manual_seed(seed)
+    sources = {
+        Signal.CLS_ATTENTION: lambda i: world.cls_attention[:, i],
+        Signal.TOWER_KEYS: lambda i: world.tower_keys[i],
+        Signal.LAST_TOKEN_ATTENTION: lambda i: world.last_row[:, i],
+        Signal.LANGUAGE_KEYS: lambda i: world.language_keys[:, i],
+    }
+    for stage, wanted in method.plan(info, n).items():
+        late = stage.part is Part.LANGUAGE_MODEL
+        words = ["what", "color", "is", "star", "?"]
+        context = PruneContext(
+            stage=stage, features=features, ids=ids, positions=positions[ids], n_total=n, info=info,
+            generator=generator,
+            looks={look: sources[look.signal](ids) for look in method.looks(info)},
+            text=PromptText(world.text, words, torch.ones(5, dtype=torch.bool)) if late else None,
+            cls=torch.ones(DIM), memory=memory,
+        )  # fmt: skip
+        decision = method(context, wanted)
+        steps.append(Step(stage, ids, wanted, decision))
+        ids = ids[decision.keep]
+        features = features[decision.keep] if decision.features is None else decision.features
+    return steps
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("ratio", BUDGETS)
+@pytest.mark.parametrize("key", METHODS)
+def test_counts_order_and_fates(key, ratio, grid):
+    try:
+        steps = drive(METHODS[key](keep_ratio=ratio), World.make(grid))
+    except BudgetError:  # a tiny grid can make a small share impossible; saying so is the right answer
+        assert key == "vitcop"
+        return
+    for step in steps:
+        d = step.decision
+        rows = len(d.keep) if d.order is None else len(d.order)
+        assert rows == min(step.wanted, len(step.ids))
+        assert (d.keep[1:] > d.keep[:-1]).all()
+        if d.merged_into is not None:
+            target = d.merged_into[d.merged_into >= 0]
+            assert torch.isin(target, d.keep).all()
+            assert (d.merged_into[d.keep] == -1).all(), "a kept token is not merged"
+        if d.order is not None:
+            assert sorted(d.order[d.order >= 0].tolist()) == list(range(len(d.keep)))
+        if d.features is not None:
+            assert d.features.shape == (len(d.keep), DIM)
+            assert torch.isfinite(d.features).all()
+        if d.scores is not None:
+            assert d.scores.shape == (len(step.ids),)
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_keeping_everything_changes_nothing(key):
+    for step in drive(METHODS[key](keep_ratio=1.0), World.make((4, 6))):
+        assert step.decision.keep.tolist() == list(range(24))
+        assert step.decision.features is None
+        assert step.decision.order is None
+
+
+@pytest.mark.parametrize("key", [k for k, m in METHODS.items() if m.nested])
+def test_a_smaller_budget_keeps_a_subset(key):
+    world = World.make((7, 7), seed=3)
+    kept = [set(drive(METHODS[key](keep_ratio=r), world)[0].decision.keep.tolist()) for r in (0.1, 0.3, 0.6, 0.9)]
+    assert all(a < b for a, b in pairwise(kept))
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_same_seed_same_result_and_inputs_untouched(key):
+    world, twin = World.make((7, 7), seed=5), World.make((7, 7), seed=5)
+    method = METHODS[key](keep_ratio=0.3)
+    first, second = drive(method, world, seed=1), drive(method, world, seed=1)
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a.decision.keep, b.decision.keep)
+        if a.decision.features is not None:
+            assert torch.equal(a.decision.features, b.decision.features)
+    for name in ("features", "cls_attention", "tower_keys", "last_row", "language_keys", "text"):
+        assert torch.equal(getattr(world, name), getattr(twin, name))
+
+
+@pytest.mark.parametrize("key", [k for k, m in METHODS.items() if m.equivariant])
+def test_permuting_tokens_permutes_the_answer(key):
+    world = World.make((5, 3), seed=7)
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(2))
+    method = METHODS[key](keep_ratio=0.4)
+    plain = drive(method, world)[0].decision.keep
+    moved = drive(method, world.permuted(order), positions=world.positions()[order])[0].decision.keep
+    assert set(order[moved].tolist()) == set(plain.tolist())
+
+
+def test_only_random_reacts_to_the_seed():
+    world = World.make((24, 24))
+    for key, cls in METHODS.items():
+        one, two = (drive(cls(keep_ratio=0.2), world, seed=s)[0].decision.keep for s in (1, 2))
+        assert torch.equal(one, two) == (key != "random_baseline")
+
+
+def test_a_budget_of_one_works_where_a_method_can_meet_it():
+    for key, cls in METHODS.items():
+        try:
+            steps = drive(cls(keep_ratio=1 / 576), World.make((24, 24)))
+        except BudgetError:
+            assert key == "vitcop"
+            continue
+        assert len(steps[-1].decision.keep) == 1, key
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 18, 36, 64, 100, 192, 575])
+def test_even_grid_is_even(count):
+    """Every quarter of the picture gets its share, up to one line."""
+    keep = drive(METHODS["uniform_grid"](keep_ratio=count / 576), World.make((24, 24)))[0].decision.keep
+    assert len(keep) == count == n_keep(count / 576, 576)
+    if count >= 36:
+        rows, cols = keep // 24, keep % 24
+        quarters = [int(((rows < 12) == a).logical_and((cols < 12) == b).sum()) for a in (0, 1) for b in (0, 1)]
+        assert max(quarters) - min(quarters) <= 2 * round(count**0.5)

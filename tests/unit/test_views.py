@@ -1,0 +1,131 @@
+"""What the page shows is what the record says."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+
+from pruning.methods import METHODS
+from pruning.records import RunRequest
+from pruning.runner import run
+from viz.charts import tokens_per_layer
+from viz.theme import theme
+from viz.view import (
+    DROPPED,
+    GONE,
+    KEPT,
+    MERGED,
+    answers_view,
+    canvas_view,
+    cost_view,
+    evidence_kept,
+    headline,
+    picture_url,
+    picture_view,
+)  # fmt: skip
+from viz.words import Verdict, first_difference, verdict, word_diff
+
+
+def unpack(text: str, dtype: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def record(request, tiny, noise):
+    asked = RunRequest("tiny", request.param, 0.4, "What color is the star?", max_new_tokens=3)
+    return run(asked, tiny, noise, evidence=np.arange(0, 36, 2))
+
+
+def test_canvas_fates_are_the_selections(record):
+    view = canvas_view(record, "data:", recorded=False)
+    assert view["stops"][0]["rows"] == 36
+    gone = np.zeros(36, bool)
+    for stop, step in zip(view["stops"][1:], record.steps, strict=True):
+        fate = unpack(stop["fate"], "u1")
+        assert np.flatnonzero(fate == KEPT).tolist() == step.selection.kept.tolist()
+        assert np.flatnonzero(fate == DROPPED).tolist() == step.selection.dropped.tolist()
+        assert np.flatnonzero(fate == MERGED).tolist() == step.selection.merged.tolist()
+        assert (fate[gone] == GONE).all()
+        gone |= fate != KEPT
+        assert stop["rows"] == step.selection.n_rows
+        if step.selection.scores is not None:
+            assert np.array_equal(unpack(stop["score"], "<f4"), step.selection.scores, equal_nan=True)
+        if stop["merged_into"]:
+            assert np.array_equal(unpack(stop["merged_into"], "<i4"), step.selection.merged_into)
+    assert view["stops"][-1]["rows"] == record.pruned.visual_per_layer[-1]
+
+
+def test_cost_and_chart_say_what_the_record_says(record):
+    cost = cost_view(record)
+    assert cost["counted"]["kept_at_end"] == record.pruned.visual_per_layer[-1]
+    assert cost["counted"]["mean_entering"] == pytest.approx(np.mean(record.pruned.visual_per_layer))
+    assert cost["estimated"]["pruned"] == record.pruned_cost.prefill_flops
+    assert cost["computed"]["kv_pruned"] == record.pruned_cost.kv_bytes
+    assert cost["measured"]["pruned"]["prune"] == record.pruned.timing.prune_ms
+    full, pruned = tokens_per_layer(record, theme=theme(dark=False)).data
+    assert list(full.y) == list(record.full.visual_per_layer)
+    assert list(pruned.y) == list(record.pruned.visual_per_layer)
+    answers = answers_view(record)
+    assert " ".join(w["text"] for w in answers["pruned"]["words"]) == " ".join(record.pruned.text.split())
+    assert sum(w["log_prob"] for w in answers["full"]["words"]) == pytest.approx(sum(record.full.log_probs), abs=1e-3)
+
+
+def test_evidence_is_counted_over_all_stages(record):
+    found = evidence_kept(record)
+    assert found["of"] == 18
+    assert found["kept"] == len(set(record.kept.tolist()) & set(range(0, 36, 2)))
+    assert found["kept"] + found["merged"] <= 18
+
+
+def test_keeping_everything_says_so(tiny, noise):
+    record = run(RunRequest("tiny", "fastv", 1.0, "What?", max_new_tokens=2), tiny, noise)
+    assert "nothing to compare" in headline(record)
+    assert len(canvas_view(record, "", recorded=False)["stops"]) == 1
+
+
+def test_a_large_picture_is_shrunk_and_keeps_its_size_in_words():
+    url, size = picture_url(np.zeros((30, 4000, 3), np.uint8))
+    assert size == (4000, 30)
+    assert url.startswith("data:image/jpeg;base64,")
+    assert len(url) < 40_000
+    assert picture_view(url, size, None)["layout"] == {"picture_wh": [4000, 30], "tiles": []}
+
+
+SAME_PAIRS = [("red", "red"), ("Red.", "red"), ("three", "3"), ("a star", "star"), ("", "")]
+WORDING_PAIRS = [
+    ("a red star", "there is a red star"),
+    ("no", "No, there is none."),
+    ("star, red", "red star"),
+]
+DIFFERENT_PAIRS = [
+    ("red", "blue"),
+    ("yes", "no"),
+    ("three", "four"),
+    ("yes, a red star", "a red star"),
+    ("a red star", "a star"),
+    ("there is no star", "there is a star"),
+    ("red", ""),
+]
+PAIRS = [
+    *((*p, Verdict.SAME) for p in SAME_PAIRS),
+    *((*p, Verdict.WORDING) for p in WORDING_PAIRS),
+    *((*p, Verdict.DIFFERS) for p in DIFFERENT_PAIRS),
+]
+
+
+@pytest.mark.parametrize(("full", "pruned", "expected"), PAIRS)
+def test_verdict(full, pruned, expected):
+    assert verdict(full, pruned) is expected
+
+
+def test_word_diff_reads_in_order_and_loses_nothing():
+    diff = word_diff("a large red star, at the top", "a small red star at the top left")
+    assert [(w.text, w.fate) for w in diff] == [
+        ("a", "same"), ("large", "gone"), ("small", "new"), ("red", "same"), ("star", "same"),
+        ("at", "same"), ("the", "same"), ("top", "same"), ("left", "new"),
+    ]  # fmt: skip
+    assert first_difference("a large red", "a small red") == 2
+    assert first_difference("red", "red") is None
+    assert first_difference("red", "red star") == 2
