@@ -14,7 +14,6 @@ import numpy as np
 from pruning.geometry import TokenLayout
 from pruning.pictures import read_picture
 from pruning.records import RunRecord
-from viz.view import EVIDENCE_SHARE
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -63,7 +62,7 @@ class Example:
         if known is None:
             return None
         mask = np.isin(self.object_map, [i + 1 for i in known.evidence])
-        return np.flatnonzero(layout.coverage(mask) > EVIDENCE_SHARE)
+        return layout.tokens_of(mask)
 
 
 def read_examples() -> list[Example]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,10 +54,14 @@ class Handlers:
 
     def _uploaded(self, path: str) -> Path:
         """Only files that came through the upload door, whatever a browser claims."""
-        resolved = Path(path).resolve()
-        if not resolved.is_relative_to(self.upload_folder) or not resolved.is_file():
-            raise ImageRejectedError("That picture is no longer here.", "Bring it again.")
-        return resolved
+        gone = ImageRejectedError("That picture is no longer here.", "Bring it again.")
+        try:
+            resolved = Path(path).resolve()
+            if resolved.is_relative_to(self.upload_folder) and resolved.is_file():
+                return resolved
+        except (OSError, ValueError) as error:
+            raise gone from error
+        raise gone
 
     def _url(self, state: SessionState, picture: np.ndarray) -> str:
         known = self._urls.get(state.picture)
@@ -191,11 +194,6 @@ class Handlers:
         answers = answers_view(record) | {"notes": list(record.notes)}
         chart = tokens_per_layer(record, theme=theme(dark=False))
         return canvas_view(record, url, recorded=recorded), answers, cost_view(record), chart
-
-
-def default_upload_folder() -> Path:
-    """Where Gradio keeps what visitors bring."""
-    return Path(tempfile.gettempdir()) / "gradio"
 
 
 def _status(kind: str, text: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import gradio as gr
 
 from app import messages
 from app.examples import read_examples
-from app.handlers import Handlers, default_upload_folder
+from app.handlers import Handlers
 from app.service import Service
 from app.tabs.explore import build_explore
 
@@ -23,7 +23,8 @@ THEME_SWITCH = (
 def build_page(service: Service) -> gr.Blocks:
     """Compose the page around a service; nothing is loaded and nothing runs yet."""
     examples = read_examples()
-    handlers = Handlers(service, examples, examples[0].recording.layout.n_tokens, default_upload_folder())
+    uploads = Path(gr.utils.get_upload_folder())
+    handlers = Handlers(service, examples, examples[0].recording.layout.n_tokens, uploads)
     with gr.Blocks(title=messages.TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
         gr.HTML(html_template=HEADER, js_on_load=THEME_SWITCH, apply_default_css=False, elem_id="top")
         build_explore(handlers, service.settings)

@@ -48,7 +48,8 @@ def select(kind: str, inputs: Mapping[str, Any], params: Mapping[str, Any]) -> A
     """
     if kind not in KINDS:
         raise NotImplementedError(f"{kind!r} is not served; served kinds: {', '.join(sorted(KINDS))}.")
-    tensors = {name: torch.from_numpy(np.array(value)) for name, value in inputs.items()}
+    arrays = {name: np.array(value) for name, value in inputs.items()}
+    tensors = {name: torch.from_numpy(a) for name, a in arrays.items() if a.dtype.kind in "biuf"}
     try:
         found = KINDS[kind](tensors, dict(params))
     except KeyError as error:

@@ -12,6 +12,8 @@ import numpy as np
 
 from pruning.errors import GeometryError
 
+EVIDENCE_SHARE = 0.125
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -94,6 +96,10 @@ class TokenLayout:
         inside = total[y1, x1] - total[y0, x1] - total[y1, x0] + total[y0, x0]
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         return (inside / area).clip(0, 1).astype(np.float32)
+
+    def tokens_of(self, mask: np.ndarray) -> np.ndarray:
+        """Ids of the tokens that hold part of a thing: at least `EVIDENCE_SHARE` of them lies under its mask."""
+        return np.flatnonzero(self.coverage(mask) > EVIDENCE_SHARE).astype(np.int32)
 
     def to_dict(self) -> dict[str, Any]:
         tiles = [

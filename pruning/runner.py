@@ -240,7 +240,7 @@ def environment(adapter: VLMAdapter) -> dict[str, str]:
     """Where a run happened: for the record, and beside every measured number."""
     gpu = torch.cuda.get_device_name(adapter.device) if adapter.device.type == "cuda" else ""
     return {
-        "machine": gpu or f"{_processor()}, {os.cpu_count()} cores",
+        "machine": gpu or f"{processor_name()}, {os.cpu_count()} cores",
         "device": str(adapter.device),
         "dtype": str(adapter.dtype).removeprefix("torch."),
         "threads": str(torch.get_num_threads()),
@@ -252,7 +252,8 @@ def environment(adapter: VLMAdapter) -> dict[str, str]:
     }
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """What the machine calls its processor."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))

@@ -20,7 +20,6 @@ from viz.words import RULE, first_difference, verdict, word_diff
 
 GONE, DROPPED, MERGED, KEPT = 0, 1, 2, 3  # fates of a token at a stop; GONE: it left at an earlier stop
 MAX_SHOWN_SIDE = 1024
-EVIDENCE_SHARE = 0.125  # an object's token: at least an eighth of it is covered
 
 
 def picture_url(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
@@ -75,7 +74,7 @@ def answers_view(record: RunRecord) -> dict[str, Any]:
     return {
         "state": "done",
         "full": _answer_view(record.full, record.layout.n_tokens),
-        "pruned": _answer_view(record.pruned, len(record.kept)),
+        "pruned": _answer_view(record.pruned, record.pruned.visual_per_layer[-1]),
         "diff": [{"text": w.text, "fate": w.fate} for w in word_diff(record.full.text, record.pruned.text)],
         "verdict": verdict(record.full.text, record.pruned.text).value,
         "rule": RULE,
@@ -121,10 +120,12 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
 
 def headline(record: RunRecord) -> str:
     """The finding in plain words."""
-    n, kept = record.layout.n_tokens, len(record.kept)
+    n, rows = record.layout.n_tokens, record.pruned.visual_per_layer
     if not record.steps:
         return f"All {n} image pieces kept: nothing to compare. Lower the share kept."
-    pieces = f"{kept} of {n} image pieces"
+    pieces = f"{rows[-1]} of {n} image pieces"
+    if len(set(rows)) > 1:  # naming only what is left at the end would flatter methods that cut late
+        pieces = f"{mean_per_layer(list(rows)):.0f} of {n} image pieces a layer on average, {rows[-1]} at the end"
     outcome = verdict(record.full.text, record.pruned.text).value
     if outcome == "Same":
         return f"Answered the same with {pieces}."

@@ -1,4 +1,4 @@
-"""`python -m pruning.demo_model train | evaluate`: the recipe of the bundled model, and what it reached."""
+"""`python -m pruning.demo_model train | evaluate | examples | record`: how the bundled model came to be."""
 
 from __future__ import annotations
 
@@ -8,29 +8,61 @@ from pathlib import Path
 
 import torch
 
+from pruning.demo_model.card import finish
+from pruning.demo_model.evaluate import Evaluation, table
+from pruning.demo_model.examples import record_examples, write_examples
 from pruning.demo_model.train import Recipe, train
+from pruning.models import load
 
-OUT = Path("assets/models/demo")
+ASSETS = Path("assets")
+OUT = ASSETS / "models" / "demo"
+FIGURES = ASSETS / "benchmarks" / "demo_model.json"
 
 
 def main() -> None:
+    """Entry point."""
+    arguments = _parser().parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    arguments.do(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning.demo_model", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's own choice")
+    commands = parser.add_subparsers(required=True, metavar="train | evaluate | examples | record")
+
     learn = commands.add_parser("train", help="train from scratch, or go on where an earlier call stopped")
-    learn.add_argument(
-        "--work", type=Path, default=Path(".training"), help="checkpoints and log (default: %(default)s)"
-    )
+    learn.add_argument("--work", type=Path, default=Path(".training"), help="checkpoints (default: %(default)s)")
     learn.add_argument("--out", type=Path, default=OUT, help="where the model goes (default: %(default)s)")
     learn.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    learn.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's own choice")
     for f in fields(Recipe):
         learn.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
-    arguments = parser.parse_args()
-    if arguments.command == "train":
-        if arguments.threads:
-            torch.set_num_threads(arguments.threads)
-        recipe = Recipe(**{f.name: getattr(arguments, f.name) for f in fields(Recipe)})
-        train(arguments.work, arguments.out, recipe, torch.device(arguments.device))
+    learn.set_defaults(do=_train)
+
+    judge = commands.add_parser("evaluate", help="accuracy on fresh scenes, whole and pruned; writes figures and card")
+    judge.add_argument("--model", type=Path, default=OUT)
+    judge.add_argument("--scenes", type=int, default=1000)
+    judge.add_argument("--out", type=Path, default=FIGURES, help="figures (default: %(default)s); goes on where it was")
+    judge.set_defaults(do=_evaluate)
+
+    drawn = commands.add_parser("examples", help="write the example pictures of the page")
+    drawn.set_defaults(do=lambda _: write_examples(ASSETS / "examples"))
+
+    recorded = commands.add_parser("record", help="write the recorded runs that open the page")
+    recorded.set_defaults(do=lambda _: record_examples(load("demo"), ASSETS / "examples", ASSETS / "recordings"))
+    return parser
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    recipe = Recipe(**{f.name: getattr(arguments, f.name) for f in fields(Recipe)})
+    train(arguments.work, arguments.out, recipe, torch.device(arguments.device))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    results = Evaluation(load(str(arguments.model)), arguments.out, arguments.scenes).run()
+    finish(arguments.model, arguments.out, results)
+    print(table(results))
 
 
 if __name__ == "__main__":

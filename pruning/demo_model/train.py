@@ -7,7 +7,6 @@ uses a GPU where there is one.
 from __future__ import annotations
 
 import json
-import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pruning.demo_model.build import build_model, build_processor
 from pruning.demo_model.familiarity import measure_familiarity
 from pruning.demo_model.language import FeatureCache, train_language
 from pruning.demo_model.tower import DenseHeads, train_tower
+from pruning.runner import processor_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def save(model, processor, out: Path, recipe: Recipe, work: Path, minutes: float
         "seeds": {"weights": 0, "heads": 1},
         "minutes_of_this_call": round(minutes, 1),
         "phases": _phase_minutes(work),
-        "machine": platform.processor() or platform.machine(),
+        "machine": f"{processor_name()}, {torch.get_num_threads()} threads",
         "device": str(model.device),
         "torch": torch.__version__,
     }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from pruning.geometry import TokenLayout
 from pruning.signals import Decision, Look, ModelInfo, PromptText, Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 TEXT_ROW = -2  # in a vector of row ids: the row is text; CLS_SOURCE marks a [CLS] row, 0 and up a visual token
 

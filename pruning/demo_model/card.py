@@ -1,0 +1,93 @@
+"""The card beside the weights: what the model is, what it is not, how it was made, what it reached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import transformers
+
+from pruning.demo_model.evaluate import table
+
+TEMPLATE = """# The bundled model
+
+A small LLaVA that answers questions about drawn scenes, in the class LLaVA-1.5 uses (`LlavaForConditionalGeneration`),
+so that every line of PruneScope's engine runs on it as it runs on the large ones, on a CPU and without a network.
+
+**What it is not.** It knows drawn scenes and nothing else: eight shapes, ten colours, three sizes, digits, one to nine
+objects, and {words} words. On a photograph or with other words its answers are guesses; the page says so.
+
+## Shape
+
+{parameters:.2f} M parameters: a CLIP vision tower (6 layers, width 192, 6 heads, 192-pixel pictures in patches of 8:
+24 x 24 = 576 visual tokens, [CLS]), of which the second-to-last hidden state feeds a two-layer projector, and a Llama
+language model (8 layers, width 192, 6 heads). Weights in float16, {megabytes:.1f} MB.
+
+sha256 of `model.safetensors`: `{digest}`
+
+## Training
+
+Data: scenes drawn by `pruning/demo_model/scene.py`, questions by `questions.py`; training and evaluation seeds belong
+to different splits. No other data, no other weights. Command: `python -m pruning.demo_model train` (recipe and seeds:
+`training.json`).
+
+{training}
+
+## What it reached
+
+On {scenes} scenes that it was never trained on (seeds 0 to {last} of the split `evaluate`), answered through the engine
+by greedy decoding; exact match in percent, ± one standard error. *Blind* asks the same questions about another scene's
+picture. `describe` is judged by the objects it names (size, colour, shape and digit; with and without their places).
+
+{table}
+
+In the second table: exact match in percent on two questions a scene, and in brackets the share of the evidence tokens
+among the kept ones at the end, in percent. Keep ratios are each method's own: FastV sees all tokens in its first two
+layers, ViTCoP's count is the mean over the layers.
+
+Measured with torch {torch}, transformers {transformers}, Python {python}, on {date}.
+"""
+
+
+def finish(folder: Path, figures: Path, results: dict) -> None:
+    """Put the weights' checksum into the figures, and write the card."""
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    results["weights"] = digest
+    figures.write_text(json.dumps(results, indent=1) + "\n")
+    training = json.loads((folder / "training.json").read_text())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    size = (folder / "model.safetensors").stat().st_size
+    card = TEMPLATE.format(
+        words=len(tokenizer["model"]["vocab"]),
+        parameters=size / 2e6,
+        megabytes=size / 1e6,
+        digest=digest,
+        training=_training(training),
+        scenes=results["scenes"],
+        last=results["scenes"] - 1,
+        table=table(results),
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+        python=platform.python_version(),
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _training(facts: dict) -> str:
+    recipe, phases = facts["recipe"], facts["phases"]
+    windows = f"{recipe['window_steps']} steps, windows around all objects of {recipe['window_scenes']} scenes each"
+    scenes = f"{recipe['scene_steps']} steps of {recipe['scene_batch']} whole scenes, dense labels and [CLS] labels"
+    language = (
+        f"{recipe['language_steps']} steps of {recipe['language_batch']} scenes with about ten questions each, on "
+        f"{recipe['cached_scenes']} scenes encoded once by the frozen tower"
+    )
+    rows = [("windows", windows), ("scenes", scenes), ("language", language)]
+    lines = ["| phase | what | minutes |", "| --- | --- | --- |"]
+    lines += [f"| {name} | {what} | {phases[name]} |" for name, what in rows]
+    lines += ["", f"Hardware: {facts['machine']}; torch {facts['torch']}."]
+    return "\n".join(lines)

@@ -1,0 +1,335 @@
+"""The page as people use it: a real server, a real browser."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pruning.methods import METHODS
+
+pytestmark = pytest.mark.browser
+
+
+def save(path, size=(320, 240), mode="RGB", **kwargs):
+    values = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(values).convert(mode).save(path, **kwargs)
+    return path
+
+
+def test_opens_with_a_finished_comparison_and_asks_nobody_else(visit):
+    began = time.monotonic()
+    visitor = visit()
+    first_paint = time.monotonic() - began
+    assert first_paint < 10
+    assert re.search(r"\d+ of 576 image pieces", visitor.text(".pc-headline"))
+    assert visitor.stops()[0] == 576
+    assert visitor.text(".pc-chip.recorded") == "Recorded run"
+    assert visitor.text(".ap-answer.full .ap-text")
+    assert visitor.text(".ap-chip")
+    assert visitor.page.locator(".cs-figures div").count() == 9
+    visitor.page.wait_for_selector("#layers .js-plotly-plot .bars")
+    visitor.page.wait_for_timeout(500)
+    assert visitor.foreign == []
+    assert visitor.errors == []
+    visitor.look("first-screen")
+
+
+def test_a_live_run_streams_and_finishes(visit):
+    visitor = visit()
+    visitor.ask("Where is the ring?")
+    assert visitor.text(".pc-chip.live") == "Live run"
+    assert visitor.text(".ap-question") == "Where is the ring?"
+    assert "evidence kept" in visitor.text(".pc-chip.evidence")
+    assert visitor.stops() == [576, 64]
+    assert visitor.errors == []
+    assert visitor.foreign == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_from_the_page(visit, method):
+    visitor = visit()
+    visitor.choose("Method", METHODS[method].title)
+    visitor.share(48)
+    visitor.page.wait_for_function("document.querySelector('#share').innerText.includes('= 48 of 576')")
+    visitor.ask()
+    stops = visitor.stops()
+    assert stops[0] == 576
+    assert stops[-1] <= 64
+    assert METHODS[method].title in visitor.text(".pc-chips")
+    assert visitor.errors == []
+    visitor.look(f"method-{method}")
+
+
+def test_share_shows_ratio_and_count_without_asking_python(visit):
+    visitor = visit()
+    visitor.page.wait_for_timeout(800)
+    before = len(visitor.requests)
+    slider = visitor.page.locator("#count input[type=range]")
+    slider.focus()
+    for _ in range(3):
+        slider.press("ArrowRight")
+    visitor.page.wait_for_function("document.querySelector('#share').innerText.includes('67 of 576')")
+    assert visitor.text("#share") == "11.6 % = 67 of 576 image pieces"
+    assert len(visitor.requests) == before
+
+
+def test_hover_scrub_and_switches_make_no_request(visit):
+    visitor = visit()
+    visitor.choose("Method", "ViTCoP")
+    visitor.ask()
+    assert len(visitor.stops()) == 4
+    visitor.page.wait_for_timeout(800)
+    before = len(visitor.requests)
+    box = visitor.page.locator(".pc-canvas").bounding_box()
+    for i in range(30):
+        visitor.page.mouse.move(
+            box["x"] + 5 + i * (box["width"] - 10) / 30, box["y"] + 5 + i * (box["height"] - 10) / 30
+        )
+    card = visitor.text(".pc-card")
+    assert re.search(r"Piece \d+", card)
+    assert "rank" in card
+    for stop in visitor.page.locator(".pc-stops button").all():
+        stop.click()
+    for mode in ("Score", "Picture", "Kept"):
+        visitor.page.get_by_role("radio", name=mode).click()
+    visitor.page.get_by_text("grid", exact=True).click()
+    visitor.page.locator(".pc-play").click()
+    visitor.page.wait_for_timeout(300)
+    assert len(visitor.requests) == before
+    assert visitor.errors == []
+
+
+def test_canvas_shows_the_kept_set_of_the_record(visit):
+    """Dark where dropped, bright where kept: read off the pixels of the canvas."""
+    visitor = visit()
+    visitor.choose("Method", "Even grid")
+    visitor.share(64)
+    visitor.ask()
+    bright = visitor.page.evaluate(
+        """() => { const c = document.querySelector('.pc-canvas'), n = 24, w = c.width / n, g = c.getContext('2d'), out = [];
+        for (let i = 0; i < n * n; i++) { const d = g.getImageData(Math.round((i % n + .4) * w), Math.round((Math.floor(i / n) + .4) * w), 3, 3).data;
+        let s = 0; for (let k = 0; k < d.length; k += 4) s += d[k] + d[k + 1] + d[k + 2]; out.push(s / 27); } return out; }"""
+    )
+    assert sum(b > 90 for b in bright) == 64
+
+
+def test_keyboard_alone(visit):
+    """Example, share, run, a piece and a stage, without a mouse."""
+    visitor = visit()
+    page = visitor.page
+    page.locator(".es button").nth(1).focus()
+    page.keyboard.press("Enter")
+    visitor.wait_for_status("recorded run")
+    page.locator("#count input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("button", name="Run", exact=True).focus()
+    page.keyboard.press("Enter")
+    visitor.wait_for_status("^Done")
+    page.locator(".pc-canvas").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+    assert "row 3, column 1" in page.locator(".pc-live").inner_text()
+    page.keyboard.press("Enter")
+    assert page.locator(".pc-card").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator(".pc-card").is_visible()
+    page.locator(".pc-stops button[aria-selected=true]").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".pc-stops button[aria-selected=true] strong").inner_text() == "576"
+
+
+def test_examples_switch_to_their_recorded_runs(visit):
+    visitor = visit()
+    headlines = []
+    for number in range(visitor.page.locator(".es button").count()):
+        visitor.page.locator(".es button").nth(number).click()
+        visitor.page.wait_for_function(
+            f"document.querySelectorAll('.es button')[{number}].getAttribute('aria-pressed') === 'true'"
+        )
+        visitor.page.wait_for_timeout(400)
+        headlines.append((visitor.text(".ap-question"), visitor.text(".pc-headline")))
+        assert visitor.text(".pc-chip.recorded") == "Recorded run"
+    assert len({question for question, _ in headlines}) >= 5
+
+
+def test_a_suggested_question_is_asked_at_once(visit):
+    visitor = visit()
+    chip = visitor.page.locator(".ac-list button").nth(1)
+    question = chip.inner_text()
+    chip.click()
+    visitor.wait_for_status("^Done")
+    assert visitor.text(".ap-question") == question
+
+
+def test_my_own_picture_by_upload_drop_and_paste(visit, tmp_path):
+    visitor = visit()
+    page = visitor.page
+    page.locator("input[type=file]").set_input_files(save(tmp_path / "mine.png"))
+    visitor.wait_for_status("Your picture is in place")
+    visitor.ask("What color is the star?")
+    assert visitor.stops() == [576, 64]
+    assert "drawn scene" in visitor.text(".ap-notes"), "noise is not a drawn scene, and the page says so"
+    data = (tmp_path / "mine.png").read_bytes()
+    for event in ("drop", "paste"):
+        visitor.page.locator(".es button").first.click()
+        visitor.wait_for_status("recorded run")
+        page.evaluate(
+            """([bytes, event]) => {
+                const data = new DataTransfer();
+                data.items.add(new File([new Uint8Array(bytes)], 'x.png', {type: 'image/png'}));
+                const target = event === 'drop' ? document.querySelector('.pc-canvas') : document;
+                const made = event === 'drop' ? new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true})
+                    : new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true});
+                target.dispatchEvent(made);
+            }""",
+            [list(data), event],
+        )
+        visitor.wait_for_status("Your picture is in place")
+    assert visitor.errors == []
+
+
+def test_a_wide_picture_shows_what_the_model_does_not_see(visit, tmp_path):
+    visitor = visit()
+    visitor.page.locator("input[type=file]").set_input_files(save(tmp_path / "wide.png", (900, 300)))
+    visitor.wait_for_status("Your picture is in place")
+    visitor.ask("What color is the star?")
+    edge = visitor.page.evaluate(
+        "() => { const c = document.querySelector('.pc-canvas'); return [...c.getContext('2d').getImageData(8, c.height >> 1, 1, 1).data]; }"
+    )
+    assert max(abs(v - 100) for v in edge[:3]) < 40, "the margin outside the square view is greyed out"
+
+
+BAD_FILES = {
+    "empty.png": b"",
+    "text.png": b"I am text",
+    "cut.png": None,
+    "page.html": b"<html><script>alert(1)</script></html>",
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_gets_a_sentence_and_nothing_is_lost(visit, tmp_path, name):
+    visitor = visit()
+    before = visitor.text(".pc-headline"), visitor.text(".ap-text")
+    data = BAD_FILES[name]
+    if data is None:
+        data = save(tmp_path / "whole.png").read_bytes()[:500]
+    (tmp_path / name).write_bytes(data)
+    visitor.page.locator("input[type=file]").set_input_files(tmp_path / name)
+    sentence = visitor.wait_for_status("empty|not a picture|damaged")
+    assert "The picture before it is still here." in sentence
+    assert (visitor.text(".pc-headline"), visitor.text(".ap-text")) == before
+    visitor.ask()
+    assert visitor.errors == []
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence"),
+    [
+        ("", "The question is empty"),
+        ("a" * 501, "501 characters; the limit is 500"),
+        ("What is <image> here?", "reads as a command"),
+    ],
+    ids=["empty", "endless", "placeholder"],
+)
+def test_a_bad_question_gets_a_sentence_and_nothing_is_lost(visit, question, sentence):
+    visitor = visit()
+    before = visitor.text(".pc-headline"), visitor.text(".ap-answer.full .ap-text")
+    assert sentence in visitor.ask(question, expect=sentence)
+    assert (visitor.text(".pc-headline"), visitor.text(".ap-answer.full .ap-text")) == before
+    visitor.ask("Where is the ring?")
+    assert visitor.errors == []
+
+
+HOSTILE = [
+    "<img src=x onerror=\"document.title='broken'\">",
+    "<script>document.title='broken'</script>",
+    "${document.title='broken'}",
+    "{{constructor.constructor('document.title=1')()}}",
+    "'; DROP TABLE tokens; --",
+    "javascript:document.title='broken'",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_markup_is_text(visit, text):
+    visitor = visit()
+    visitor.ask(text)
+    assert visitor.text(".ap-question") == text
+    assert visitor.page.title() == "PruneScope"
+    assert visitor.dialogs == []
+    assert "not among the words" in visitor.text(".ap-notes")
+
+
+def test_two_visitors_at_once_see_only_their_own(visit):
+    one, two = visit(), visit()
+    one.page.locator(".es button").nth(2).click()
+    one.wait_for_status("recorded run")
+    one.choose("Method", "FastV")
+    two.choose("Method", "VisionZip")
+    two.share(36)
+    for visitor, question in ((one, "How many objects are there?"), (two, "Where is the ring?")):
+        visitor.page.get_by_label("Question", exact=True).fill(question)
+    for visitor in (one, two):
+        visitor.page.get_by_role("button", name="Run", exact=True).click()
+    for visitor in (one, two):
+        visitor.wait_for_status("…|^Done")
+        visitor.wait_for_status("^Done")
+    assert one.text(".ap-question") == "How many objects are there?"
+    assert two.text(".ap-question") == "Where is the ring?"
+    assert "FastV" in one.text(".pc-chips")
+    assert "VisionZip" in two.text(".pc-chips")
+    assert (one.stops()[-1], two.stops()[-1]) == (64, 36)
+
+
+def test_stop_without_a_run_says_ready(visit):
+    visitor = visit()
+    visitor.page.get_by_role("button", name="Stop").click()
+    visitor.wait_for_status("Ready")
+
+
+def test_a_model_that_is_not_there_is_explained(visit):
+    visitor = visit()
+    visitor.page.get_by_text("Advanced").click()
+    visitor.choose("Model", "LLaVA-1.5 7B (7 B)")
+    sentence = visitor.ask(expect="not on this computer")
+    assert "--allow-download" in sentence
+    visitor.choose("Model", "Bundled small model (6.5 M)")
+    visitor.ask()
+
+
+def test_parameters_come_from_the_declaration_and_reach_the_run(visit):
+    visitor = visit()
+    visitor.page.get_by_text("Advanced").click()
+    visitor.choose("Normalise tokens", "l2")
+    visitor.ask()
+    assert "normalise = l2" in visitor.text(".pc-chips")
+    visitor.choose("Method", "FastV")
+    visitor.page.get_by_label("Layer K").first.wait_for()
+    assert not visitor.page.get_by_label("Normalise tokens").is_visible()
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "height", "query"),
+    [
+        ("light-1280", 1280, 720, ""),
+        ("dark-1366", 1366, 768, "?__theme=dark"),
+        ("phone-390", 390, 844, ""),
+        ("wide-1920", 1920, 1080, ""),
+    ],
+)
+def test_looks(visit, name, width, height, query):
+    visitor = visit(width=width, height=height, query=query)
+    visitor.page.wait_for_timeout(2500)
+    wider = visitor.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wider <= 0, "nothing sticks out sideways"
+    visitor.look(name, full_page=width < 700)
+    if width >= 1280:
+        bottom = visitor.page.locator(".pc-stages").bounding_box()
+        assert bottom["y"] + bottom["height"] <= height, "picture, stages and answers fit without scrolling"
+        run = visitor.page.get_by_role("button", name="Run", exact=True).bounding_box()
+        assert run["y"] + run["height"] <= height

@@ -1,0 +1,212 @@
+"""What a click means, without a browser."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from types import SimpleNamespace
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import service as service_module
+from app.errors import sentence_for
+from app.examples import read_examples
+from app.handlers import Handlers
+from app.service import BoundedCache, Service
+from app.session import SessionState
+from app.settings import Settings, read_settings
+from pruning.errors import BudgetError, RunStopped
+
+EXAMPLES = read_examples()
+START = SessionState()
+
+
+@pytest.fixture
+def handlers(tiny, monkeypatch, tmp_path) -> Handlers:
+    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
+    return Handlers(Service(Settings(max_new_tokens=3)), EXAMPLES, 36, tmp_path)
+
+
+def ask(handlers, question="What color is the cross?", state=START, method="resprune", count=9, session="me", **kwargs):
+    parts = {"model": "demo", "positions": "method", "seed": 0, "parameters": {}} | kwargs
+    return list(handlers.run(state, question, method, count, session=session, **parts))
+
+
+def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
+    events = ask(handlers)
+    texts = [e[0]["text"] for e in events]
+    assert texts[0].startswith("The model looks")
+    assert any("whole picture" in t for t in texts)
+    assert any("kept pieces" in t for t in texts)
+    assert texts[-1].startswith("Done in")
+    _, canvas, answers, cost, _ = events[-1]
+    assert canvas["stops"][-1]["rows"] == cost["counted"]["kept_at_end"] == 9
+    assert canvas["recorded"] is False
+    assert canvas["evidence_kept"]["of"] > 0
+    assert answers["question"] == "What color is the cross?"
+    assert all(e[1] == gr.skip() for e in events[:-1]), "the canvas is left alone until there is something new"
+
+
+def test_a_question_without_known_truth_has_no_evidence(handlers):
+    assert ask(handlers, "What do you see?")[-1][1]["evidence"] is None
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        ({"question": ""}, "The question is empty"),
+        ({"question": None}, "not text"),
+        ({"question": "x" * 501}, "the limit is 500"),
+        ({"count": 0}, "allowed are 1 to 36"),
+        ({"count": -5}, "allowed are 1 to 36"),
+        ({"count": 37}, "allowed are 1 to 36"),
+        ({"count": math.nan}, "must be a whole number"),
+        ({"count": math.inf}, "must be a whole number"),
+        ({"count": None}, "must be a whole number"),
+        ({"count": "many"}, "must be a whole number"),
+        ({"method": "magic"}, "no method 'magic'"),
+        ({"parameters": {"alpha": 99}}, "allows 0 to 8"),
+        ({"parameters": {"alpha": math.nan}}, "needs a number"),
+        ({"method": "fastv", "parameters": {"layer": 77}}, "allows 1 to 5"),
+        ({"method": "vitcop", "count": 35}, "ViTCoP keeps at most"),
+        ({"positions": "nowhere"}, "method, original or renumbered"),
+        ({"state": SessionState("upload:/etc/hostname")}, "no longer here"),
+        ({"state": SessionState("upload:../../etc/passwd")}, "no longer here"),
+        ({"question": "What is </s> this?"}, "reads as a command"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_the_next_run_works(handlers, kwargs, sentence):
+    last = ask(handlers, **kwargs)[-1]
+    assert last[0]["kind"] == "error"
+    assert sentence in last[0]["text"]
+    assert last[1] == gr.skip()
+    assert last[2] in (gr.skip(), {"state": "restore"})
+    assert ask(handlers)[-1][0]["text"].startswith("Done")
+
+
+def test_an_unexpected_error_is_a_note_and_not_a_trace(handlers, monkeypatch, caplog):
+    monkeypatch.setattr(Service, "_run", lambda *a: 1 / 0)
+    text = ask(handlers)[-1][0]["text"]
+    assert "Something went wrong on our side (note " in text
+    assert "ZeroDivision" not in text
+    code = text.split("(note ")[1].split(")")[0]
+    assert code in caplog.text
+
+
+def test_memory_that_runs_out_is_advice(handlers, monkeypatch):
+    def full(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(Service, "_run", full)
+    assert "Not enough memory" in ask(handlers)[-1][0]["text"]
+    monkeypatch.undo()
+
+
+def test_stop_ends_the_run_and_the_answers_come_back(handlers, tiny, monkeypatch):
+    started = threading.Event()
+
+    def slow(self, events, stop, *rest):
+        started.set()
+        while not stop.is_set():
+            time.sleep(0.01)
+        raise RunStopped
+
+    monkeypatch.setattr(Service, "_run", slow)
+    found = []
+    runner = threading.Thread(target=lambda: found.extend(ask(handlers, session="a")))
+    runner.start()
+    started.wait(5)
+    assert handlers.stop("somebody else")["text"] == "Ready."
+    began = time.monotonic()
+    handlers.stop("a")
+    runner.join(5)
+    assert time.monotonic() - began < 1
+    assert found[-1][0]["text"] == "Stopped. Nothing was changed."
+    assert found[-1][2] == {"state": "restore"}
+
+
+def test_leaving_the_page_ends_the_run(handlers, monkeypatch):
+    ended = threading.Event()
+
+    def slow(self, events, stop, *rest):
+        events.put(service_module.Event("phase", "see"))
+        stop.wait(5)
+        ended.set()
+        raise RunStopped
+
+    monkeypatch.setattr(Service, "_run", slow)
+    events = handlers.run(START, "What?", "resprune", 9, "demo", "method", 0, {}, "b")
+    for _ in range(3):
+        next(events)
+    events.close()  # what Gradio does when the browser goes away
+    assert ended.wait(2)
+    assert not handlers.service.stop("b"), "nothing is left of it"
+
+
+def test_the_tower_runs_once_for_a_picture_and_the_full_answer_once_for_a_question(handlers, tiny):
+    calls = []
+    handle = tiny.model.model.vision_tower.register_forward_pre_hook(lambda m, a: calls.append(1))
+    try:
+        for method in ("resprune", "fastv", "visionzip", "vitcop"):
+            ask(handlers, method=method)
+        assert len(calls) == 1
+        phases = [e[0]["text"] for e in ask(handlers, "Another question?")]
+        assert len(calls) == 1
+        assert any("whole picture" in p for p in phases)
+    finally:
+        handle.remove()
+
+
+def test_uploads_outside_the_upload_folder_are_not_read(handlers, tmp_path):
+    inside, outside = tmp_path / "ok.png", tmp_path.parent / "secret.png"
+    for path in (inside, outside):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    assert handlers.bring_upload(str(inside), START)[0].picture == f"upload:{inside}"
+    for path in (outside, tmp_path / ".." / "secret.png", "", "/etc/passwd"):
+        state, status, *_ = handlers.bring_upload(str(path), START)
+        assert state == START
+        assert status["kind"] == "error"
+
+
+def test_a_made_up_event_from_a_browser_does_no_harm(handlers):
+    for fake in (SimpleNamespace(), SimpleNamespace(path=5, name=None), SimpleNamespace(path="\0", name="x")):
+        assert handlers.bring_dropped(fake, START)[1]["kind"] == "error"
+    for number in ("99", "-1", "x", None, 1.5):
+        assert handlers.pick_example(SimpleNamespace(number=number))[0].picture.startswith("example:")
+
+
+def test_examples_open_with_their_recorded_run(handlers):
+    for number, example in enumerate(EXAMPLES):
+        state, question, suggestions, _, canvas, answers, _, _ = handlers.open_example(number)
+        assert state.picture == f"example:{number}"
+        assert canvas["recorded"] is True
+        assert answers["question"] == question == example.questions[0].text
+        assert suggestions["questions"] == [q.text for q in example.questions]
+
+
+def test_caches_are_bounded():
+    cache = BoundedCache(2)
+    for key in "abc":
+        cache.put(key, key)
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (None, "b", "c")
+    cache.get("b")
+    cache.put("d", "d")
+    assert cache.get("c") is None
+
+
+def test_sentences():
+    assert sentence_for(BudgetError("It is 0.", "Raise it.")) == "It is 0. Raise it."
+    assert "note" in sentence_for(KeyError("x"))
+
+
+def test_settings_come_from_flags():
+    assert read_settings([]).host == "127.0.0.1"
+    assert read_settings(["--model", "x/y", "--allow-download", "--port", "8000"]) == Settings(
+        model="x/y", allow_download=True, port=8000
+    )
+    with pytest.raises(SystemExit):
+        read_settings(["--port", "many"])
