@@ -28,10 +28,3 @@ def changed_parameters(method: type[TokenPruner], values: dict[str, Any]) -> dic
     """The values that differ from the method's defaults, so that equal runs have equal requests."""
     defaults = method()
     return {n: v for n, v in values.items() if v != getattr(defaults, n)}
-
-
-def where_it_acts(method: type[TokenPruner]) -> str:
-    """Plain words for the part of the model in which a method drops tokens."""
-    words = {"vitcop": "in the eye and inside the language model", "visionzip": "between eye and language model"}
-    words |= {"fastv": "inside the language model", "resprune": "before the language model"}
-    return words.get(method.key, "where you choose")

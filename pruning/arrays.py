@@ -14,9 +14,11 @@ import numpy as np
 import torch
 
 from pruning.errors import ParameterError
+from pruning.methods.divprune import farthest_first
 from pruning.methods.fastv import last_row_score
 from pruning.methods.resprune import greedy_residual, text_relevance
 from pruning.methods.visionzip import dominant_and_contextual, merge_contextual
+from pruning.methods.vispruner import important_and_diverse
 from pruning.methods.vitcop import (
     Clusters,
     Groups,
@@ -26,7 +28,7 @@ from pruning.methods.vitcop import (
     merge_groups,
     solve_budget,
 )
-from pruning.scoring import best_ascending
+from pruning.scoring import best, best_ascending
 
 Arrays = dict[str, np.ndarray]
 
@@ -194,10 +196,36 @@ def _vitcop_stage3(inputs: dict[str, torch.Tensor], params: dict[str, Any]) -> d
     }
 
 
+def _fastervlm(inputs: dict[str, torch.Tensor], params: dict[str, Any]) -> dict[str, Any]:
+    score = inputs["cls_attention"].float().mean(0)
+    order = best(score, int(params["n_keep"]))
+    return {"kept": order.sort().values, "score_order": order, "score": score}
+
+
+def _vispruner(inputs: dict[str, torch.Tensor], params: dict[str, Any]) -> dict[str, Any]:
+    score = inputs["cls_attention"].float().mean(0)
+    ratio = float(params["important_ratio"])
+    important, diverse = important_and_diverse(score, inputs["visual_features"], int(params["n_keep"]), ratio)
+    kept = torch.cat([important, diverse]).sort().values
+    return {"kept": kept, "important": important.sort().values, "diverse": diverse.sort().values}
+
+
+def _divprune(inputs: dict[str, torch.Tensor], params: dict[str, Any]) -> dict[str, Any]:
+    features = inputs["visual_features"]
+    count = params.get("n_keep")
+    if count is None:
+        count = round(float(params["threshold_ratio"]) * len(features))
+    order, _ = farthest_first(features, int(count))
+    return {"kept": order.sort().values, "pick_order": order}
+
+
 KINDS: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], dict[str, Any]]] = {
+    "divprune": _divprune,
+    "fastervlm": _fastervlm,
     "fastv": _fastv,
     "resprune": _resprune,
     "visionzip": _visionzip,
+    "vispruner": _vispruner,
     "vitcop_vic": _vitcop_vic,
     "vitcop_stage1": _vitcop_stage1,
     "vitcop_stage2": _vitcop_stage2,

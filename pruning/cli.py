@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
     shown = commands.add_parser("list", help="methods with their parameters, and models")
     shown.add_argument("--json", action="store_true", help="for machines")
+    shown.add_argument("--markdown", action="store_true", help="the two tables of the README")
     shown.set_defaults(do=_list)
 
     ran = commands.add_parser("run", help="answer a question with the whole picture and with the pruned one")
@@ -72,6 +73,9 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"methods": methods, "models": models}, indent=1))
         return 0
+    if arguments.markdown:
+        print(methods_table(), models_table(), sep="\n\n")
+        return 0
     for m in methods:
         print(f"{m['key']:16} {m['title']}: {m['idea']}  ({m['paper']})")
         for p in m["parameters"]:
@@ -81,6 +85,26 @@ def _list(arguments: argparse.Namespace) -> int:
     for s in models:
         print(f"{s['key']:16} {s['title']}, {s['memory']}  ({s['source']})")
     return 0
+
+
+def methods_table() -> str:
+    """The README's table of methods."""
+    lines = ["| method | idea | stage | needs | paper | file |", "| --- | --- | --- | --- | --- | --- |"]
+    for key, method in METHODS.items():
+        needs = ", ".join(sorted(s.value for s in method.needs)) or "nothing"
+        paper = f"[{method.paper.rsplit('/', 1)[1]}]({method.paper})"
+        file = f"[`{key}.py`](pruning/methods/{key}.py)"
+        lines.append(f"| {method.title} | {method.idea} | {method.acts} | {needs} | {paper} | {file} |")
+    return "\n".join(lines)
+
+
+def models_table() -> str:
+    """The README's table of models."""
+    lines = ["| model | parameters | memory | licence | start with |", "| --- | --- | --- | --- | --- |"]
+    for spec in MODELS.values():
+        start = "`python app.py`" if spec.bundled else f"`python app.py --model {spec.key} --allow-download`"
+        lines.append(f"| {spec.title} | {spec.parameters} | {spec.memory} | {spec.licence} | {start} |")
+    return "\n".join(lines)
 
 
 def _describe(method: type) -> dict[str, Any]:

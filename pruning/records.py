@@ -20,6 +20,7 @@ from pruning.geometry import TokenLayout
 from pruning.signals import Part, Stage
 
 SCHEMA_VERSION = 1
+_OPTIONAL = {"evidence": np.int32, "nearest_kept": np.int32, "nearest_cosine": np.float32}
 CLS_SOURCE = -1  # in `Selection.order`: the row is the tower's [CLS] token, which has no pixels
 
 
@@ -146,7 +147,7 @@ class Timing:
     per_word_ms: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """One generated answer and what it took.
 
@@ -155,7 +156,9 @@ class Answer:
         log_probs: natural log-probability of each of them.
         visual_per_layer: rows for the picture in every language-model layer during prefill.
         text_tokens: prompt tokens that are not visual.
-        stopped: `end` (the model ended), `length` (the limit came first) or `stopped` (by the person).
+        stopped: `end` (the model ended) or `length` (the limit came first).
+        attention: float16 `[words, tokens]` or None; what the row that produced each word attends to, mean over the
+            heads and over all layers, 0 where a token is not there. A row sums to the share that the picture gets.
     """
 
     text: str
@@ -165,6 +168,11 @@ class Answer:
     text_tokens: int
     stopped: str
     timing: Timing
+    attention: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.attention is not None:
+            object.__setattr__(self, "attention", _freeze(self.attention, np.float16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +194,8 @@ class RunRecord:
         full, pruned: the two answers; `full_cost`, `pruned_cost`: their estimates.
         positions: what the pruned run really did, `original` or `renumbered`.
         evidence: ids of the tokens that hold the answer, or None where the truth is not known.
+        nearest_kept, nearest_cosine: for every token the surviving one that resembles it most, by the cosine of what
+            the language model would read, and that cosine; None where it was not worked out.
         notes: sentences the person should read (deviations, limits of the model).
         environment: machine, versions, device, dtype, date.
     """
@@ -203,11 +213,14 @@ class RunRecord:
     tower_layers: int
     environment: dict[str, str]
     evidence: np.ndarray | None = None
+    nearest_kept: np.ndarray | None = None
+    nearest_cosine: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.evidence is not None:
-            object.__setattr__(self, "evidence", _freeze(self.evidence, np.int32))
+        for name, kind in _OPTIONAL.items():
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _freeze(getattr(self, name), kind))
         if any(b.stage < a.stage for a, b in zip(self.steps, self.steps[1:], strict=False)):
             raise RecordFormatError("The steps of a record must be in the order in which the picture meets them.")
         if any(s.selection.n_total != self.layout.n_tokens for s in self.steps):
@@ -240,11 +253,14 @@ class RunRecord:
                 arrays[f"step{i}.extra.{name}"] = np.asarray(value)
             stage = {"part": step.stage.part.value, "layer": step.stage.layer}
             steps.append({"stage": stage, "n_total": s.n_total, "select_ms": step.select_ms, "summary": step.summary})
-        if self.evidence is not None:
-            arrays["evidence"] = self.evidence
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("steps", "layout", "evidence")}
+        arrays |= {name: getattr(self, name) for name in _OPTIONAL if getattr(self, name) is not None}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("steps", "layout", *_OPTIONAL)}
         for name in ("request", "full", "pruned", "full_cost", "pruned_cost"):
             plain[name] = asdict(plain[name])
+        for name in ("full", "pruned"):
+            attention = plain[name].pop("attention")
+            if attention is not None:
+                arrays[f"{name}.attention"] = attention
         return {"schema_version": SCHEMA_VERSION, **plain, "layout": self.layout.to_dict(), "steps": steps}, arrays
 
     @classmethod
@@ -263,8 +279,8 @@ class RunRecord:
                 request=RunRequest(**data["request"]),
                 layout=TokenLayout.from_dict(data["layout"]),
                 steps=tuple(_read_step(i, s, arrays) for i, s in enumerate(data["steps"])),
-                full=_read_answer(data["full"]),
-                pruned=_read_answer(data["pruned"]),
+                full=_read_answer(data["full"], arrays.get("full.attention")),
+                pruned=_read_answer(data["pruned"], arrays.get("pruned.attention")),
                 full_cost=Cost(**data["full_cost"]),
                 pruned_cost=Cost(**data["pruned_cost"]),
                 positions=data["positions"],
@@ -272,7 +288,7 @@ class RunRecord:
                 variant=data["variant"],
                 tower_layers=data["tower_layers"],
                 environment=data["environment"],
-                evidence=arrays.get("evidence"),
+                **{name: arrays.get(name) for name in _OPTIONAL},
                 notes=tuple(data["notes"]),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -313,7 +329,7 @@ def _read_step(index: int, data: dict[str, Any], arrays: dict[str, np.ndarray]) 
     return PruningStep(stage, selection, data["select_ms"], data["summary"], extra)
 
 
-def _read_answer(data: dict[str, Any]) -> Answer:
+def _read_answer(data: dict[str, Any], attention: np.ndarray | None) -> Answer:
     lists = ("words", "log_probs", "visual_per_layer")
     plain = {k: tuple(v) if k in lists else v for k, v in data.items() if k != "timing"}
-    return Answer(**plain, timing=Timing(**data["timing"]))
+    return Answer(**plain, timing=Timing(**data["timing"]), attention=attention)

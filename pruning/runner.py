@@ -25,18 +25,24 @@ from pruning.methods import method_class
 from pruning.methods.base import TokenPruner
 from pruning.models.base import Generated, Prompt, Seen, VLMAdapter, Watch
 from pruning.records import CLS_SOURCE, Answer, Cost, PruningStep, RunRecord, RunRequest, Selection, Timing
+from pruning.scoring import cosine
 from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, PruneContext, Signal, Stage
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     """How the page follows a run: `phase` names what begins ("see", "full", "prune", "pruned"), `piece` gets every
-    piece of text with the phase it belongs to, `stop` is asked often and ends the run when it says True.
+    piece of text with the phase it belongs to, `stop` is asked often and ends the run when it says True. `trace` also
+    records what every word attends to, and each token's nearest survivor.
     """
 
     phase: Callable[[str], None] = lambda phase: None
     piece: Callable[[str, str], None] = lambda phase, text: None
     stop: Callable[[], bool] = lambda: False
+    trace: bool = False
+
+    def watch(self, phase: str) -> Watch:
+        return Watch(piece=lambda text: self.piece(phase, text), stop=self.stop, attention=self.trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +166,7 @@ def run(
         answer, cost = _answer_pruned(adapter, prompt, session, seen, see_ms, request.max_new_tokens, listener)
     else:
         answer, cost = baseline.answer, baseline.cost
+    alike = _nearest_survivors(adapter, seen, session) if listener.trace and session.steps else (None, None)
     return RunRecord(
         request=request,
         layout=prompt.layout,
@@ -174,6 +181,8 @@ def run(
         tower_layers=adapter.info.tower_layers,
         environment=environment(adapter),
         evidence=evidence,
+        nearest_kept=alike[0],
+        nearest_cosine=alike[1],
         notes=tuple(adapter.limits(seen, request.question)),
     )
 
@@ -199,8 +208,7 @@ def answer_in_full(
     whole = adapter.project(seen, None)
     _wait_for(adapter.device)
     see_ms += 1e3 * (time.perf_counter() - began)
-    watch = Watch(piece=lambda text: listener.piece("full", text), stop=listener.stop)
-    out = adapter.answer(prompt, whole, None, max_new_tokens, watch)
+    out = adapter.answer(prompt, whole, None, max_new_tokens, listener.watch("full"))
     return Baseline(_answer(out, see_ms, 0.0, out.read_ms), _cost(adapter, out, seen))
 
 
@@ -225,10 +233,20 @@ def _answer_pruned(
     _wait_for(adapter.device)
     see_ms += 1e3 * (time.perf_counter() - began) - session.ms_in(Part.PROJECTOR)
     listener.phase("pruned")
-    watch = Watch(piece=lambda text: listener.piece("pruned", text), stop=listener.stop)
-    out = adapter.answer(prompt, kept, session, max_new_tokens, watch)
+    out = adapter.answer(prompt, kept, session, max_new_tokens, listener.watch("pruned"))
     read_ms = out.read_ms - session.ms_in(Part.LANGUAGE_MODEL)
     return _answer(out, see_ms, session.decide_ms, read_ms), _cost(adapter, out, seen)
+
+
+@torch.inference_mode()
+def _nearest_survivors(adapter: VLMAdapter, seen: Seen, session: Session) -> tuple[np.ndarray, np.ndarray]:
+    """For every token the survivor that looks most like it to the language model, and the cosine of the two."""
+    features = adapter.project(seen, None).features
+    kept = torch.from_numpy(np.array(session.steps[-1].selection.kept)).long().to(features.device)
+    if not len(kept):  # only [CLS] went on
+        return np.full(session.n_total, -1, np.int32), np.full(session.n_total, np.nan, np.float32)
+    value, place = cosine(features, features[kept]).max(1)
+    return kept[place].cpu().numpy(), value.cpu().numpy()
 
 
 def digest(picture: np.ndarray) -> str:
@@ -270,6 +288,7 @@ def _answer(out: Generated, see_ms: float, prune_ms: float, read_ms: float) -> A
         text_tokens=out.text_tokens,
         stopped=out.stopped,
         timing=Timing(see_ms, prune_ms, read_ms, out.per_word_ms),
+        attention=None if out.attention is None else out.attention.half().cpu().numpy(),
     )
 
 

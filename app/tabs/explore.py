@@ -9,7 +9,7 @@ import gradio as gr
 
 from app import messages
 from app.components import static_component
-from app.controls import build_controls, where_it_acts
+from app.controls import build_controls
 from app.handlers import Handlers
 from app.settings import Settings
 from pruning.methods import METHODS
@@ -114,7 +114,7 @@ def _model_choices(chosen: str) -> list[tuple[str, str]]:
 
 def _about(key: str) -> str:
     method = METHODS[key]
-    return messages.METHOD_HELP.format(idea=method.idea[0].upper() + method.idea[1:], where=where_it_acts(method))
+    return messages.METHOD_HELP.format(idea=method.idea[0].upper() + method.idea[1:], where=method.acts)
 
 
 def _share(count: int, total: int) -> str:

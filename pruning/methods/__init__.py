@@ -6,15 +6,17 @@ import difflib
 
 from pruning.errors import UnknownMethodError
 from pruning.methods.base import TokenPruner
+from pruning.methods.divprune import DivPrune
 from pruning.methods.fastv import FastV
 from pruning.methods.random_baseline import RandomBaseline
 from pruning.methods.resprune import ResPrune
 from pruning.methods.uniform_grid import UniformGrid
 from pruning.methods.visionzip import VisionZip
+from pruning.methods.vispruner import VisPruner
 from pruning.methods.vitcop import ViTCoP
 
 METHODS: dict[str, type[TokenPruner]] = {
-    m.key: m for m in (ResPrune, ViTCoP, VisionZip, FastV, RandomBaseline, UniformGrid)
+    m.key: m for m in (ResPrune, ViTCoP, VisionZip, VisPruner, DivPrune, FastV, RandomBaseline, UniformGrid)
 }
 
 

@@ -59,7 +59,7 @@ class TokenPruner(ABC):
     """Base of every method. Subclasses are frozen dataclasses whose `Annotated` fields are their parameters.
 
     Class facts:
-        key, title, paper (URL, or what the baseline is), idea (about eight words).
+        key, title, paper (URL), idea (about eight words), acts (where, in plain words).
         needs: signals that must be there. default_positions: `original` or `renumbered`, as published.
         nested: a smaller budget keeps a subset. equivariant: permuting tokens permutes the answer.
         merges: dropped tokens may live on in others.
@@ -69,6 +69,7 @@ class TokenPruner(ABC):
     title: ClassVar[str]
     paper: ClassVar[str]
     idea: ClassVar[str]
+    acts: ClassVar[str]
     needs: ClassVar[frozenset[Signal]]
     default_positions: ClassVar[str] = "renumbered"
     nested: ClassVar[bool] = False

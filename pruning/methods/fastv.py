@@ -33,6 +33,7 @@ class FastV(TokenPruner):
     title: ClassVar[str] = "FastV"
     paper: ClassVar[str] = "https://arxiv.org/abs/2403.06764"
     idea: ClassVar[str] = "what the last word attends to, early"
+    acts: ClassVar[str] = "inside the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.LAST_TOKEN_ATTENTION})
     default_positions: ClassVar[str] = "original"
     nested: ClassVar[bool] = True

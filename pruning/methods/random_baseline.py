@@ -40,6 +40,7 @@ class RandomBaseline(TokenPruner):
     title: ClassVar[str] = "Random"
     paper: ClassVar[str] = "https://arxiv.org/abs/2502.11501"
     idea: ClassVar[str] = "tokens drawn at random; the control"
+    acts: ClassVar[str] = "where you choose"
     needs: ClassVar[frozenset[Signal]] = frozenset()
     nested: ClassVar[bool] = True
     equivariant: ClassVar[bool] = False

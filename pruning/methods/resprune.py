@@ -48,6 +48,7 @@ class ResPrune(TokenPruner):
     title: ClassVar[str] = "ResPrune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2603.21105"
     idea: ClassVar[str] = "tokens that reconstruct the rest, question-tilted"
+    acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     nested: ClassVar[bool] = True
 

@@ -26,6 +26,7 @@ class UniformGrid(TokenPruner):
     title: ClassVar[str] = "Even grid"
     paper: ClassVar[str] = "https://arxiv.org/abs/2511.02650"
     idea: ClassVar[str] = "evenly spaced tokens; the control for coverage"
+    acts: ClassVar[str] = "where you choose"
     needs: ClassVar[frozenset[Signal]] = frozenset()
     equivariant: ClassVar[bool] = False
 

@@ -40,6 +40,7 @@ class ViTCoP(TokenPruner):
     title: ClassVar[str] = "ViTCoP"
     paper: ClassVar[str] = "https://arxiv.org/abs/2601.17818"
     idea: ClassVar[str] = "tower, clusters, key norms: three cuts"
+    acts: ClassVar[str] = "in the vision tower and twice inside the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION, Signal.TOWER_KEYS, Signal.LANGUAGE_KEYS})
     equivariant: ClassVar[bool] = False  # a merged token stands at its group's middle member in raster order
     merges: ClassVar[bool] = True

@@ -76,7 +76,9 @@ class Picture:
 
 @dataclass(slots=True)
 class Generated:
-    """An answer as the language model gave it. `read_ms` is the prefill with all decisions in it."""
+    """An answer as the language model gave it. `read_ms` is the prefill with all decisions in it; `attention`
+    `[words, tokens]` is there if it was asked for (see `records.Answer`).
+    """
 
     token_ids: list[int]
     pieces: list[str]
@@ -86,6 +88,7 @@ class Generated:
     stopped: str
     read_ms: float
     per_word_ms: float | None
+    attention: torch.Tensor | None = None
 
     @property
     def text(self) -> str:
@@ -114,10 +117,13 @@ class Decider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """How a run is followed and stopped: `piece` is called with every piece of text, `stop` is asked often."""
+    """How a run is followed and stopped: `piece` is called with every piece of text, `stop` is asked often, `attention`
+    asks for what every word attends to.
+    """
 
     piece: Callable[[str], None] = lambda piece: None
     stop: Callable[[], bool] = lambda: False
+    attention: bool = False
 
 
 class VLMAdapter(Protocol):

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from pruning.errors import RunStopped
-from pruning.models.base import TEXT_ROW, Decider, Picture, Prompt
+from pruning.models.base import TEXT_ROW, Decider, Picture, Prompt, Watch
 from pruning.models.capture import active, attention_row, current, rows_of
 from pruning.signals import LANGUAGE_SIGNALS, Look, Part, PromptText, Signal
 
@@ -35,9 +35,9 @@ class LanguageRun:
         prompt: Prompt,
         picture: Picture,
         decider: Decider | None,
-        stop: Callable[[], bool],
+        watch: Watch,
     ) -> None:
-        self.hooks, self.prompt, self.picture, self.decider, self.stop = hooks, prompt, picture, decider, stop
+        self.hooks, self.prompt, self.picture, self.decider, self.stop = hooks, prompt, picture, decider, watch.stop
         mine = [s for s in decider.stages if s.part is Part.LANGUAGE_MODEL] if decider else []
         self.stages = {s.layer: s for s in mine}
         before = [s for s in decider.stages if s.part is not Part.LANGUAGE_MODEL] if decider else []
@@ -46,7 +46,10 @@ class LanguageRun:
         for look in decider.looks if decider else ():
             if look.signal in LANGUAGE_SIGNALS:
                 wanted.setdefault(look.layer, []).append(look)
-        self.watched = {hooks.attention(layer): partial(self._watch, looks) for layer, looks in wanted.items()}
+        layers = range(hooks.n_layers) if watch.attention else wanted
+        self.watched = {hooks.attention(layer): partial(self._watch, layer, wanted.get(layer, [])) for layer in layers}
+        self.word_attention: list[torch.Tensor] | None = [] if watch.attention else None
+        self.ids_per_layer: list[torch.Tensor] = []
         self.seen: dict[Look, tuple[torch.Tensor, torch.Tensor]] = {}
         self.visual_per_layer: list[int] = []
         self.rows_per_layer: list[int] = []
@@ -60,6 +63,9 @@ class LanguageRun:
         if self.stop():
             raise RunStopped
         hidden, cache = kwargs["inputs_embeds"], kwargs.get("past_key_values")
+        if self.word_attention is not None:
+            n_visual = int(self.prompt.visual.sum())
+            self.word_attention.append(torch.zeros(n_visual, device=hidden.device))
         self.prefill = cache is None or cache.get_seq_length() == 0
         if not self.prefill:
             self.step += 1
@@ -92,6 +98,7 @@ class LanguageRun:
         n_rows = hidden.shape[1]
         self.visual_per_layer.append(int((self.row_ids != TEXT_ROW).sum()))
         self.rows_per_layer.append(n_rows)
+        self.ids_per_layer.append(self.row_ids)
         self.last_position.append(int(self.positions[-1]))
         if n_rows == self.prompt_end + 1:
             return (hidden, *args[1:]), kwargs
@@ -168,7 +175,9 @@ class LanguageRun:
         self.rope = None
         return hidden[:, rows]
 
-    def _watch(self, looks: list[Look], query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
+    def _watch(self, layer: int, looks: list[Look], query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
+        if self.word_attention is not None:
+            self._add_word_attention(layer, query, key, scaling)
         if not self.prefill:
             return
         visual = self.row_ids != TEXT_ROW
@@ -179,6 +188,13 @@ class LanguageRun:
                 value = key[0, :, visual]
             self.seen[look] = value, self.row_ids[visual]
 
+    def _add_word_attention(self, layer: int, query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
+        """The last row's mean weight over the heads, added up over the layers, at the tokens' own ids."""
+        ids = self.ids_per_layer[layer]
+        weights = attention_row(query, key, query.shape[2] - 1, scaling).mean(0)[: len(ids)]
+        here = ids >= 0
+        self.word_attention[-1].index_add_(0, ids[here], weights[here] / self.hooks.n_layers)
+
 
 class LanguageHooks:
     """The sleeping hooks of one language model.
@@ -188,7 +204,7 @@ class LanguageHooks:
     """
 
     def __init__(self, model: nn.Module, layers: nn.ModuleList, attention: Callable[[int], nn.Module]) -> None:
-        self.attention, self.rotary = attention, model.rotary_emb
+        self.attention, self.rotary, self.n_layers = attention, model.rotary_emb, len(layers)
         self._handles = [model.register_forward_pre_hook(self._begin, with_kwargs=True)]
         self._handles += [
             layer.register_forward_pre_hook(partial(self._before, i), with_kwargs=True)
@@ -205,10 +221,10 @@ class LanguageHooks:
         prompt: Prompt,
         picture: Picture,
         decider: Decider | None,
-        stop: Callable[[], bool],
+        watch: Watch,
     ) -> tuple[Any, LanguageRun]:
         """Call `generate()` under observation; returns its result and what was observed."""
-        run = LanguageRun(self, prompt, picture, decider, stop)
+        run = LanguageRun(self, prompt, picture, decider, watch)
         with active(run):
             return generate(), run
 

@@ -182,27 +182,24 @@ class LlavaAdapter:
                 return_dict_in_generate=True, output_logits=True,
                 streamer=pieces,
             ),
-            prompt, picture, decider, watch.stop,
+            prompt, picture, decider, watch,
         )  # fmt: skip
         ids = out.sequences[0, prompt.input_ids.shape[1] :].tolist()
         special = set(self.tokenizer.all_special_ids)
-        chances = [
-            float(step[0].float().log_softmax(-1)[i])
-            for step, i in zip(out.logits, ids, strict=True)
-            if i not in special
-        ]
+        spoken = [step for step, i in enumerate(ids) if i not in special]
         ends = self.model.generation_config.eos_token_id
         ended = bool(ids) and ids[-1] in (ends if isinstance(ends, list) else [ends])
         times = pieces.times
         return Generated(
             token_ids=ids,
             pieces=pieces.texts,
-            log_probs=chances,
+            log_probs=[float(out.logits[step][0].float().log_softmax(-1)[ids[step]]) for step in spoken],
             visual_per_layer=run.visual_per_layer,
             text_tokens=prompt.input_ids.shape[1] - n_visual,
             stopped="end" if ended else "length",
             read_ms=1e3 * (times[0] - began),
             per_word_ms=1e3 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
+            attention=torch.stack([run.word_attention[s] for s in spoken]) if watch.attention and spoken else None,
         )
 
     def close(self) -> None:

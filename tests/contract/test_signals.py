@@ -79,3 +79,50 @@ def test_tower_signals_equal_eager_maps_and_key_projection(noise):
     torch.testing.assert_close(seen.features, hidden[1:], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(seen.cls, hidden[0], atol=1e-5, rtol=1e-4)
     assert seen.tokens_per_layer == [37] * adapter.info.tower_layers
+
+
+@torch.inference_mode()
+def test_word_attention_equals_the_eager_maps(noise):
+    """Mean over heads and layers of the row that produced each word, for the prompt and for new tokens."""
+    from pruning.records import RunRequest
+    from pruning.runner import Listener, run
+
+    adapter = make_tiny_adapter()
+    request = RunRequest("tiny", "resprune", 1.0, QUESTION, max_new_tokens=4)
+    record = run(request, adapter, noise, listener=Listener(trace=True))
+    prompt = adapter.prompt(noise, QUESTION)
+    eager = tiny_llava(attention="eager")
+    out = eager.generate(
+        input_ids=prompt.input_ids, pixel_values=prompt.pixels, do_sample=False, max_new_tokens=4,
+        output_attentions=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    for word, layers in enumerate(out.attentions):
+        rows = torch.stack([a[0, :, -1, : len(prompt.visual)][:, prompt.visual].mean(0) for a in layers])
+        expected = rows.mean(0)
+        got = torch.from_numpy(record.full.attention[word].astype("float32"))
+        torch.testing.assert_close(got, expected, atol=2e-4, rtol=2e-3)
+
+
+def test_word_attention_of_a_pruned_run_lies_on_survivors_only(noise):
+    from pruning.methods import METHODS
+    from pruning.records import RunRequest
+    from pruning.runner import Listener, run
+
+    adapter = make_tiny_adapter()
+    for method in METHODS:
+        record = run(
+            RunRequest("tiny", method, 0.4, QUESTION, max_new_tokens=3), adapter, noise, listener=Listener(trace=True)
+        )
+        attention = record.pruned.attention.astype("float32")
+        assert attention.shape == (len(record.pruned.words), 36)
+        ever = (
+            {i for s in record.steps for i in s.selection.kept.tolist()} if len(record.steps) > 1 else set(record.kept)
+        )
+        if record.steps[0].stage.part is not Part.LANGUAGE_MODEL or record.steps[0].stage.layer == 0:
+            assert set((attention.sum(0) > 0).nonzero()[0].tolist()) <= ever
+        assert (attention.sum(1) > 0).all()
+        assert (attention.sum(1) <= 1.001).all()
+        assert set(record.nearest_kept.tolist()) <= set(record.kept.tolist())
+        kept = list(record.kept)
+        assert record.nearest_kept[kept].tolist() == kept
+        assert (record.nearest_cosine[kept] > 0.999).all()

@@ -1,0 +1,70 @@
+"""Keep tokens that are as different from each other as possible: each next one is the farthest from all before.
+
+Paper:      Alvar et al., "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", CVPR 2025,
+            https://arxiv.org/abs/2503.02175; reference code vbdi/divprune @ 799e2d95 (its rule was re-derived)
+Stage:      once, between projector and language model
+Needs:      visual tokens, nothing else
+Symbols:    keep_ratio -> the paper's ratio; the paper's set M -> kept tokens
+Differs:    a token is never picked twice (the code does where tokens repeat); distances are computed in float32, not in
+            the model's number format
+Cost:       one n x n product; O(n) a pick
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
+from pruning.scoring import cosine
+from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class DivPrune(TokenPruner):
+    key: ClassVar[str] = "divprune"
+    title: ClassVar[str] = "DivPrune"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2503.02175"
+    idea: ClassVar[str] = "each next token the farthest from all"
+    acts: ClassVar[str] = "before the language model"
+    needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS})
+    nested: ClassVar[bool] = True
+
+    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
+        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
+
+    def select(self, context: PruneContext, n_keep: int) -> Decision:
+        order, distance = farthest_first(context.features, n_keep)
+        # Picks come first, in order of picking; the others by how far they are from what is kept.
+        scores = distance.clone()
+        scores[order] = 2 + torch.arange(n_keep, 0, -1, device=order.device, dtype=scores.dtype)
+        summary = f"every token within {float(distance.max()):.2f} of a kept one (cosine distance)"
+        return Decision(order.sort().values, scores=scores, summary=summary, extra={"pick_order": order})
+
+
+def farthest_first(features: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Picks in order, and every token's cosine distance to the nearest pick.
+
+    The first pick is the token whose nearest neighbour is farthest; every next one maximises the distance to its
+    nearest pick. Ties go to the smallest index.
+
+    Args:
+        features: `[tokens, dim]`. count: at least 1, at most the number of tokens.
+    """
+    distance = 1 - cosine(features, features)
+    nearest = distance + torch.diag(distance.new_full((len(distance),), float("inf")))
+    first = int(nearest.min(1).values.argmax()) if len(distance) > 1 else 0
+    order = [first]
+    closest = distance[first].clone()
+    closest[first] = 0
+    free = torch.ones_like(closest, dtype=torch.bool)
+    free[first] = False
+    for _ in range(count - 1):
+        pick = int(torch.where(free, closest, -1.0).argmax())
+        order.append(pick)
+        free[pick] = False
+        closest = torch.minimum(closest, distance[pick])
+        closest[pick] = 0
+    return torch.tensor(order, device=features.device), closest.clamp(min=0)

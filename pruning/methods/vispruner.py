@@ -1,0 +1,85 @@
+"""Keep the tokens that [CLS] looks at, and from the rest those that are least alike.
+
+Paper:      Zhang et al., "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs",
+            ICCV 2025, https://arxiv.org/abs/2412.01818; reference code Theia-4869/VisPruner @ aefa01ad
+Stage:      once, leaving the vision tower (the published mask is computed there and applied behind the projector, which
+            works on each token alone)
+Needs:      [CLS] attention of the tower layer that feeds the projector
+Symbols:    T -> kept tokens; r -> `important_ratio` (r = 1 is FasterVLM, the first version of the same paper)
+Differs:    the code raises where the number left over becomes odd (T = 58 with r = 0.5); here the two halves may differ
+            by one
+Cost:       one attention row, one n x n product of tower features, about (n - T) / 8 rounds of indexing
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+
+from pruning.methods.base import BEFORE_PROJECTOR, Param, TokenPruner
+from pruning.scoring import best, cosine
+from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+
+DROPPED_A_ROUND = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisPruner(TokenPruner):
+    key: ClassVar[str] = "vispruner"
+    title: ClassVar[str] = "VisPruner"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2412.01818"
+    idea: ClassVar[str] = "what [CLS] looks at, then the least alike"
+    acts: ClassVar[str] = "between vision tower and projector"
+    needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION})
+
+    important_ratio: Annotated[
+        float,
+        Param(0.0, 1.0, 0.05, "Important share (r)", "Part of the budget given by [CLS] attention; 1 is FasterVLM."),
+    ] = 0.5
+
+    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
+        return self.single_stage(BEFORE_PROJECTOR, n_tokens)
+
+    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+        return (Look(Signal.CLS_ATTENTION, info.feature_layer),)
+
+    def variant(self) -> str:
+        return "FasterVLM (r = 1)" if self.important_ratio == 1 else super().variant()
+
+    def select(self, context: PruneContext, n_keep: int) -> Decision:
+        (look,) = self.looks(context.info)
+        score = context.looks[look].float().mean(0)
+        important, diverse = important_and_diverse(score, context.features, n_keep, self.important_ratio)
+        summary = f"{len(important)} important, {len(diverse)} diverse"
+        keep = torch.cat([important, diverse]).sort().values
+        return Decision(keep, scores=score, summary=summary, extra={"important": important, "diverse": diverse})
+
+
+def important_and_diverse(
+    score: torch.Tensor, features: torch.Tensor, n_keep: int, important_ratio: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two disjoint sets of tokens, together `n_keep`.
+
+    The rest, in descending order of score, is thinned round by round: tokens at even places are compared with those at
+    odd places, and the few even ones that resemble an odd one most are dropped; the surviving even ones, most alike
+    first, then stand before the odd ones.
+
+    Args:
+        score: `[tokens]`. features: `[tokens, dim]`, not projected.
+    """
+    n_important = int(n_keep * important_ratio)
+    ranked = best(score, len(score))
+    important, rest = ranked[:n_important], ranked[n_important:]
+    n_diverse = n_keep - n_important
+    if n_diverse == 0:
+        return important, rest[:0]
+    alike = cosine(features[rest], features[rest])
+    rest_index = torch.arange(len(rest), device=rest.device)
+    while len(rest_index) > n_diverse:
+        even, odd = rest_index[::2], rest_index[1::2]
+        surplus = min(DROPPED_A_ROUND, len(rest_index) - n_diverse)
+        resemblance = alike[even][:, odd].max(1).values
+        rest_index = torch.cat([even[best(resemblance, len(even))[surplus:]], odd])
+    return important, rest[rest_index]
