@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pruning.archive import names_in, read_one
 from pruning.geometry import TokenLayout
 from pruning.pictures import read_picture
 from pruning.records import RunRecord
@@ -52,9 +53,34 @@ class Example:
         _, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
         return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
 
+    @property
+    def archive(self) -> Path:
+        return ASSETS / "recordings" / f"{self.key}.zip"
+
     @cached_property
-    def recording(self) -> RunRecord:
-        return RunRecord.load(ASSETS / "recordings" / self.key)
+    def recorded_stops(self) -> dict[str, list[int]]:
+        """For every method the numbers of pieces of which there is a recorded run."""
+        stops: dict[str, list[int]] = {}
+        for name in names_in(self.archive):
+            method, count = name.rsplit("-", 1)
+            stops.setdefault(method, []).append(int(count))
+        return stops
+
+    def recording(self, method: str, count: int) -> RunRecord:
+        """The recorded run that is nearest to `count` pieces; the first method's where this one has none."""
+        stops = self.recorded_stops
+        method = method if method in stops else next(iter(stops))
+        near = min(stops[method], key=lambda c: abs(c - count))
+        return read_one(self.archive, f"{method}-{near}")
+
+    @cached_property
+    def random_band(self) -> dict[str, dict[str, object]]:
+        """What random pruning with several seeds answered, by number of pieces."""
+        return json.loads((ASSETS / "recordings" / f"{self.key}.random.json").read_text(encoding="utf-8"))
+
+    def truth(self, question: str) -> str:
+        """The known answer to one of the known questions, else nothing."""
+        return next((q.answer for q in self.questions if q.text.lower() == question.lower()), "")
 
     def evidence(self, question: str, layout: TokenLayout) -> np.ndarray | None:
         """Ids of the visual tokens that hold the answer to one of the known questions, else None."""

@@ -10,9 +10,12 @@ PHASES = {
     "prune": "Choosing which pieces to keep…",
     "pruned": "Answering with the kept pieces…",
 }
+RANDOM = "Random pruning, seed {done} of {of}…"
+RANDOM_DONE = "Random pruning is shown below the answers."
 STOPPED = "Stopped. Nothing was changed."
 FINISHED = "Done in {seconds:.1f} s."
 NEW_PICTURE = "Your picture is in place. Ask a question and press Run."
+STILL_HERE = "The picture before it is still here."
 RECORDED = "A recorded run of the bundled model. Press Run to repeat it live."
 UNEXPECTED = "Something went wrong on our side (note {code}). Your picture and question are kept; try again."
 OUT_OF_MEMORY = (

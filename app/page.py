@@ -7,10 +7,12 @@ from pathlib import Path
 import gradio as gr
 
 from app import messages
+from app.components import shared_script
 from app.examples import read_examples
 from app.handlers import Handlers
 from app.service import Service
-from app.tabs.explore import build_explore
+from app.tabs.explore import OPENING, build_explore
+from app.tabs.measured import build_measured
 
 STYLE = Path(__file__).parents[1] / "assets" / "style.css"
 HEADER = f"""<header class="ps-top"><h1>{messages.TITLE}</h1><p>{messages.TAGLINE}</p>
@@ -24,10 +26,14 @@ def build_page(service: Service) -> gr.Blocks:
     """Compose the page around a service; nothing is loaded and nothing runs yet."""
     examples = read_examples()
     uploads = Path(gr.utils.get_upload_folder())
-    handlers = Handlers(service, examples, examples[0].recording.layout.n_tokens, uploads)
+    handlers = Handlers(service, examples, examples[0].recording(*OPENING).layout.n_tokens, uploads)
     with gr.Blocks(title=messages.TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
         gr.HTML(html_template=HEADER, js_on_load=THEME_SWITCH, apply_default_css=False, elem_id="top")
-        build_explore(handlers, service.settings)
+        with gr.Tabs():
+            with gr.Tab("Explore"):
+                build_explore(handlers, service.settings)
+            with gr.Tab("Measured"):
+                build_measured()
     return page
 
 
@@ -40,4 +46,4 @@ def look() -> dict[str, object]:
         font=sans,
         font_mono=["ui-monospace", "monospace"],
     )
-    return {"theme": theme, "css_paths": [STYLE]}
+    return {"theme": theme, "css_paths": [STYLE], "head": shared_script()}

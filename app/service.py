@@ -159,6 +159,7 @@ class Service:
             phase=lambda phase: events.put(Event("phase", phase)),
             piece=lambda phase, text: events.put(Event("piece", phase, text)),
             stop=stop.is_set,
+            trace=True,
         )
         digest = runner.digest(picture)
         prompt = adapter.prompt(picture, request.question)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """`picture` is `example:<number>` or `upload:<path>`; `name` is what to call it."""
+    """`picture` is `example:<number>` or `upload:<path>`."""
 
     picture: str = "example:0"
-    name: str = ""

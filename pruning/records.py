@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -312,6 +314,19 @@ class RunRecord:
         if not isinstance(data, dict):
             raise RecordFormatError(f"{path.name}.json is not a record.")
         return cls.from_parts(data, arrays)
+
+
+def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
+    """Runs that differ in nothing but their seed, in short: how many answered as the whole picture did, what they
+    answered, and how much of the evidence they kept (least, median, most, of; None where the truth is not known).
+    """
+    answers = Counter(r.pruned.text for r in records)
+    same = sum(r.pruned.text == r.full.text for r in records)
+    evidence = None
+    if records[0].evidence is not None and len(records[0].evidence):
+        kept = [int(np.isin(r.evidence, r.kept).sum()) for r in records]
+        evidence = [min(kept), int(np.median(kept)), max(kept), len(records[0].evidence)]
+    return {"seeds": len(records), "same": same, "answers": dict(answers.most_common()), "evidence": evidence}
 
 
 def _read_step(index: int, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> PruningStep:

@@ -1,45 +1,60 @@
-"""Charts of records for the page, as Plotly figures with a transparent ground."""
+"""Charts for the page, as Plotly figures with a transparent ground."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import plotly.graph_objects as go
 
-from pruning.records import RunRecord
-from viz.theme import Theme
+from viz.theme import METHOD_COLORS, METHOD_MARKERS, Theme
 
 
-def tokens_per_layer(record: RunRecord, *, theme: Theme) -> go.Figure:
-    """Visual tokens in every language-model layer: the full run behind, the pruned run in front."""
-    layers = list(range(len(record.full.visual_per_layer)))
+def accuracy_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Theme) -> go.Figure:
+    """Accuracy against kept tokens, one line a method, with a standard error on every point.
+
+    Args:
+        results: the figures of `python -m pruning.demo_model evaluate`.
+        titles: what to call every method, in the order of the legend.
+    """
+    curve = results["curve"]
     figure = go.Figure()
-    figure.add_bar(
-        x=layers, y=list(record.full.visual_per_layer), name="full", marker_color=theme.full, opacity=0.35,
-        hovertemplate="layer %{x}: %{y} pieces<extra>full</extra>",
-    )  # fmt: skip
-    figure.add_bar(
-        x=layers, y=list(record.pruned.visual_per_layer), name="pruned", marker_color=theme.pruned,
-        marker_pattern_shape="/", marker_pattern_solidity=0.25,
-        hovertemplate="layer %{x}: %{y} pieces<extra>pruned</extra>",
-    )  # fmt: skip
+    for number, (method, title) in enumerate(titles.items()):
+        found = {
+            int(name.rsplit("@", 1)[1]): entry["accuracy"]
+            for name, entry in curve.items()
+            if name.rsplit("@", 1)[0] == method and "accuracy" in entry
+        }
+        counts = sorted(found)
+        control = method in ("random_baseline", "uniform_grid", "oracle")
+        color = theme.quiet if control else METHOD_COLORS[number % len(METHOD_COLORS)]
+        figure.add_scatter(
+            x=counts,
+            y=[100 * found[c]["value"] for c in counts],
+            error_y={"array": [100 * found[c]["standard_error"] for c in counts], "thickness": 1, "width": 3},
+            name=title,
+            mode="lines+markers",
+            line={"color": color, "width": 2, "dash": "dot" if control else "solid"},
+            marker={"symbol": METHOD_MARKERS[number % len(METHOD_MARKERS)], "size": 8, "color": color},
+            hovertemplate="%{x} kept: %{y:.1f} %<extra>" + title + "</extra>",
+        )
+    full = next(entry for name, entry in curve.items() if name.startswith("full@"))["accuracy"]["value"]
+    figure.add_hline(
+        y=100 * full, line={"color": theme.full, "width": 1, "dash": "dash"}, annotation_text="whole picture"
+    )
+    ticks = sorted({int(name.rsplit("@", 1)[1]) for name in curve})
     figure.update_layout(
-        barmode="overlay",
-        bargap=0.25,
-        height=132,
-        margin={"l": 44, "r": 8, "t": 6, "b": 34},
+        height=430,
+        margin={"l": 56, "r": 12, "t": 12, "b": 48},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": theme.ink, "size": 12, "family": "system-ui, sans-serif"},
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
+        font={"color": theme.ink, "size": 13, "family": "system-ui, sans-serif"},
         xaxis={
-            "title": {"text": "language-model layer", "standoff": 4},
-            "dtick": _tick(len(layers)),
-            "color": theme.quiet,
+            "title": {"text": "pieces that the method was asked to keep"},
+            "type": "log", "tickvals": ticks, "ticktext": [str(t) for t in ticks],
+            "gridcolor": theme.line, "color": theme.quiet,
         },
-        yaxis={"title": {"text": "pieces"}, "gridcolor": theme.line, "zeroline": False, "color": theme.quiet},
+        yaxis={"title": {"text": "exact match, %"}, "gridcolor": theme.line, "zeroline": False, "color": theme.quiet},
+        legend={"orientation": "v", "x": 1.02, "y": 1},
         dragmode=False,
-    )
+    )  # fmt: skip
     return figure
-
-
-def _tick(n_layers: int) -> int:
-    return 1 if n_layers <= 16 else 4

@@ -1,4 +1,4 @@
-"""A record as the page draws it: one JSON-ready dict for the canvas, one for the answers, one for the cost strip.
+"""A record as the page draws it: JSON-ready dicts for the canvas, the answers, the cost strip and the layer chart.
 
 Everything that the browser shows on hover, scrub or switch is in here, so that none of it has to ask Python. Arrays
 travel as base64: one byte a token for its fate, four for its score.
@@ -7,6 +7,7 @@ travel as base64: one byte a token for its fate, four for its score.
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -20,6 +21,16 @@ from viz.words import RULE, first_difference, verdict, word_diff
 
 GONE, DROPPED, MERGED, KEPT = 0, 1, 2, 3  # fates of a token at a stop; GONE: it left at an earlier stop
 MAX_SHOWN_SIDE = 1024
+SCORE_HOW = (
+    "Score colours show ranks, not values: yellow is the best of those that were compared. “Most like survivor” is the "
+    "kept piece with the largest cosine between what the language model would read of the two."
+)
+CERTAINTY_HOW = "The bar under a word is the probability that the model gave it, pieces of a word multiplied."
+ATTENTION_HOW = (
+    "Pointing at a word shows what the row that produced it attends to, in the run of its own card: the mean over all "
+    "heads and all layers, after softmax, relative to that word's strongest piece, colours on a square-root scale. "
+    "Looking is not the same as using."
+)
 
 
 def picture_url(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
@@ -35,13 +46,26 @@ def picture_url(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}", (width, height)
 
 
-def canvas_view(record: RunRecord, picture: str, *, recorded: bool) -> dict[str, Any]:
-    """What the patch canvas needs. `picture` is a data URL; `recorded` says that this run was made earlier."""
+def run_view(
+    record: RunRecord, picture: str, *, recorded: bool, how: Sequence[str] = (), truth: str = ""
+) -> dict[str, Any]:
+    """Everything that the page shows of one run.
+
+    Args:
+        picture: a data URL. recorded: the run was made earlier. how: sentences on how the method decides.
+        truth: the known answer, where there is one.
+    """
+    return {
+        "canvas": canvas_view(record, picture, recorded=recorded, how=how),
+        "answers": answers_view(record, truth=truth),
+        "cost": cost_view(record),
+        "chart": chart_view(record),
+    }
+
+
+def canvas_view(record: RunRecord, picture: str, *, recorded: bool, how: Sequence[str] = ()) -> dict[str, Any]:
+    """What the patch canvas needs."""
     n = record.layout.n_tokens
-    stops = [_whole_stop(n)]
-    for step in record.steps:
-        stops.append(_stop(step, record))
-    last = record.pruned.visual_per_layer[-1] if record.steps else n
     return {
         "picture": picture,
         "layout": record.layout.to_dict(),
@@ -52,13 +76,37 @@ def canvas_view(record: RunRecord, picture: str, *, recorded: bool) -> dict[str,
         "recorded": recorded,
         "date": record.environment["date"],
         "machine": record.environment["machine"],
-        "stops": stops,
-        "rows_at_end": last,
-        "text_layers": len(record.full.visual_per_layer),
+        "stops": [_whole_stop(n), *(_stop(step) for step in record.steps)],
         "evidence": None if record.evidence is None else record.evidence.tolist(),
         "evidence_kept": evidence_kept(record),
+        "attention": {"full": attention_view(record.full), "pruned": attention_view(record.pruned)},
+        "nearest": _nearest_view(record),
         "headline": headline(record),
-        "notes": list(record.notes),
+        "how": [*how, SCORE_HOW],
+    }
+
+
+def attention_view(answer: Answer) -> dict[str, Any] | None:
+    """What every word attends to: `weights`, one byte a token relative to the word's strongest one, and `shares`, the
+    part of its attention that goes to the picture.
+    """
+    if answer.attention is None:
+        return None
+    rows = [answer.attention[w["pieces"]].astype(np.float32).mean(0) for w in _whole_words(answer)]
+    if not rows:
+        return None
+    stacked = np.stack(rows)
+    top = stacked.max(1, keepdims=True)
+    weights = np.rint(255 * np.divide(stacked, top, out=np.zeros_like(stacked), where=top > 0)).astype(np.uint8)
+    return {"weights": _pack(weights), "shares": [round(float(s), 4) for s in stacked.sum(1)]}
+
+
+def chart_view(record: RunRecord) -> dict[str, Any]:
+    """What the chart of tokens per layer needs."""
+    return {
+        "full": list(record.full.visual_per_layer),
+        "pruned": list(record.pruned.visual_per_layer),
+        "text": record.pruned.text_tokens,
     }
 
 
@@ -66,10 +114,10 @@ def picture_view(picture: str, picture_wh: tuple[int, int], layout: TokenLayout 
     """A picture without a run, for the canvas; without a layout it is shown uncut."""
     n = layout.n_tokens if layout else 0
     shown = layout.to_dict() if layout else {"picture_wh": list(picture_wh), "tiles": []}
-    return {"picture": picture, "layout": shown, "n_tokens": n, "stops": [_whole_stop(n)], "headline": "", "notes": []}
+    return {"picture": picture, "layout": shown, "n_tokens": n, "stops": [_whole_stop(n)], "headline": ""}
 
 
-def answers_view(record: RunRecord) -> dict[str, Any]:
+def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:
     """What the two answer cards need."""
     return {
         "state": "done",
@@ -77,9 +125,11 @@ def answers_view(record: RunRecord) -> dict[str, Any]:
         "pruned": _answer_view(record.pruned, record.pruned.visual_per_layer[-1]),
         "diff": [{"text": w.text, "fate": w.fate} for w in word_diff(record.full.text, record.pruned.text)],
         "verdict": verdict(record.full.text, record.pruned.text).value,
-        "rule": RULE,
         "parts_at": first_difference(record.full.text, record.pruned.text),
         "question": record.request.question,
+        "truth": truth,
+        "notes": list(record.notes),
+        "how": [RULE, CERTAINTY_HOW, ATTENTION_HOW],
     }
 
 
@@ -164,12 +214,18 @@ def _whole_stop(n: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _stop(step: PruningStep, record: RunRecord) -> dict[str, Any]:
+def _nearest_view(record: RunRecord) -> dict[str, str] | None:
+    if record.nearest_kept is None or record.nearest_cosine is None:
+        return None
+    return {"token": _pack(record.nearest_kept.astype("<i4")), "cosine": _pack(record.nearest_cosine.astype("<f4"))}
+
+
+def _stop(step: PruningStep) -> dict[str, Any]:
     s = step.selection
     fate = np.full(s.n_total, GONE, np.uint8)
     fate[s.dropped], fate[s.merged], fate[s.kept] = DROPPED, MERGED, KEPT
     return {
-        "name": _short_name(step, record),
+        "name": _short_name(step),
         "title": f"{str(step.stage)[0].upper()}{str(step.stage)[1:]}",
         "part": step.stage.part.value,
         "layer": step.stage.layer,
@@ -182,7 +238,7 @@ def _stop(step: PruningStep, record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _short_name(step: PruningStep, record: RunRecord) -> str:
+def _short_name(step: PruningStep) -> str:
     if step.stage.part is Part.TOWER:
         return f"eye {step.stage.layer}"
     if step.stage.part is Part.PROJECTOR:
@@ -200,14 +256,15 @@ def _answer_view(answer: Answer, n_tokens: int) -> dict[str, Any]:
 
 
 def _whole_words(answer: Answer) -> list[dict[str, Any]]:
-    """Pieces joined to words; a word is as sure as all its pieces together."""
+    """Pieces joined to words; a word is as sure as all its pieces together. `pieces` are their numbers."""
     words: list[dict[str, Any]] = []
-    for piece, log_prob in zip(answer.words, answer.log_probs, strict=True):
+    for number, (piece, log_prob) in enumerate(zip(answer.words, answer.log_probs, strict=True)):
         if words and not piece.startswith((" ", "\n")) and piece.strip():
             words[-1]["text"] += piece
             words[-1]["log_prob"] += log_prob
+            words[-1]["pieces"].append(number)
         elif piece.strip():
-            words.append({"text": piece.strip(), "log_prob": log_prob})
+            words.append({"text": piece.strip(), "log_prob": log_prob, "pieces": [number]})
     return words
 
 

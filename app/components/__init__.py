@@ -1,6 +1,7 @@
 """Custom parts of the page: static HTML, CSS and JavaScript in files of their own, read once at start.
 
-The template of a component never changes: values arrive through `watch('value')` and are drawn as text or pixels.
+The template of a component never changes: values arrive through `watch('value')` or the switchboard of `shared.js` and
+are drawn as text or pixels.
 """
 
 from __future__ import annotations
@@ -24,3 +25,9 @@ def static_component(name: str, value: dict[str, Any] | None = None, **kwargs: A
         apply_default_css=False,
         **kwargs,
     )
+
+
+def shared_script() -> str:
+    """What all components use, for the head of the page."""
+    files = [(FOLDER / name).read_text(encoding="utf-8") for name in ("shared.js", "drawing.js")]
+    return "".join(f"<script>{text}</script>" for text in files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -15,79 +15,108 @@ from app.settings import Settings
 from pruning.methods import METHODS
 from pruning.models import MODELS
 
-COUNT_TEXT = "(count) => `${(100 * count / {total}).toFixed(1)} % = ${count} of {total} image pieces`"
+OPENING = ("resprune", 64)
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+SHARE_TEXT = "(count) => `${(100 * count / {total}).toFixed(1)} % = ${count} of {total} image pieces`"
+SWITCH = "(method, count, question) => { window.prunescope.choose(method, count, question); }"
 
 
 def build_explore(handlers: Handlers, settings: Settings) -> None:
     """Lay out the tab and wire its events."""
-    first, question, suggestions, status, canvas, answers, cost, chart = handlers.open_example(0)
+    first, question, suggestions, status, opening = handlers.open_example(0, *OPENING)
     state = gr.State(first)
     with gr.Row(elem_classes="explore"):
         with gr.Column(scale=3, min_width=250, elem_classes="side"):
-            strip = static_component("example_strip", _strip(handlers), elem_id="examples")
+            strip = static_component(
+                "example_strip", _strip(handlers), elem_id="examples", server_functions=[_shelf(handlers)]
+            )
             with gr.Row(elem_classes="bring"):
                 upload = gr.UploadButton("Use my picture", size="sm", elem_id="upload", min_width=110, scale=0)
                 gr.Markdown("or drop or paste it", elem_classes="hint")
-            method = gr.Dropdown(_method_choices(), value="resprune", label="Method", elem_id="method")
-            about = gr.Markdown(_about("resprune"), elem_classes="hint", elem_id="about-method")
-            count = gr.Slider(
-                1, handlers.n_tokens, value=handlers.n_tokens // 9, step=1, label="Share kept", elem_id="count"
-            )
-            share = gr.Markdown(
-                _share(handlers.n_tokens // 9, handlers.n_tokens), elem_classes="hint share", elem_id="share"
-            )
+            method = gr.Dropdown(_method_choices(), value=OPENING[0], label="Method", elem_id="method")
+            about = gr.Markdown(_about(OPENING[0]), elem_classes="hint", elem_id="about-method")
+            total = handlers.n_tokens
+            count = gr.Slider(1, total, value=OPENING[1], step=1, label="Share kept", elem_id="count")
+            share = gr.Markdown(_share(OPENING[1], total), elem_classes="hint share", elem_id="share")
             with gr.Accordion("Advanced", open=False):
-                groups, controls = _parameter_groups("resprune")
-                positions = gr.Dropdown(
-                    [("as the method does", "method"), "original", "renumbered"], value="method", label="Positions",
-                    info="What happens to position ids when pieces leave.",
-                )  # fmt: skip
-                seed = gr.Number(0, label="Seed", precision=0, info="Only methods that draw at random use it.")
-                model = gr.Dropdown(
-                    _model_choices(settings.model), value=settings.model, label="Model", elem_id="model"
-                )
+                groups, controls = _parameter_groups(OPENING[0])
+                positions, seed, model = _settings_of_a_run(settings)
             with gr.Row(elem_classes="buttons"):
                 go = gr.Button("Run", variant="primary", elem_id="run", min_width=60, scale=2)
                 stop = gr.Button("Stop", elem_id="stop", min_width=60, scale=1)
             line = static_component("status_line", status, elem_id="status")
         with gr.Column(scale=6, min_width=320, elem_classes="middle"):
-            view = static_component("patch_canvas", canvas, elem_id="canvas", interactive=True)
+            view = static_component("patch_canvas", elem_id="canvas")
         with gr.Column(scale=4, min_width=280, elem_classes="side"):
-            ask = gr.Textbox(question, label="Question", lines=2, max_lines=3, elem_id="question", submit_btn=False)
+            ask = gr.Textbox(question, label="Question", lines=1, max_lines=3, elem_id="question", submit_btn=False)
             chips = static_component("ask_chips", suggestions, elem_id="chips")
-            pair = static_component("answer_pair", answers, elem_id="answers")
-            plot = gr.Plot(chart, show_label=False, elem_id="layers", buttons=[])
-    strip_of_costs = static_component("cost_strip", cost, elem_id="cost")
+            pair = static_component("answer_pair", elem_id="answers")
+            static_component("layer_chart", elem_id="layers")
+    static_component("cost_strip", elem_id="cost")
+    feed = static_component("run_feed", opening, elem_id="feed")
 
-    shown = [view, pair, strip_of_costs, plot]
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    strip.pick(handlers.pick_example, None, [state, ask, chips, line, *shown], **quiet)
-    brought = [state, line, *shown, chips]
-    upload.upload(handlers.bring_upload, [upload, state], brought, **quiet)
-    view.picture(handlers.bring_dropped, state, brought, **quiet)
-    count.change(None, count, share, js=COUNT_TEXT.replace("{total}", str(handlers.n_tokens)), **quiet)
-    method.change(_show_parameters, method, [about, *groups], **quiet)
-
-    names = [(key, name) for key, by_name in controls.items() for name in by_name]
-    flat = [controls[key][name] for key, name in names]
-
-    def run(request: gr.Request, state, asked, key, n, model_key, policy, number, *values) -> Iterator[tuple[Any, ...]]:
-        mine = {name: v for (owner, name), v in zip(names, values, strict=True) if owner == key}
-        yield from handlers.run(state, asked, key, n, model_key, policy, number, mine, request.session_hash or "")
-
+    strip.pick(handlers.pick_example, [method, count], [state, ask, chips, line, feed], **QUIET)
+    brought = [state, line, feed, chips]
+    upload.upload(handlers.bring_upload, [upload, state], brought, **QUIET)
+    view.picture(handlers.bring_dropped, state, brought, **QUIET)
+    count.change(None, count, share, js=SHARE_TEXT.replace("{total}", str(total)), **QUIET)
+    method.change(_show_parameters, method, [about, *groups], **QUIET)
+    for control in (method, count):  # recorded runs are switched in the browser
+        control.change(None, [method, count, ask], None, js=SWITCH, **QUIET)
+    parameters = [control for by_name in controls.values() for control in by_name.values()]
     heavy: dict[str, Any] = {
-        "inputs": [state, ask, method, count, model, positions, seed, *flat],
-        "outputs": [line, *shown],
+        "fn": _runner(handlers, controls),
+        "inputs": [state, ask, method, count, model, positions, seed, *parameters],
+        "outputs": [line, feed],
         "concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "once",
         "show_progress": "minimal", "show_progress_on": [line], "api_visibility": "private",
     }  # fmt: skip
-    go.click(run, **heavy)
-    ask.submit(run, **heavy)
-    chips.ask(_asked, None, ask, **quiet).then(run, **heavy)
-    stop.click(_stopper(handlers), None, line, **quiet)
+    dice = {"fn": _dice(handlers), "inputs": [state, ask, count, model]}
+    pair.dice(**(heavy | dice))
+    go.click(**heavy)
+    ask.submit(**heavy)
+    chips.ask(_asked, None, ask, **QUIET).then(**heavy)
+    stop.click(_stopper(handlers), None, line, **QUIET)
 
 
-def _stopper(handlers: Handlers):
+def _settings_of_a_run(settings: Settings) -> tuple[gr.Dropdown, gr.Number, gr.Dropdown]:
+    positions = gr.Dropdown(
+        [("as the method does", "method"), "original", "renumbered"],
+        value="method",
+        label="Positions",
+        info="What happens to position ids when pieces leave.",
+    )
+    seed = gr.Number(0, label="Seed", precision=0, info="Only methods that draw at random use it.")
+    model = gr.Dropdown(_model_choices(settings.model), value=settings.model, label="Model", elem_id="model")
+    return positions, seed, model
+
+
+def _runner(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    """The handler behind Run; of all parameters on the page it passes on those of the chosen method."""
+    names = [(key, name) for key, by_name in controls.items() for name in by_name]
+
+    def run(request: gr.Request, state, asked, key, n, model, policy, seed, *values) -> Iterator[tuple[Any, ...]]:
+        mine = {name: v for (owner, name), v in zip(names, values, strict=True) if owner == key}
+        yield from handlers.run(state, asked, key, n, model, policy, seed, mine, request.session_hash or "")
+
+    return run
+
+
+def _shelf(handlers: Handlers) -> Callable[[int], str]:
+    def recorded(number: int) -> str:
+        return handlers.recorded(number)
+
+    return recorded
+
+
+def _dice(handlers: Handlers) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    def dice(request: gr.Request, state, asked, n, model) -> Iterator[tuple[Any, ...]]:
+        yield from handlers.run_random(state, asked, n, model, request.session_hash or "")
+
+    return dice
+
+
+def _stopper(handlers: Handlers) -> Callable[..., Any]:
     def stop(request: gr.Request) -> Any:
         return handlers.stop(request.session_hash or "")
 

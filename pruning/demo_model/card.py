@@ -89,5 +89,6 @@ def _training(facts: dict) -> str:
     rows = [("windows", windows), ("scenes", scenes), ("language", language)]
     lines = ["| phase | what | minutes |", "| --- | --- | --- |"]
     lines += [f"| {name} | {what} | {phases[name]} |" for name, what in rows]
+    lines += [f"\nChanged on the way: {change}." for change in facts["changes_on_the_way"]]
     lines += ["", f"Hardware: {facts['machine']}; torch {facts['torch']}."]
     return "\n".join(lines)

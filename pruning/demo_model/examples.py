@@ -13,14 +13,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pruning.archive import pack
 from pruning.demo_model.questions import NUMBERS, describe
 from pruning.demo_model.scene import Scene, draw, sample_scene, scene_rng
+from pruning.errors import BudgetError
+from pruning.methods import METHODS
 from pruning.models.base import VLMAdapter
 from pruning.pictures import read_picture
-from pruning.records import RunRequest
-from pruning.runner import run
+from pruning.records import RunRecord, RunRequest, random_band
+from pruning.runner import Listener, answer_in_full, run, see_picture
 
-OPENING_METHOD, OPENING_SHARE = "resprune", 1 / 9
+RECORDED_COUNTS = (18, 36, 64, 128, 192, 576)
+RANDOM_SEEDS = 20
+MAX_NEW_TOKENS = 96
 SIDE = 768  # four times what the model sees: crisp on a screen
 
 
@@ -121,17 +126,52 @@ def write_examples(folder: Path) -> None:
 
 
 def record_examples(adapter: VLMAdapter, folder: Path, out: Path) -> None:
-    """Run the opening question of every example and keep the records for the page's first screen."""
+    """Run the opening question of every example with every method at every recorded share, and random pruning with
+    several seeds: what the page shows before anything runs.
+    """
+    known = {e["key"]: e for e in json.loads((folder / "examples.json").read_text(encoding="utf-8"))}
+    out.mkdir(parents=True, exist_ok=True)
     for example in EXAMPLES:
         picture = read_picture(folder / f"{example.key}.jpg")
         ids = cv2.imread(str(folder / f"{example.key}.objects.png"), cv2.IMREAD_GRAYSCALE)
-        known = next(e for e in json.loads((folder / "examples.json").read_text()) if e["key"] == example.key)
-        first = known["questions"][0]
+        first = known[example.key]["questions"][0]
         layout = adapter.layout((picture.shape[1], picture.shape[0]))
         evidence = layout.tokens_of(np.isin(ids, [i + 1 for i in first["evidence"]]))
-        request = RunRequest("demo", OPENING_METHOD, OPENING_SHARE, first["text"], max_new_tokens=96)
-        run(request, adapter, picture)  # the first run of a process is slow; its times are not the ones to show
-        run(request, adapter, picture, evidence=evidence).save(out / example.key)
+        asked = _Asking(adapter, picture, first["text"], evidence)
+        records = {}
+        for method in METHODS:
+            for count in RECORDED_COUNTS:
+                try:
+                    records[f"{method}-{count}"] = asked.run(method, count)
+                except BudgetError as error:
+                    print(f"{example.key}: {error}")
+        (out / f"{example.key}.zip").write_bytes(pack(records))
+        band = {str(count): asked.random_band(count) for count in RECORDED_COUNTS}
+        (out / f"{example.key}.random.json").write_text(json.dumps(band, indent=1) + "\n", encoding="utf-8")
+
+
+class _Asking:
+    """One question about one picture, asked again and again; the tower runs once."""
+
+    def __init__(self, adapter: VLMAdapter, picture: np.ndarray, question: str, evidence: np.ndarray) -> None:
+        self.adapter, self.picture, self.question, self.evidence = adapter, picture, question, evidence
+        self.listener = Listener(trace=True)
+        prompt = adapter.prompt(picture, question)
+        see_picture(adapter, prompt)  # the first pass of a process is slow; its time is not the one to show
+        self.seen, self.see_ms = see_picture(adapter, prompt)
+        answer_in_full(adapter, prompt, self.seen, self.see_ms, MAX_NEW_TOKENS, self.listener)
+        self.baseline = answer_in_full(adapter, prompt, self.seen, self.see_ms, MAX_NEW_TOKENS, self.listener)
+
+    def run(self, method: str, count: int, seed: int = 0) -> RunRecord:
+        ratio = count / self.adapter.layout(self.picture.shape[1::-1]).n_tokens
+        request = RunRequest("demo", method, ratio, self.question, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
+        return run(
+            request, self.adapter, self.picture, seen=self.seen, see_ms=self.see_ms, baseline=self.baseline,
+            evidence=self.evidence, listener=self.listener,
+        )  # fmt: skip
+
+    def random_band(self, count: int) -> dict[str, object]:
+        return random_band([self.run("random_baseline", count, seed) for seed in range(RANDOM_SEEDS)])
 
 
 def _known(scene: Scene, asked: Asked) -> dict[str, object]:

@@ -188,6 +188,11 @@ class View:
     mode: str
     amount: float
 
+    @property
+    def is_long(self) -> bool:
+        """Does it show so many tokens that the picture costs more than its questions?"""
+        return self.mode == "full" or (self.mode == "share" and self.amount > 0.4)
+
     @staticmethod
     def draw(rng: np.random.Generator, progress: float) -> View:
         """Short sequences first (they are cheap and the objects are in them), the whole mixture later."""
@@ -213,7 +218,7 @@ class View:
 
 
 def write_segments(
-    scene: Scene, view: View, shown: set[int], rng: np.random.Generator, n_questions: int = 10
+    scene: Scene, view: View, shown: set[int], rng: np.random.Generator, n_questions: int
 ) -> list[Segment]:
     """Questions for one scene under a view; some carry a true description of objects, always of the hidden ones."""
     n_objects = len(scene.objects)
@@ -256,8 +261,9 @@ class _Batches(torch.utils.data.Dataset):
             pool = pool[pool % 10 == 0]
         elif progress < 0.15:
             pool = pool[pool % 10 < 3]
-        chosen = np.sort(rng.choice(pool, self.size, replace=len(pool) < self.size))
         view = View.draw(rng, progress)
+        share = 2 if view.is_long else 1  # half the pictures with twice the questions: as much to learn, half the cost
+        chosen = np.sort(rng.choice(pool, self.size // share, replace=len(pool) < self.size))
         segments, shown = [], []
         for i in chosen:
             scene, _ = cached_scene(int(i))
@@ -266,7 +272,7 @@ class _Batches(torch.utils.data.Dataset):
             if view.mode == "some":
                 visible = {int(k) for k in rng.permutation(n)[: int(rng.integers(1, n + 1))]}
             shown.append(visible)
-            segments.append(write_segments(scene, view, visible, rng))
+            segments.append(write_segments(scene, view, visible, rng, 10 * share))
         kept = view.keep(self.cache.owner[chosen], shown, rng)
         features = np.take_along_axis(self.cache.features[chosen], kept[..., None], 1)
         renumber = bool(rng.random() < 0.5)

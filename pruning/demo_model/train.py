@@ -40,7 +40,7 @@ class Recipe:
 def train(work: Path, out: Path, recipe: Recipe, device: torch.device) -> None:
     """Run or resume all phases in the folder `work` and write the model to `out`."""
     work.mkdir(parents=True, exist_ok=True)
-    _same_recipe(work, recipe)
+    changes = _same_recipe(work, recipe)
     began = time.time()
     processor = build_processor()
     model = build_model(processor.tokenizer).to(device)
@@ -54,10 +54,10 @@ def train(work: Path, out: Path, recipe: Recipe, device: torch.device) -> None:
     cache.fill(tower, device)
     steps, batch = recipe.language_steps, recipe.language_batch
     train_language(model, processor.tokenizer, cache, steps, batch, 2e-3, work, check // 2)
-    save(model, processor, out, recipe, work, minutes=(time.time() - began) / 60)
+    save(model, processor, out, recipe, changes, work, minutes=(time.time() - began) / 60)
 
 
-def save(model, processor, out: Path, recipe: Recipe, work: Path, minutes: float) -> None:
+def save(model, processor, out: Path, recipe: Recipe, changes: list[str], work: Path, minutes: float) -> None:
     """Write weights in float16, processor, familiarity statistics and the recipe's facts."""
     out.mkdir(parents=True, exist_ok=True)
     measure_familiarity(model.model.vision_tower, out / "familiarity.safetensors", recipe.familiar_scenes)
@@ -66,6 +66,7 @@ def save(model, processor, out: Path, recipe: Recipe, work: Path, minutes: float
     model.float()
     facts = {
         "recipe": asdict(recipe),
+        "changes_on_the_way": changes,
         "seeds": {"weights": 0, "heads": 1},
         "minutes_of_this_call": round(minutes, 1),
         "phases": _phase_minutes(work),
@@ -84,9 +85,15 @@ def _phase_minutes(work: Path) -> dict[str, float]:
     return seconds
 
 
-def _same_recipe(work: Path, recipe: Recipe) -> None:
-    """A folder with another recipe's checkpoints must not be continued."""
-    note = work / "recipe.json"
-    if note.exists() and json.loads(note.read_text()) != asdict(recipe):
+def _same_recipe(work: Path, recipe: Recipe) -> list[str]:
+    """Earlier lengths of the last phase, as sentences. Any other change of recipe must not continue a folder."""
+    note, now = work / "recipe.json", asdict(recipe)
+    before = json.loads(note.read_text()) if note.exists() else now | {"changes": []}
+    changes = before.pop("changes")
+    if before | {"language_steps": recipe.language_steps} != now:
         raise SystemExit(f"{work} holds checkpoints of another recipe; choose another --work folder or delete it.")
-    note.write_text(json.dumps(asdict(recipe)))
+    if before != now:
+        done = torch.load(work / "language.pt", weights_only=True)["step"] if (work / "language.pt").exists() else 0
+        changes.append(f"language steps 1 to {done} ran on a schedule of {before['language_steps']} steps")
+    note.write_text(json.dumps(now | {"changes": changes}))
+    return changes

@@ -8,7 +8,9 @@ one stage must remember for the next travels in `PruneContext.memory`.
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
@@ -109,6 +111,22 @@ class TokenPruner(ABC):
                     f"{cls.title} has no parameter {name!r}; it has: {allowed}.", "Check the spelling."
                 )
         return cls(keep_ratio=keep_ratio, **parameters)
+
+    @classmethod
+    def explanation(cls) -> dict[str, str]:
+        """What the method's file says of itself, by the names of its lines (Paper, Stage, Needs, ...); its first line
+        is under `Idea`.
+        """
+        text = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "")
+        first, _, rest = text.partition("\n\n")
+        found, name = {"Idea": first}, None
+        for line in rest.splitlines():
+            word, colon, value = line.partition(":")
+            if colon and word in ("Paper", "Stage", "Needs", "Symbols", "Differs", "Cost"):
+                name, found[word] = word, value.strip()
+            elif name and line.strip():
+                found[name] += f" {line.strip()}"
+        return found
 
     def variant(self) -> str:
         """What ran, for the page: every choice that is not the default, or "as published"."""

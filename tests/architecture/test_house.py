@@ -159,7 +159,8 @@ def test_the_example_pictures_have_truth_and_recordings():
 
     for example in read_examples():
         assert example.picture.shape[:2] == example.object_map.shape
-        record = example.recording
+        record = example.recording("resprune", 64)
+        assert set(example.recorded_stops) == set(METHODS)
         assert record.request.question == example.questions[0].text
         for question in example.questions:
             evidence = example.evidence(question.text, record.layout)

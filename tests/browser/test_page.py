@@ -31,8 +31,8 @@ def test_opens_with_a_finished_comparison_and_asks_nobody_else(visit):
     assert visitor.text(".ap-answer.full .ap-text")
     assert visitor.text(".ap-chip")
     assert visitor.page.locator(".cs-figures div").count() == 9
-    visitor.page.wait_for_selector("#layers .js-plotly-plot .bars")
-    visitor.page.wait_for_timeout(500)
+    assert visitor.page.locator(".lc-bar").count() == 8
+    visitor.page.wait_for_timeout(1500)
     assert visitor.foreign == []
     assert visitor.errors == []
     visitor.look("first-screen")
@@ -100,6 +100,73 @@ def test_hover_scrub_and_switches_make_no_request(visit):
     visitor.page.locator(".pc-play").click()
     visitor.page.wait_for_timeout(300)
     assert len(visitor.requests) == before
+    assert visitor.errors == []
+
+
+def test_recorded_runs_switch_without_a_request(visit):
+    visitor = visit()
+    visitor.page.wait_for_function("window.prunescope.shelf.bundles.has(0)")
+    before = len([r for r in visitor.requests if "component_server" in r])
+    for method, count in (("VisionZip", 36), ("Even grid", 128), ("ResPrune", 18)):
+        visitor.choose("Method", method)
+        visitor.share(count)
+        visitor.wait_for_status(f"Recorded run with {count} of 576 pieces")
+        assert method in visitor.text(".pc-chips")
+        assert visitor.stops()[-1] == count
+        assert visitor.text(".pc-chip.recorded") == "Recorded run"
+        assert "Random, 20 seeds" in visitor.text(".ap-random-text")
+    visitor.share(70)
+    visitor.wait_for_status("Nearest to 70")
+    assert len([r for r in visitor.requests if "component_server" in r]) == before
+    visitor.ask()
+    assert visitor.stops()[-1] == 70
+    assert visitor.text(".pc-chip.live") == "Live run"
+
+
+def test_a_word_shows_what_it_attends_to_and_a_piece_its_word(visit):
+    visitor = visit()
+    before = visitor.page.evaluate("document.querySelector('.pc-canvas').toDataURL().length")
+    visitor.page.locator(".ap-answer.pruned .ap-word").last.hover()
+    assert re.search(r"\d+ % of the attention of “.+” goes to the picture", visitor.text(".pc-legend"))
+    assert visitor.page.evaluate("document.querySelector('.pc-canvas').toDataURL().length") != before
+    visitor.look("word-attention")
+
+
+def test_pieces_as_a_table(visit):
+    visitor = visit()
+    visitor.page.get_by_text("Table of pieces").click()
+    rows = visitor.page.locator(".pc-table tr")
+    assert rows.count() == 577
+    visitor.page.get_by_role("button", name="rank").click()
+    assert visitor.page.locator(".pc-table tr").nth(1).locator("td").nth(6).inner_text() == "1"
+    kept = visitor.page.locator(".pc-table td:text-is('kept')").count()
+    assert kept == visitor.stops()[-1]
+
+
+def test_random_band_for_a_live_run(visit):
+    visitor = visit()
+    visitor.ask("Where is the ring?")
+    visitor.page.get_by_role("button", name="Random ×20").click()
+    visitor.wait_for_status("Random pruning is shown")
+    assert re.search(r"Random, 20 seeds: same answer in \d+ · evidence kept \d+–\d+", visitor.text(".ap-random-text"))
+
+
+def test_models_view_and_explanations(visit):
+    visitor = visit()
+    visitor.page.get_by_text("model's view").click()
+    visitor.page.locator(".pc-how summary").click()
+    assert "Differs from the paper or its code" in visitor.text(".pc-how .ps-i-text")
+    visitor.page.keyboard.press("Escape")
+    visitor.page.locator(".ap-verdict summary").click()
+    assert "Same: equal" in visitor.text(".ap-how .ps-i-text")
+
+
+def test_measured_tab_shows_curve_and_tables(visit):
+    visitor = visit()
+    visitor.page.get_by_role("tab", name="Measured").click()
+    visitor.page.wait_for_selector("#accuracy .js-plotly-plot .scatterlayer")
+    assert visitor.page.get_by_text("whole picture").first.is_visible()
+    visitor.look("measured", full_page=True)
     assert visitor.errors == []
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,7 +209,7 @@ def test_hidden_evidence_is_told_in_words():
     for number in range(30):
         scene, rng = cached_scene(number + 3)
         shown = {0}
-        for segment in write_segments(scene, View("some", 10), shown, rng):
+        for segment in write_segments(scene, View("some", 10), shown, rng, 10):
             missing = [scene.objects[i] for i in set(segment.question.evidence) - shown]
             assert all(q.phrase(o) in segment.help for o in missing)
             helped += bool(missing)
@@ -259,8 +261,14 @@ def test_training_runs_end_to_end_and_gives_a_folder_that_opens(tmp_path):
     assert adapter.info.feature_layer == 4
     size = (tmp_path / "out" / "model.safetensors").stat().st_size
     assert size < 25e6
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["changes_on_the_way"] == []
     with pytest.raises(SystemExit, match="another recipe"):
         train(tmp_path / "work", tmp_path / "out", Recipe(), torch.device("cpu"))
+    longer = replace(SMALL, language_steps=SMALL.language_steps + 1)
+    train(tmp_path / "work", tmp_path / "out", longer, torch.device("cpu"))
+    facts = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert facts["recipe"]["language_steps"] == longer.language_steps
+    assert facts["changes_on_the_way"] == ["language steps 1 to 4 ran on a schedule of 4 steps"]
 
 
 def test_an_interrupted_phase_goes_on_exactly(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
@@ -20,6 +21,7 @@ from app.service import BoundedCache, Service
 from app.session import SessionState
 from app.settings import Settings, read_settings
 from pruning.errors import BudgetError, RunStopped
+from pruning.methods import METHODS
 
 EXAMPLES = read_examples()
 START = SessionState()
@@ -43,16 +45,19 @@ def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
     assert any("whole picture" in t for t in texts)
     assert any("kept pieces" in t for t in texts)
     assert texts[-1].startswith("Done in")
-    _, canvas, answers, cost, _ = events[-1]
+    run = events[-1][1]
+    canvas, answers, cost = run["canvas"], run["answers"], run["cost"]
     assert canvas["stops"][-1]["rows"] == cost["counted"]["kept_at_end"] == 9
     assert canvas["recorded"] is False
     assert canvas["evidence_kept"]["of"] > 0
     assert answers["question"] == "What color is the cross?"
-    assert all(e[1] == gr.skip() for e in events[:-1]), "the canvas is left alone until there is something new"
+    assert all("canvas" not in e[1] for e in events[1:-1]), "the canvas is left alone until there is something new"
+    assert canvas["attention"]["full"]["shares"]
+    assert "reconstructs" in canvas["how"][0]
 
 
 def test_a_question_without_known_truth_has_no_evidence(handlers):
-    assert ask(handlers, "What do you see?")[-1][1]["evidence"] is None
+    assert ask(handlers, "What do you see?")[-1][1]["canvas"]["evidence"] is None
 
 
 @pytest.mark.parametrize(
@@ -83,8 +88,7 @@ def test_bad_input_is_one_sentence_and_the_next_run_works(handlers, kwargs, sent
     last = ask(handlers, **kwargs)[-1]
     assert last[0]["kind"] == "error"
     assert sentence in last[0]["text"]
-    assert last[1] == gr.skip()
-    assert last[2] in (gr.skip(), {"state": "restore"})
+    assert last[1] in (gr.skip(), {"answers": {"state": "restore"}})
     assert ask(handlers)[-1][0]["text"].startswith("Done")
 
 
@@ -126,7 +130,7 @@ def test_stop_ends_the_run_and_the_answers_come_back(handlers, tiny, monkeypatch
     runner.join(5)
     assert time.monotonic() - began < 1
     assert found[-1][0]["text"] == "Stopped. Nothing was changed."
-    assert found[-1][2] == {"state": "restore"}
+    assert found[-1][1] == {"answers": {"state": "restore"}}
 
 
 def test_leaving_the_page_ends_the_run(handlers, monkeypatch):
@@ -176,16 +180,44 @@ def test_a_made_up_event_from_a_browser_does_no_harm(handlers):
     for fake in (SimpleNamespace(), SimpleNamespace(path=5, name=None), SimpleNamespace(path="\0", name="x")):
         assert handlers.bring_dropped(fake, START)[1]["kind"] == "error"
     for number in ("99", "-1", "x", None, 1.5):
-        assert handlers.pick_example(SimpleNamespace(number=number))[0].picture.startswith("example:")
+        assert handlers.pick_example(SimpleNamespace(number=number), "fastv", 9)[0].picture.startswith("example:")
+    for method, count in ((None, None), ("magic", math.nan), (5, "many")):
+        assert handlers.open_example(0, method, count)[4]["canvas"]["recorded"]
 
 
 def test_examples_open_with_their_recorded_run(handlers):
     for number, example in enumerate(EXAMPLES):
-        state, question, suggestions, _, canvas, answers, _, _ = handlers.open_example(number)
+        state, question, suggestions, _, run = handlers.open_example(number, "visionzip", 40)
         assert state.picture == f"example:{number}"
-        assert canvas["recorded"] is True
-        assert answers["question"] == question == example.questions[0].text
+        assert run["example"] == number
+        assert run["canvas"]["recorded"] is True
+        assert run["canvas"]["method"] == "VisionZip"
+        assert run["answers"]["question"] == question == example.questions[0].text
+        assert run["answers"]["truth"] == example.questions[0].answer
         assert suggestions["questions"] == [q.text for q in example.questions]
+
+
+def test_all_recorded_runs_of_an_example_travel_at_once(handlers):
+    bundle = json.loads(handlers.recorded(0))
+    assert set(bundle["runs"]) == set(METHODS)
+    assert bundle["picture"].startswith("data:image/jpeg")
+    for method, runs in bundle["runs"].items():
+        for count, run in runs.items():
+            assert run["canvas"]["picture"] == ""
+            assert run["random"]["seeds"] == 20
+            if int(count) < 576 and method not in ("fastv", "vitcop"):
+                assert run["cost"]["counted"]["kept_at_end"] == int(count)
+    assert handlers.recorded(99) == handlers.recorded("x") == handlers.recorded(0)
+
+
+def test_random_band_runs_every_seed(handlers):
+    events = list(handlers.run_random(START, "What color is the cross?", 9, "demo", "me"))
+    assert "seed 19 of 20" in [e[0]["text"] for e in events][-2]
+    band = events[-1][1]["random"]
+    assert band["seeds"] == 20
+    assert 0 <= band["same"] <= 20
+    assert band["evidence"][0] <= band["evidence"][1] <= band["evidence"][2]
+    assert list(handlers.run_random(START, "", 9, "demo", "me"))[-1][0]["kind"] == "error"
 
 
 def test_caches_are_bounded():

@@ -9,16 +9,16 @@ import pytest
 
 from pruning.methods import METHODS
 from pruning.records import RunRequest
-from pruning.runner import run
-from viz.charts import tokens_per_layer
-from viz.theme import theme
+from pruning.runner import Listener, run
 from viz.view import (
     DROPPED,
     GONE,
     KEPT,
     MERGED,
     answers_view,
+    attention_view,
     canvas_view,
+    chart_view,
     cost_view,
     evidence_kept,
     headline,
@@ -35,7 +35,7 @@ def unpack(text: str, dtype: str) -> np.ndarray:
 @pytest.fixture(scope="module", params=METHODS)
 def record(request, tiny, noise):
     asked = RunRequest("tiny", request.param, 0.4, "What color is the star?", max_new_tokens=3)
-    return run(asked, tiny, noise, evidence=np.arange(0, 36, 2))
+    return run(asked, tiny, noise, evidence=np.arange(0, 36, 2), listener=Listener(trace=True))
 
 
 def test_canvas_fates_are_the_selections(record):
@@ -64,9 +64,9 @@ def test_cost_and_chart_say_what_the_record_says(record):
     assert cost["estimated"]["pruned"] == record.pruned_cost.prefill_flops
     assert cost["computed"]["kv_pruned"] == record.pruned_cost.kv_bytes
     assert cost["measured"]["pruned"]["prune"] == record.pruned.timing.prune_ms
-    full, pruned = tokens_per_layer(record, theme=theme(dark=False)).data
-    assert list(full.y) == list(record.full.visual_per_layer)
-    assert list(pruned.y) == list(record.pruned.visual_per_layer)
+    chart = chart_view(record)
+    assert chart["full"] == list(record.full.visual_per_layer)
+    assert chart["pruned"] == list(record.pruned.visual_per_layer)
     answers = answers_view(record)
     assert " ".join(w["text"] for w in answers["pruned"]["words"]) == " ".join(record.pruned.text.split())
     assert sum(w["log_prob"] for w in answers["full"]["words"]) == pytest.approx(sum(record.full.log_probs), abs=1e-3)
@@ -77,6 +77,19 @@ def test_evidence_is_counted_over_all_stages(record):
     assert found["of"] == 18
     assert found["kept"] == len(set(record.kept.tolist()) & set(range(0, 36, 2)))
     assert found["kept"] + found["merged"] <= 18
+
+
+def test_attention_of_words_is_the_records(record):
+    for name in ("full", "pruned"):
+        answer = getattr(record, name)
+        view = attention_view(answer)
+        words = answers_view(record)[name]["words"]
+        assert len(view["shares"]) == len(words)
+        weights = unpack(view["weights"], "u1").reshape(len(words), 36)
+        assert (weights.max(1) == 255).all()
+        assert sum(view["shares"]) == pytest.approx(float(answer.attention.astype("f4").sum()), rel=0.02)
+    nearest = canvas_view(record, "", recorded=False)["nearest"]
+    assert unpack(nearest["token"], "<i4").tolist() == record.nearest_kept.tolist()
 
 
 def test_keeping_everything_says_so(tiny, noise):

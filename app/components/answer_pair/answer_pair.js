@@ -1,69 +1,89 @@
 // Two answers side by side: streaming text while a run goes on, words with certainty and differences afterwards.
 // All text goes through textContent: what a model wrote is never markup.
 
+const { make, on, emit, explain } = window.prunescope;
 const $ = (s) => element.querySelector(s);
-const WAITING = { idle: 'Press Run to ask.', see: 'The model looks at the picture…', full: 'Answering with the whole picture…', prune: 'Waiting for the full answer…', pruned: 'Answering with the kept pieces…', queue: 'Waiting for its turn…' };
+const WAITING = { idle: 'Press Run to ask.', see: 'The model looks at the picture…', full: 'Answering with the whole picture…', prune: 'Waiting for the full answer…', pruned: 'Answering with the kept pieces…' };
+const CHIPS = { Same: '✓ Same', 'Wording differs': '~ Wording differs', Differs: '≠ Differs' };
+const SILENT = '(the model said nothing)';
 
-function make(tag, name, text) {
-  const node = document.createElement(tag);
-  if (name) node.className = name;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-function word(text, logProb, kind) {
-  const span = make('span', 'ap-word'), label = make('span', kind || '', (kind === 'new' ? '+' : kind === 'gone' ? '−' : '') + text);
-  span.append(label);
+// A word with its certainty. Hovering or focusing it shows on the canvas what it attends to, in that answer's run.
+function word(text, logProb, fate, answer, index) {
+  const span = make('span', 'ap-word'), mark = { new: '+', gone: '−' }[fate] || '';
+  span.append(make('span', fate === 'same' ? '' : fate, mark + text));
   if (logProb !== undefined) {
     const sure = Math.exp(logProb), bar = make('span', 'sure'), fill = make('i');
     fill.style.width = `${Math.max(4, 100 * sure)}%`;
     bar.append(fill); span.append(bar);
     span.title = `${Math.round(100 * sure)} % sure (log-probability ${logProb.toFixed(3)})`;
   }
+  span.tabIndex = 0;
+  span.dataset.word = `${answer}:${index}`;
+  const look = () => emit('word', { answer, index, text }), leave = () => emit('word', null);
+  span.addEventListener('pointerenter', look);
+  span.addEventListener('pointerleave', leave);
+  span.addEventListener('focus', look);
+  span.addEventListener('blur', leave);
   return span;
 }
 
-function fill(card, words) { const box = card.querySelector('.ap-text'); box.replaceChildren(...words); }
-
-function pieces(count, total) { return `${count} pieces`; }
-
 // The pruned answer's words in order, with the words it lost between them.
 function compared(view) {
-  const sure = view.pruned.words.slice();
-  return view.diff.map((d) => d.fate === 'gone' ? word(d.text, undefined, 'gone') : word(d.text, sure.length ? sure.shift().log_prob : undefined, d.fate === 'new' ? 'new' : ''));
+  let mine = 0, theirs = 0;
+  return view.diff.map((d) => {
+    if (d.fate === 'gone') return word(d.text, undefined, 'gone', 'full', theirs++);
+    if (d.fate === 'same') theirs++;
+    const w = view.pruned.words[mine];
+    return word(d.text, w && w.log_prob, d.fate, 'pruned', mine++);
+  });
 }
 
 function waiting(card, text, phase) { card.querySelector('.ap-text').replaceChildren(text ? make('span', '', text) : make('span', 'ap-waiting', WAITING[phase] || '')); }
 
 function show(view) {
-  const full = $('.full'), pruned = $('.pruned'), done = view.state === 'done';
+  const full = $('.full'), pruned = $('.pruned'), done = view.state === 'done', phase = view.phase || 'idle';
   $('.ap-question').textContent = view.question || '';
-  full.querySelector('.ap-count').textContent = done ? pieces(view.full.tokens) : '';
-  pruned.querySelector('.ap-count').textContent = done ? pieces(view.pruned.tokens) : '';
+  full.querySelector('.ap-count').textContent = done ? `${view.full.tokens} pieces` : '';
+  pruned.querySelector('.ap-count').textContent = done ? `${view.pruned.tokens} pieces` : '';
   if (done) {
-    fill(full, view.full.words.length ? view.full.words.map((w) => word(w.text, w.log_prob)) : [make('span', 'ap-waiting', '(the model said nothing)')]);
-    fill(pruned, view.pruned.words.length || view.diff.length ? compared(view) : [make('span', 'ap-waiting', '(the model said nothing)')]);
+    const words = view.full.words.map((w, i) => word(w.text, w.log_prob, 'same', 'full', i));
+    full.querySelector('.ap-text').replaceChildren(...(words.length ? words : [make('span', 'ap-waiting', SILENT)]));
+    pruned.querySelector('.ap-text').replaceChildren(...(view.diff.length ? compared(view) : [make('span', 'ap-waiting', SILENT)]));
   } else {
-    const phase = view.phase || 'idle';
     waiting(full, view.full_text, phase === 'prune' || phase === 'pruned' ? '' : phase);
     waiting(pruned, view.pruned_text, phase === 'full' || phase === 'see' ? 'prune' : phase);
   }
-  $('.ap-chip').textContent = done ? { 'Same': '✓ Same', 'Wording differs': '~ Wording differs', 'Differs': '≠ Differs' }[view.verdict] : '';
-  $('.ap-parts').textContent = done && view.parts_at ? `parts at word ${view.parts_at}` : '';
+  $('.ap-chip').textContent = done ? CHIPS[view.verdict] : '';
+  $('.ap-parts').textContent = done ? [view.parts_at ? `parts at word ${view.parts_at}` : '', view.truth ? `known answer: ${view.truth}` : ''].filter(Boolean).join(' · ') : '';
   $('.ap-verdict').style.visibility = done ? 'visible' : 'hidden';
-  $('.ap-verdict p').textContent = view.rule || '';
-  const long = (a) => a && a.stopped === 'length';
-  const notes = [...(view.notes || [])];
-  if (done && (long(view.full) || long(view.pruned))) notes.push('An answer was cut at the limit of new words.');
-  $('.ap-notes').replaceChildren(...notes.map((n) => make('li', '', n)));
+  $('.ap-how').replaceChildren(...(done ? [explain('verdict, certainty and attention', view.how)] : []));
+  const cut = done && [view.full, view.pruned].some((a) => a.stopped === 'length');
+  $('.ap-notes').replaceChildren(...[...(view.notes || []), ...(cut ? ['An answer was cut at the limit of new words.'] : [])].map((n) => make('li', '', n)));
 }
 
 // A run that stops or fails leaves no trace: what stood here before it comes back.
 let lasting = { state: 'idle' };
-function receive(value) {
-  if (!value) return;
-  if (value.state !== 'restore' && value.state !== 'running') lasting = value;
-  show(value.state === 'restore' ? lasting : value);
-}
-watch('value', () => receive(props.value));
-receive(props.value);
+on('run', ({ answers }) => {
+  if (!answers) return;
+  if (answers.state !== 'restore' && answers.state !== 'running') lasting = answers;
+  show(answers.state === 'restore' ? lasting : answers);
+});
+// Random pruning with many seeds: the control beside every claim.
+const RANDOM_HOW = ['The same question and share, with pieces drawn at random before the language model, once for each of 20 seeds. “Same” means the same words as the full answer. A method is worth something here only where it does better than this band.'];
+$('.ap-random-how').append(explain('random pruning', RANDOM_HOW));
+$('.ap-dice').addEventListener('click', () => trigger('dice'));
+on('run', ({ random, answers }) => {
+  if (random === undefined && !(answers && answers.state === 'idle')) return;
+  const parts = [];
+  if (random) {
+    parts.push(`Random, ${random.seeds} seeds: same answer in ${random.same}`);
+    if (random.evidence) { const [least, middle, most, of] = random.evidence; parts.push(`evidence kept ${least}–${most} (median ${middle}) of ${of}`); }
+  }
+  $('.ap-random-text').textContent = parts.join(' · ');
+  $('.ap-random-text').title = random ? Object.entries(random.answers).map(([text, n]) => `${n}× ${text}`).join('\n') : '';
+  $('.ap-dice').hidden = Boolean(random);
+});
+on('piece', (piece) => {
+  for (const lit of element.querySelectorAll('.lit')) lit.classList.remove('lit');
+  if (piece) for (const answer of ['full', 'pruned']) element.querySelector(`[data-word="${answer}:${piece[answer]}"]`)?.classList.add('lit');
+});

@@ -1,13 +1,7 @@
 // Figures of one run. Each says how it came to be: counted, computed, estimated or measured.
 
+const { make, on } = window.prunescope;
 const $ = (s) => element.querySelector(s);
-
-function make(tag, name, text) {
-  const node = document.createElement(tag);
-  if (name) node.className = name;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
 
 function figure(name, how, value, more) {
   const box = make('div'), term = make('dt', '', name), data = make('dd', '', value);
@@ -46,5 +40,4 @@ function show(v) {
   );
 }
 
-watch('value', () => { if (props.value) show(props.value); });
-if (props.value) show(props.value);
+on('run', ({ cost }) => { if (cost) show(cost); });

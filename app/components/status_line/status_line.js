@@ -8,5 +8,6 @@ function show(value) {
   box.querySelector('.sl-text').textContent = value.text;
 }
 
+window.prunescope.on('status', show);
 watch('value', () => { if (props.value) show(props.value); });
 if (props.value) show(props.value);

@@ -1,0 +1,68 @@
+// What the components share: small helpers, and a switchboard on which they hear of each other.
+// Topics: `run` (everything that belongs to one run), `stage` (number of a stop), `word` ({answer, index} or null),
+// `piece` (a token or null), `status` ({kind, text}). Nothing here asks the server.
+window.prunescope = window.prunescope || (() => {
+  const listeners = {}, last = {};
+
+  // Whoever comes late to `run` still hears of the run that is on the page.
+  function on(topic, listener) {
+    (listeners[topic] = listeners[topic] || []).push(listener);
+    if (topic === 'run' && last.run) listener(last.run);
+  }
+
+  function emit(topic, value) {
+    if (topic === 'run') last.run = { ...last.run, ...value };
+    for (const listener of listeners[topic] || []) {
+      try { listener(value); } catch (error) { console.error(topic, error); }
+    }
+  }
+
+  // An element with a class and, as text only, what it says.
+  function make(tag, name, text) {
+    const node = document.createElement(tag);
+    if (name) node.className = name;
+    if (text !== undefined) node.textContent = text;
+    return node;
+  }
+
+  function bytes(text, Type) {
+    const raw = atob(text), array = new Uint8Array(raw.length);
+    for (let i = 0; i < raw.length; i++) array[i] = raw.charCodeAt(i);
+    return new Type(array.buffer);
+  }
+
+  // An "i" that opens a short explanation: how was this computed?
+  function explain(label, sentences) {
+    const box = make('details', 'ps-i'), mark = make('summary', '', 'i'), text = make('div', 'ps-i-text');
+    mark.setAttribute('aria-label', `How is this computed? ${label}`);
+    for (const s of sentences) text.append(make('p', '', s));
+    box.append(mark, text);
+    box.addEventListener('keydown', (e) => { if (e.key === 'Escape') box.open = false; });
+    box.addEventListener('focusout', (e) => { if (!box.contains(e.relatedTarget)) box.open = false; });
+    return box;
+  }
+
+  // ---- recorded runs: changing method or share shows the nearest recorded one at once ---------------------------
+  const shelf = { number: 0, bundles: new Map(), fetch: null };
+
+  async function takeDown(number) {
+    shelf.number = number;
+    if (!shelf.bundles.has(number) && shelf.fetch && number !== null) shelf.bundles.set(number, await shelf.fetch(number));
+    return shelf.bundles.get(number);
+  }
+
+  async function choose(method, count, question) {
+    const bundle = shelf.number === null ? null : await takeDown(shelf.number);
+    if (!bundle || question.trim().toLowerCase() !== bundle.question.toLowerCase()) return false;
+    const runs = bundle.runs[method];
+    if (!runs) { emit('status', { kind: 'idle', text: 'No recorded run of this method here. Press Run.' }); return false; }
+    const stops = Object.keys(runs).map(Number), near = stops.reduce((a, b) => Math.abs(b - count) < Math.abs(a - count) ? b : a);
+    const run = runs[near], total = run.canvas.n_tokens;
+    emit('run', { ...run, canvas: { ...run.canvas, picture: bundle.picture } });
+    const exact = near === Number(count) ? '' : ` Nearest to ${count}.`;
+    emit('status', { kind: 'idle', text: `Recorded run with ${near} of ${total} pieces.${exact} Press Run to do it live.` });
+    return true;
+  }
+
+  return { on, emit, make, bytes, explain, choose, takeDown, shelf };
+})();

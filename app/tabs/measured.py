@@ -1,0 +1,66 @@
+"""Measured: how good is the bundled model, and how much of it survives which pruner?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gradio as gr
+
+from pruning.methods import METHODS
+from viz.charts import accuracy_chart
+from viz.theme import theme
+
+FIGURES = Path(__file__).parents[2] / "assets" / "benchmarks" / "demo_model.json"
+INTRODUCTION = """
+### How much of the bundled model survives
+
+Each point is the share of questions answered exactly right on {scenes} drawn scenes that the model was never trained
+on, two questions a scene, with one standard error. Random and an even grid are controls; the oracle knows which pieces
+hold the answer. Every method is asked for the same number of pieces, **but they count differently**: FastV sees
+everything in its first layers, ViTCoP's number is a mean over the layers (see the table).
+
+It is one small model in a drawn world: a place to study mechanisms, not a ranking of methods on photographs.
+"""
+
+
+def build_measured() -> None:
+    """Lay out the tab; everything on it was measured before and is only shown here."""
+    results = json.loads(FIGURES.read_text(encoding="utf-8"))
+    titles = {key: m.title for key, m in METHODS.items()} | {"oracle": "Oracle"}
+    gr.Markdown(INTRODUCTION.format(scenes=results["scenes"]))
+    gr.Plot(accuracy_chart(results, titles, theme=theme(dark=False)), show_label=False, elem_id="accuracy", buttons=[])
+    gr.Markdown(_curve_table(results, titles))
+    gr.Markdown(_kinds_table(results))
+
+
+def _curve_table(results: dict, titles: dict[str, str]) -> str:
+    counts = sorted({int(name.rsplit("@", 1)[1]) for name in results["curve"]} - {0}, reverse=True)[1:]
+    lines = ["| asked to keep | " + " | ".join(str(c) for c in counts) + " |", "| --- |" + " --- |" * len(counts)]
+    for key, title in titles.items():
+        cells = [_cell(results["curve"].get(f"{key}@{count}", {})) for count in counts]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    note = "Exact match in %, in brackets the evidence kept at the end in % and the mean number of pieces a layer."
+    return "\n".join([*lines, "", note])
+
+
+def _cell(entry: dict) -> str:
+    if "accuracy" not in entry:
+        return "not possible" if "refused" in entry else "–"
+    kept, mean = entry["evidence_kept"], entry["mean_tokens_per_layer"]
+    return f"{100 * entry['accuracy']['value']:.1f} ({100 * kept:.0f}, {mean:.0f})"
+
+
+def _kinds_table(results: dict) -> str:
+    full, blind = results["full"], results["blind"]
+    lines = [
+        "### What it can do with the whole picture",
+        "",
+        "| kind of question | right, % | blind, % |",
+        "| --- | --- | --- |",
+    ]
+    for kind, share in full["by_kind"].items():
+        lines.append(f"| {kind} | {100 * share['value']:.1f} | {100 * blind['by_kind'][kind]['value']:.1f} |")
+    names, places = full["describe_f1_objects"], full["describe_f1_objects_and_places"]
+    lines.append(f"| describe: F1 of the objects named (with their places) | {names:.3f} ({places:.3f}) | |")
+    return "\n".join([*lines, "", "Blind: the same questions asked about another scene's picture."])

@@ -1,0 +1,81 @@
+"""Several records, or one, in a single file: a zip with `<name>.json` and `<name>.npz` for each.
+
+The form in which recorded runs ship and in which a visitor takes a run away and brings it back. No torch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pruning.errors import RecordFormatError
+from pruning.records import RunRecord
+
+MAX_UNPACKED = 256 * 2**20
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # equal records make equal files
+
+
+def pack(records: Mapping[str, RunRecord]) -> bytes:
+    """The zip's bytes. Names may hold letters, digits, dots, dashes and underscores."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, record in records.items():
+            if not _NAME.fullmatch(name):
+                raise RecordFormatError(f"{name!r} cannot be the name of a record.", "Use letters, digits, . - and _.")
+            data, arrays = record.to_parts()
+            packed = io.BytesIO()
+            np.savez(packed, **arrays)
+            archive.writestr(zipfile.ZipInfo(f"{name}.json", _EPOCH), json.dumps(data, ensure_ascii=False), 8)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npz", _EPOCH), packed.getvalue(), 8)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> dict[str, RunRecord]:
+    """The records of a zip made by `pack`, in its order.
+
+    Raises:
+        RecordFormatError: if it is not such a zip, is damaged, or unpacks to more than `MAX_UNPACKED` bytes.
+    """
+    advice = "Bring a file that PruneScope's Save wrote."
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(i.file_size for i in archive.infolist()) > MAX_UNPACKED:
+                raise RecordFormatError("The file unpacks to more than PruneScope opens.", advice)
+            names = [i.removesuffix(".json") for i in archive.namelist() if i.endswith(".json")]
+            if not names:
+                raise RecordFormatError("The file holds no record.", advice)
+            return {name: _read(archive, name) for name in names}
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise RecordFormatError("The file is not a saved run, or it is damaged.", advice) from error
+
+
+def read_archive(path: Path) -> dict[str, RunRecord]:
+    """`unpack` of a file."""
+    return unpack(path.read_bytes())
+
+
+def read_one(path: Path, name: str) -> RunRecord:
+    """One record of a file that `pack` made."""
+    with zipfile.ZipFile(path) as archive:
+        return _read(archive, name)
+
+
+def names_in(path: Path) -> list[str]:
+    """Names of the records in a file that `pack` made."""
+    with zipfile.ZipFile(path) as archive:
+        return [i.removesuffix(".json") for i in archive.namelist() if i.endswith(".json")]
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> RunRecord:
+    parsed = json.loads(archive.read(f"{name}.json"))
+    if not isinstance(parsed, dict):
+        raise RecordFormatError(f"{name}.json is not a record.", "Bring a file that PruneScope's Save wrote.")
+    with np.load(io.BytesIO(archive.read(f"{name}.npz")), allow_pickle=False) as file:
+        return RunRecord.from_parts(parsed, {k: file[k] for k in file.files})
