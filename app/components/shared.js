@@ -45,9 +45,12 @@ window.prunescope = window.prunescope || (() => {
   // ---- recorded runs: changing method or share shows the nearest recorded one at once ---------------------------
   const shelf = { number: 0, bundles: new Map(), fetch: null };
 
-  async function takeDown(number) {
+  // The runs recorded for an example, asked for once; a failed request may be made again.
+  function takeDown(number) {
     shelf.number = number;
-    if (!shelf.bundles.has(number) && shelf.fetch && number !== null) shelf.bundles.set(number, await shelf.fetch(number));
+    if (!shelf.bundles.has(number) && shelf.fetch && number !== null) {
+      shelf.bundles.set(number, shelf.fetch(number).catch(() => { shelf.bundles.delete(number); }));
+    }
     return shelf.bundles.get(number);
   }
 

@@ -15,8 +15,8 @@ FIGURES = Path(__file__).parents[2] / "assets" / "benchmarks" / "demo_model.json
 INTRODUCTION = """
 ### How much of the bundled model survives
 
-Each point is the share of questions answered exactly right on {scenes} drawn scenes that the model was never trained
-on, two questions a scene, with one standard error. Random and an even grid are controls; the oracle knows which pieces
+Each point is the share of questions answered exactly right, one question about each of {scenes} drawn scenes that the
+model was never trained on, with one standard error. Random and an even grid are controls; the oracle knows which pieces
 hold the answer. Every method is asked for the same number of pieces, **but they count differently**: FastV sees
 everything in its first layers, ViTCoP's number is a mean over the layers (see the table).
 
@@ -28,7 +28,7 @@ def build_measured() -> None:
     """Lay out the tab; everything on it was measured before and is only shown here."""
     results = json.loads(FIGURES.read_text(encoding="utf-8"))
     titles = {key: m.title for key, m in METHODS.items()} | {"oracle": "Oracle"}
-    gr.Markdown(INTRODUCTION.format(scenes=results["scenes"]))
+    gr.Markdown(INTRODUCTION.format(scenes=results["pruned_scenes"]))
     gr.Plot(accuracy_chart(results, titles, theme=theme(dark=False)), show_label=False, elem_id="accuracy", buttons=[])
     gr.Markdown(_curve_table(results, titles))
     gr.Markdown(_kinds_table(results))
@@ -61,6 +61,7 @@ def _kinds_table(results: dict) -> str:
     ]
     for kind, share in full["by_kind"].items():
         lines.append(f"| {kind} | {100 * share['value']:.1f} | {100 * blind['by_kind'][kind]['value']:.1f} |")
-    names, places = full["describe_f1_objects"], full["describe_f1_objects_and_places"]
-    lines.append(f"| describe: F1 of the objects named (with their places) | {names:.3f} ({places:.3f}) | |")
+    for key, label in (("objects", "objects named"), ("objects_and_places", "objects with their places")):
+        seen, unseen = 100 * results["described"][key], 100 * results["described_blind"][key]
+        lines.append(f"| describe: F1 of the {label} | {seen:.1f} | {unseen:.1f} |")
     return "\n".join([*lines, "", "Blind: the same questions asked about another scene's picture."])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -42,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
 
     judge = commands.add_parser("evaluate", help="accuracy on fresh scenes, whole and pruned; writes figures and card")
     judge.add_argument("--model", type=Path, default=OUT)
-    judge.add_argument("--scenes", type=int, default=1000)
+    judge.add_argument("--scenes", type=int, default=1000, help="for accuracy by kind (default: %(default)s)")
+    judge.add_argument("--described", type=int, default=300, help="described in words (default: %(default)s)")
+    judge.add_argument("--pruned", type=int, default=500, help="for every method and budget (default: %(default)s)")
+    judge.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     judge.add_argument("--out", type=Path, default=FIGURES, help="figures (default: %(default)s); goes on where it was")
     judge.set_defaults(do=_evaluate)
 
@@ -60,7 +64,8 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    results = Evaluation(load(str(arguments.model)), arguments.out, arguments.scenes).run()
+    sizes = arguments.scenes, arguments.described, arguments.pruned
+    results = Evaluation(str(arguments.model), arguments.out, *sizes, arguments.jobs).run()
     finish(arguments.model, arguments.out, results)
     print(table(results))
 

@@ -39,15 +39,17 @@ to different splits. No other data, no other weights. Command: `python -m prunin
 
 ## What it reached
 
-On {scenes} scenes that it was never trained on (seeds 0 to {last} of the split `evaluate`), answered through the engine
-by greedy decoding; exact match in percent, ± one standard error. *Blind* asks the same questions about another scene's
-picture. `describe` is judged by the objects it names (size, colour, shape and digit; with and without their places).
+On scenes that it was never trained on (split `evaluate`, seeds from 0); exact match in percent, ± one standard error.
+*Blind* asks the same questions about another scene's picture.
+
+- By kind: {scenes} scenes, one question of every kind, all in one pass through the unpruned model; an answer is right
+  when each of its tokens is the most likely one, which is when greedy decoding writes it.
+- `describe`: {described} scenes, through the engine; judged by the objects named (size, colour, shape, digit).
+- Pruned: one random question about each of {pruned} scenes through the engine, greedy decoding; in brackets the share
+  of the evidence tokens that is left at the end, in percent. Keep ratios are each method's own: FastV sees all tokens
+  in its first two layers, ViTCoP's count is the mean over the layers.
 
 {table}
-
-In the second table: exact match in percent on two questions a scene, and in brackets the share of the evidence tokens
-among the kept ones at the end, in percent. Keep ratios are each method's own: FastV sees all tokens in its first two
-layers, ViTCoP's count is the mean over the layers.
 
 Measured with torch {torch}, transformers {transformers}, Python {python}, on {date}.
 """
@@ -68,7 +70,8 @@ def finish(folder: Path, figures: Path, results: dict) -> None:
         digest=digest,
         training=_training(training),
         scenes=results["scenes"],
-        last=results["scenes"] - 1,
+        described=results["described_scenes"],
+        pruned=results["pruned_scenes"],
         table=table(results),
         torch=torch.__version__,
         transformers=transformers.__version__,

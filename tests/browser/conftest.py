@@ -100,6 +100,12 @@ class Visitor:
         """Requests to any other host."""
         return [r for r in self.requests if not r.startswith((self.url, "data:", "blob:"))]
 
+    def settle(self) -> None:
+        """Wait until the recorded runs of the open example are in the browser."""
+        shelf = "window.prunescope.shelf.bundles"
+        self.page.wait_for_function(f"{shelf}.size > 0")
+        self.page.evaluate(f"Promise.all([...{shelf}.values()])")
+
     def text(self, selector: str) -> str:
         return self.page.locator(selector).first.inner_text()
 

@@ -66,6 +66,7 @@ def test_every_method_runs_from_the_page(visit, method):
 
 def test_share_shows_ratio_and_count_without_asking_python(visit):
     visitor = visit()
+    visitor.settle()
     visitor.page.wait_for_timeout(800)
     before = len(visitor.requests)
     slider = visitor.page.locator("#count input[type=range]")
@@ -82,6 +83,7 @@ def test_hover_scrub_and_switches_make_no_request(visit):
     visitor.choose("Method", "ViTCoP")
     visitor.ask()
     assert len(visitor.stops()) == 4
+    visitor.settle()
     visitor.page.wait_for_timeout(800)
     before = len(visitor.requests)
     box = visitor.page.locator(".pc-canvas").bounding_box()
@@ -105,7 +107,7 @@ def test_hover_scrub_and_switches_make_no_request(visit):
 
 def test_recorded_runs_switch_without_a_request(visit):
     visitor = visit()
-    visitor.page.wait_for_function("window.prunescope.shelf.bundles.has(0)")
+    visitor.settle()
     before = len([r for r in visitor.requests if "component_server" in r])
     for method, count in (("VisionZip", 36), ("Even grid", 128), ("ResPrune", 18)):
         visitor.choose("Method", method)
