@@ -22,14 +22,14 @@ MAX_ASPECT = 40
 ALLOWED = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 
-def read_picture(source: Path | bytes) -> np.ndarray:
+def read_picture(source: Path | str | bytes) -> np.ndarray:
     """Decode a picture file to uint8 `[height, width, 3]` RGB: turned upright by its EXIF mark, on white where it is
     transparent, first frame of an animation, 16-bit greys scaled to 8.
 
     Raises:
         ImageRejectedError: for an empty, damaged, foreign, too small or too large file.
     """
-    data = source if isinstance(source, bytes) else _read_bytes(source)
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source))
     if not data:
         raise ImageRejectedError("The file is empty.", f"Bring a picture ({', '.join(ALLOWED)}).")
     if len(data) > MAX_BYTES:

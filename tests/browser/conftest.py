@@ -1,65 +1,9 @@
-"""A real server on a free port, and Chromium to visit it."""
+"""One server and one browser for all browser tests."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
-
 import pytest
-from conftest import ROOT
-from playwright.sync_api import sync_playwright
-
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-SCREENSHOTS = ROOT / "screenshots"  # ignored by git; looked at by a person
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Server:
-    """`python app.py` in a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self.log = folder / "server.log"
-        environment = {k: v for k, v in os.environ.items() if not re.match("(HF|GRADIO)_", k)}
-        environment |= {"GRADIO_TEMP_DIR": str(folder / "uploads"), "OMP_WAIT_POLICY": "PASSIVE"}
-        self.process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(self.port), "--max-new-tokens", "40"],
-            cwd=ROOT, env=environment, stdout=self.log.open("w"), stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        for _ in range(240):
-            if self.process.poll() is not None:
-                raise RuntimeError(self.log.read_text())
-            try:
-                urllib.request.urlopen(self.url, timeout=1)
-                return
-            except OSError:
-                time.sleep(0.5)
-        raise RuntimeError(f"no answer from the server: {self.log.read_text()}")
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
+from visitor import Server, Visitor, chromium_browser
 
 
 @pytest.fixture(scope="session")
@@ -71,83 +15,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def chromium():
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium_browser() as browser:
         yield browser
-        browser.close()
-
-
-class Visitor:
-    """A browser of one person, which notes every request, error and dialog."""
-
-    def __init__(self, chromium, url: str, width: int = 1280, height: int = 720, query: str = "") -> None:
-        self.context = chromium.new_context(viewport={"width": width, "height": height})
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.requests: list[str] = []
-        self.errors: list[str] = []
-        self.dialogs: list[str] = []
-        self.page.on("request", lambda r: self.requests.append(r.url))
-        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
-        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        self.page.on("dialog", lambda d: (self.dialogs.append(d.message), d.dismiss()))
-        self.url = url
-        self.page.goto(url + query)
-        self.page.wait_for_function("document.querySelector('.pc-headline')?.textContent.length > 0")
-
-    @property
-    def foreign(self) -> list[str]:
-        """Requests to any other host."""
-        return [r for r in self.requests if not r.startswith((self.url, "data:", "blob:"))]
-
-    def settle(self) -> None:
-        """Wait until the recorded runs of the open example are in the browser."""
-        shelf = "window.prunescope.shelf.bundles"
-        self.page.wait_for_function(f"{shelf}.size > 0")
-        self.page.evaluate(f"Promise.all([...{shelf}.values()])")
-
-    def text(self, selector: str) -> str:
-        return self.page.locator(selector).first.inner_text()
-
-    def status(self) -> str:
-        return self.text(".sl-text")
-
-    def wait_for_status(self, pattern: str, timeout: float = 60) -> str:
-        """Wait until the status line matches, and return it."""
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            if re.search(pattern, self.status()):
-                return self.status()
-            self.page.wait_for_timeout(40)
-        raise AssertionError(f"status is {self.status()!r}, expected {pattern!r}")
-
-    def ask(self, question: str | None = None, expect: str = "^Done") -> str:
-        """Type a question, press Run, wait for the outcome."""
-        if question is not None:
-            self.page.get_by_label("Question", exact=True).fill(question)
-        self.page.get_by_role("button", name="Run", exact=True).click()
-        self.wait_for_status("…|" + expect)
-        return self.wait_for_status(expect)
-
-    def share(self, count: int) -> None:
-        box = self.page.locator("#count input[type=number]")
-        box.fill(str(count))
-        box.press("Enter")
-
-    def choose(self, label: str, option: str) -> None:
-        self.page.get_by_label(label, exact=True).click()
-        self.page.get_by_role("option", name=option, exact=True).click()
-
-    def stops(self) -> list[int]:
-        return [int(t) for t in self.page.locator(".pc-stops strong").all_inner_texts()]
-
-    def look(self, name: str, *, full_page: bool = False) -> None:
-        """Keep a screenshot for a person to look at."""
-        SCREENSHOTS.mkdir(exist_ok=True)
-        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=full_page)
-
-    def close(self) -> None:
-        self.context.close()
 
 
 @pytest.fixture
