@@ -25,6 +25,6 @@ def build_controls(method: type[TokenPruner]) -> dict[str, gr.components.Compone
 
 
 def changed_parameters(method: type[TokenPruner], values: dict[str, Any]) -> dict[str, Any]:
-    """The values that differ from the method's defaults, so that equal runs have equal requests."""
+    """The values that differ from the method's defaults, so that equal runs have equal requests; unknown names too."""
     defaults = method()
-    return {n: v for n, v in values.items() if v != getattr(defaults, n)}
+    return {n: v for n, v in values.items() if v != getattr(defaults, n, None)}

@@ -38,9 +38,18 @@ class Example:
     idea: str
     questions: tuple[KnownQuestion, ...]
 
+    @property
+    def place(self) -> str:
+        """The picture's file, from the root of the checkout."""
+        return f"assets/examples/{self.key}.jpg"
+
+    @property
+    def path(self) -> Path:
+        return ASSETS.parent / self.place
+
     @cached_property
     def picture(self) -> np.ndarray:
-        return read_picture(ASSETS / "examples" / f"{self.key}.jpg")
+        return read_picture(self.path)
 
     @cached_property
     def object_map(self) -> np.ndarray:

@@ -13,20 +13,26 @@ import gradio as gr
 import numpy as np
 
 from app import messages
+from app.album import Album
 from app.controls import changed_parameters
 from app.errors import sentence_for
 from app.examples import Example
+from app.links import Link
 from app.service import BoundedCache, Service
 from app.session import SessionState
+from app.take_away import parcel, recipe_of
+from pruning.archive import is_archive, unpack_run
 from pruning.budget import n_keep
-from pruning.errors import BudgetError, ImageRejectedError, PruningError, RunStopped
+from pruning.errors import BudgetError, LinkError, PruningError, RecordFormatError, RunStopped
 from pruning.methods import METHODS, method_class
-from pruning.pictures import read_picture
+from pruning.pictures import digest
 from pruning.questions import clean_question
 from pruning.records import RunRecord, RunRequest, random_band
-from viz.view import picture_url, picture_view, run_view
+from viz.view import picture_view, run_view
 
 RANDOM_SEEDS = 20
+KEPT_RUNS = 64  # last runs of visitors that can be taken away
+LIVE = {"kind": "live"}
 
 
 class Handlers:
@@ -34,73 +40,48 @@ class Handlers:
 
     Args:
         n_tokens: visual tokens of a picture, for the share that people choose.
-        upload_folder: where visitors' pictures arrive; nothing outside it is ever read for them.
+        upload_folder: where visitors' files arrive.
     """
 
     def __init__(self, service: Service, examples: Sequence[Example], n_tokens: int, upload_folder: Path) -> None:
         self.service, self.examples, self.n_tokens = service, examples, n_tokens
-        self.upload_folder = upload_folder.resolve()
-        self._pictures, self._urls, self._bundles = BoundedCache(16), BoundedCache(16), BoundedCache(16)
+        self.album = Album(examples, upload_folder)
+        self._bundles = BoundedCache(16)
+        self._last = BoundedCache(KEPT_RUNS)  # by visitor: the state and the record of the last live or opened run
 
-    # -- pictures -------------------------------------------------------------------------------------------------
+    # -- what a visitor brings ----------------------------------------------------------------------------------------
 
-    def picture(self, state: SessionState) -> np.ndarray:
-        """The picture that a session speaks of.
+    def bring(self, path: str, state: SessionState, session: str) -> tuple[Any, ...]:
+        """A picture or a saved run that a visitor brought: state, status, what is new of the run, suggestions.
 
-        Raises:
-            ImageRejectedError: with what is wrong with the file.
+        If it is neither, the status says why, and what was there stays.
         """
-        kind, _, rest = state.picture.partition(":")
-        if kind == "example":
-            return self.examples[int(rest)].picture
-        known = self._pictures.get(rest)
-        if known is None:
-            known = read_picture(self._uploaded(rest))
-            self._pictures.put(rest, known)
-        return known
-
-    def _uploaded(self, path: str) -> Path:
-        """Only files that came through the upload door, whatever a browser claims."""
-        gone = ImageRejectedError("That picture is no longer here.", "Bring it again.")
-        try:
-            resolved = Path(path).resolve()
-            if resolved.is_relative_to(self.upload_folder) and resolved.is_file():
-                return resolved
-        except (OSError, ValueError) as error:
-            raise gone from error
-        raise gone
-
-    def _url(self, state: SessionState, picture: np.ndarray) -> str:
-        known = self._urls.get(state.picture)
-        if known is None:
-            known = picture_url(picture)[0]
-            self._urls.put(state.picture, known)
-        return known
-
-    def _example(self, state: SessionState) -> Example | None:
-        kind, _, number = state.picture.partition(":")
-        return self.examples[int(number)] if kind == "example" else None
-
-    def bring_upload(self, path: str, state: SessionState) -> tuple[Any, ...]:
-        """A picture chosen with the button: state, status, what is new of the run, suggestions."""
-        return self._bring(str(path), state)
-
-    def bring_dropped(self, event: gr.EventData, state: SessionState) -> tuple[Any, ...]:
-        """A picture dropped on the canvas or pasted."""
-        return self._bring(str(getattr(event, "path", "")), state)
-
-    def _bring(self, path: str, state: SessionState) -> tuple[Any, ...]:
-        """Show a new picture, or say why not and keep what was there."""
         new = SessionState(f"upload:{path}")
         try:
-            picture = self.picture(new)
-            url = self._url(new, picture)
+            if is_archive(self.album.sent(new)):
+                return self._open_run(new, session)
+            picture, url = self.album.picture(new), self.album.url(new)
         except PruningError as error:
             return state, _status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
         size = picture.shape[1], picture.shape[0]
         canvas = picture_view(url, size, self.service.layout(size))
-        run = {"canvas": canvas, "answers": {"state": "idle"}, "example": None}
+        run = {"canvas": canvas, "answers": {"state": "idle"}, "example": None, "recipe": None}
         return new, _status("idle", messages.NEW_PICTURE), run, {"idea": "", "questions": []}
+
+    def _open_run(self, new: SessionState, session: str) -> tuple[Any, ...]:
+        """The view of a saved run; nothing is computed."""
+        record, _ = unpack_run(self.album.sent(new))
+        if digest(self.album.picture(new)) != record.request.image_digest:
+            raise RecordFormatError("The picture in the file is not the one of its run.", "Bring an unchanged file.")
+        try:
+            view = run_view(record, self.album.url(new), recorded=True, how=_how(record))
+            view["recipe"] = recipe_of(record, LIVE)
+            json.dumps(view)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise RecordFormatError("The saved run is damaged.", "Save it again.") from error
+        self._last.put(session, (new, record))
+        status = _status("idle", messages.OPENED.format(question=record.request.question))
+        return new, status, view | {"example": None, "random": None}, {"idea": "", "questions": []}
 
     # -- recorded runs --------------------------------------------------------------------------------------------
 
@@ -115,9 +96,30 @@ class Handlers:
         state = SessionState(f"example:{number}")
         usable = isinstance(count, int | float) and math.isfinite(count)
         record = example.recording(method, int(count) if usable else self.n_tokens // 9)
-        run = self._recorded_view(example, record, self._url(state, example.picture)) | {"example": number}
+        run = self._recorded_view(number, record, self.album.url(state)) | {"example": number}
         suggestions = {"idea": example.idea, "questions": [q.text for q in example.questions]}
         return state, record.request.question, suggestions, _status("idle", messages.RECORDED), run
+
+    def open_link(self, link: Link) -> tuple[SessionState, dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """State, status, run and suggestions for a link; `run["go"]` asks for a live run where none is recorded.
+
+        Raises:
+            PruningError: with what is wrong with the link.
+        """
+        if link.model != self.service.settings.model:  # nobody's link may make this page load something else
+            raise LinkError(
+                f"The link asks for the model {link.model[:60]!r}.", "Start PruneScope with --model for it."
+            )
+        request = self._request(
+            link.question, link.method, link.count, link.model, link.positions, link.seed, link.parameters
+        )
+        METHODS[link.method].from_parameters(request.keep_ratio, request.parameters)
+        state, question, suggestions, status, run = self.open_example(link.example, link.method, link.count)
+        source = run["recipe"]["source"]
+        recorded = (source["method"], source["count"], question) == (link.method, link.count, link.question)
+        if not recorded or (request.parameters, request.positions, request.seed) != ({}, "method", 0):
+            run["go"], status = True, _status("idle", messages.FROM_LINK)
+        return state, status, run, suggestions
 
     def recorded(self, number: int) -> str:
         """All recorded runs of an example as JSON, for switching between them in the browser."""
@@ -126,20 +128,22 @@ class Handlers:
         if known is None:
             example = self.examples[number]
             runs = {
-                method: {c: self._recorded_view(example, example.recording(method, c), "") for c in counts}
+                method: {c: self._recorded_view(number, example.recording(method, c), "") for c in counts}
                 for method, counts in example.recorded_stops.items()
             }
-            url = self._url(SessionState(f"example:{number}"), example.picture)
+            url = self.album.url(SessionState(f"example:{number}"))
             known = json.dumps({"question": example.questions[0].text, "picture": url, "runs": runs})
             self._bundles.put(number, known)
         return known
 
-    def _recorded_view(self, example: Example, record: RunRecord, url: str) -> dict[str, Any]:
+    def _recorded_view(self, number: int, record: RunRecord, url: str) -> dict[str, Any]:
+        example = self.examples[number]
         truth = example.truth(record.request.question)
         view = run_view(record, url, recorded=True, how=_how(record), truth=truth)
-        return view | {
-            "random": example.random_band.get(str(n_keep(record.request.keep_ratio, record.layout.n_tokens)))
-        }
+        count = n_keep(record.request.keep_ratio, record.layout.n_tokens)
+        source = {"kind": "recorded", "example": number, "method": record.request.method, "count": count}
+        view["recipe"] = recipe_of(record, source, example.key, example.place)
+        return view | {"random": example.random_band.get(str(count))}
 
     # -- live runs ------------------------------------------------------------------------------------------------
 
@@ -162,11 +166,11 @@ class Handlers:
         began = time.perf_counter()
         try:
             request = self._request(question, method, count, model, positions, seed, parameters)
-            picture = self.picture(state)
+            picture = self.album.picture(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield _status("error", sentence_for(error)), gr.skip()
             return
-        asked, example, url = request.question, self._example(state), self._url(state, picture)
+        asked, example, url = request.question, self.album.example(state), self.album.url(state)
         texts, phase = {"full": "", "pruned": ""}, "see"
         yield _status("busy", messages.PHASES["see"]), gr.skip()
         for event in self.service.run(session, request, picture, self._evidence_of(example, asked, picture)):
@@ -175,8 +179,11 @@ class Handlers:
                 return
             if event.kind == "done":
                 record, truth = event.value, "" if example is None else example.truth(asked)
+                self._last.put(session, (state, record))
                 text = messages.FINISHED.format(seconds=time.perf_counter() - began)
                 view = run_view(record, url, recorded=False, how=_how(record), truth=truth)
+                where = () if example is None else (example.key, example.place)
+                view["recipe"] = recipe_of(record, LIVE, *where)
                 yield _status("idle", text), view | {"random": None}
                 return
             if event.kind == "phase":
@@ -196,11 +203,11 @@ class Handlers:
                 self._request(question, "random_baseline", count, model, "method", seed, {})
                 for seed in range(RANDOM_SEEDS)
             ]
-            picture = self.picture(state)
+            picture = self.album.picture(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield _status("error", sentence_for(error)), gr.skip()
             return
-        example, asked = self._example(state), requests[0].question
+        example, asked = self.album.example(state), requests[0].question
         records: list[RunRecord] = []
         for request in requests:
             yield _status("busy", messages.RANDOM.format(done=len(records), of=len(requests))), gr.skip()
@@ -211,6 +218,33 @@ class Handlers:
                 if event.kind == "done":
                     records.append(event.value)
         yield _status("idle", messages.RANDOM_DONE), {"random": random_band(records)}
+
+    # -- take away ------------------------------------------------------------------------------------------------
+
+    def take(self, wish: Any, session: str) -> dict[str, Any]:
+        """The file that a browser asks for: name, type and data; or, under `problem`, why there is none.
+
+        Args:
+            wish: `kind`, `stop`, `dark`, `number` (handed back) and `source`, as `recipe_of` wrote it.
+        """
+        number = getattr(wish, "number", 0)
+        try:
+            state, record = self._wished(getattr(wish, "source", None), session)
+            stop, dark = int(getattr(wish, "stop", 0)), bool(getattr(wish, "dark", False))
+            made = parcel(record, self.album.picture(state), self.album.file(state), str(wish.kind), stop, dark=dark)
+        except (PruningError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            return {"number": number, "problem": sentence_for(error)}
+        return made | {"number": number}
+
+    def _wished(self, source: Any, session: str) -> tuple[SessionState, RunRecord]:
+        if isinstance(source, dict) and source.get("kind") == "recorded":
+            number = min(max(int(source.get("example", 0)), 0), len(self.examples) - 1)
+            record = self.examples[number].recording(str(source.get("method")), int(source.get("count", 0)))
+            return SessionState(f"example:{number}"), record
+        known = self._last.get(session)
+        if known is None:
+            raise RecordFormatError("That run is no longer here.", "Press Run, then take it away.")
+        return known
 
     def stop(self, session: str) -> Any:
         """Ask the visitor's run to end; its own handler says when it has."""
@@ -264,6 +298,8 @@ class Handlers:
 
 def _how(record: RunRecord) -> list[str]:
     """How the method of a run decides, in the words of its own file."""
+    if record.request.method not in METHODS:  # a saved run may come from another version
+        return []
     said = METHODS[record.request.method].explanation()
     return [
         said["Idea"],

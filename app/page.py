@@ -31,7 +31,7 @@ def build_page(service: Service) -> gr.Blocks:
         gr.HTML(html_template=HEADER, js_on_load=THEME_SWITCH, apply_default_css=False, elem_id="top")
         with gr.Tabs():
             with gr.Tab("Explore"):
-                build_explore(handlers, service.settings)
+                build_explore(page, handlers, service.settings)
             with gr.Tab("Measured"):
                 build_measured()
     return page

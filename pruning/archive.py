@@ -17,9 +17,18 @@ import numpy as np
 from pruning.errors import RecordFormatError
 from pruning.records import RunRecord
 
-MAX_UNPACKED = 256 * 2**20
+MAX_UNPACKED = 64 * 2**20
+MAX_RECORDS = 500
+PICTURE = "picture"
+ADVICE = "Bring a file that Take away, Record wrote."
+_DAMAGE = (KeyError, OSError, ValueError, NotImplementedError, RuntimeError, EOFError, MemoryError)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal records make equal files
+
+
+def is_archive(data: bytes) -> bool:
+    """Whether a file begins as a zip does."""
+    return data.startswith(b"PK\x03\x04")
 
 
 def pack(records: Mapping[str, RunRecord]) -> bytes:
@@ -43,22 +52,37 @@ def unpack(data: bytes) -> dict[str, RunRecord]:
     Raises:
         RecordFormatError: if it is not such a zip, is damaged, or unpacks to more than `MAX_UNPACKED` bytes.
     """
-    advice = "Bring a file that PruneScope's Save wrote."
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(i.file_size for i in archive.infolist()) > MAX_UNPACKED:
-                raise RecordFormatError("The file unpacks to more than PruneScope opens.", advice)
+                raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
             names = [i.removesuffix(".json") for i in archive.namelist() if i.endswith(".json")]
-            if not names:
-                raise RecordFormatError("The file holds no record.", advice)
+            if not names or len(names) > MAX_RECORDS:
+                raise RecordFormatError("The file holds no record.", ADVICE)
             return {name: _read(archive, name) for name in names}
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise RecordFormatError("The file is not a saved run, or it is damaged.", advice) from error
+    except (zipfile.BadZipFile, *_DAMAGE) as error:
+        raise RecordFormatError("The file is not a saved run, or it is damaged.", ADVICE) from error
 
 
-def read_archive(path: Path) -> dict[str, RunRecord]:
-    """`unpack` of a file."""
-    return unpack(path.read_bytes())
+def pack_run(record: RunRecord, picture: bytes) -> bytes:
+    """One run with the file of its picture, which `unpack_run` opens again."""
+    buffer = io.BytesIO(pack({"run": record}))
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(PICTURE, _EPOCH), picture)
+    return buffer.getvalue()
+
+
+def unpack_run(data: bytes) -> tuple[RunRecord, bytes]:
+    """The first record of a zip made by `pack_run`, and its picture's file.
+
+    Raises:
+        RecordFormatError: as `unpack`, or if there is no picture in it.
+    """
+    record = next(iter(unpack(data).values()))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if PICTURE not in archive.namelist():
+            raise RecordFormatError("The saved run holds no picture.", ADVICE)
+        return record, archive.read(PICTURE)
 
 
 def read_one(path: Path, name: str) -> RunRecord:
@@ -76,6 +100,10 @@ def names_in(path: Path) -> list[str]:
 def _read(archive: zipfile.ZipFile, name: str) -> RunRecord:
     parsed = json.loads(archive.read(f"{name}.json"))
     if not isinstance(parsed, dict):
-        raise RecordFormatError(f"{name}.json is not a record.", "Bring a file that PruneScope's Save wrote.")
-    with np.load(io.BytesIO(archive.read(f"{name}.npz")), allow_pickle=False) as file:
+        raise RecordFormatError(f"{name}.json is not a record.", ADVICE)
+    arrays = archive.read(f"{name}.npz")
+    with zipfile.ZipFile(io.BytesIO(arrays)) as inner:  # an NPZ is a zip of its own, and may be a bomb of its own
+        if sum(i.file_size for i in inner.infolist()) > MAX_UNPACKED:
+            raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
+    with np.load(io.BytesIO(arrays), allow_pickle=False) as file:
         return RunRecord.from_parts(parsed, {k: file[k] for k in file.files})

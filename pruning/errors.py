@@ -53,6 +53,10 @@ class SignalMissingError(PruningError):
         super().__init__(f"{method} needs {signal}, which {model} does not give.", hint or "Pick another method.")
 
 
+class LinkError(PruningError):
+    """A link that asks for something that is not here."""
+
+
 class RecordFormatError(PruningError):
     """A record file that is not one, is damaged, or comes from a newer version."""
 

@@ -5,6 +5,7 @@ Limits are checked before decoding, so that a small file that unpacks to a huge 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from pathlib import Path
@@ -66,6 +67,11 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         background = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(background, image)
     return np.array(image.convert("RGB"))
+
+
+def digest(picture: np.ndarray) -> str:
+    """sha256 of a picture's pixels and shape."""
+    return hashlib.sha256(str(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
 def _range_of(grey: np.ndarray, *, whole_numbers: bool) -> tuple[float, float]:

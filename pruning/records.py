@@ -32,6 +32,13 @@ def _freeze(array: np.ndarray, dtype: type) -> np.ndarray:
     return frozen
 
 
+def _demand_amounts(*values: float) -> None:
+    """A saved record may come from anywhere; what is shown as an amount must be one."""
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise RecordFormatError(f"A record holds {value!r} where an amount belongs.", "Run it again.")
+
+
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """Everything that determines a run. The same object is command line, page state and cache key.
@@ -148,6 +155,9 @@ class Timing:
     read_ms: float
     per_word_ms: float | None
 
+    def __post_init__(self) -> None:
+        _demand_amounts(self.see_ms, self.prune_ms, self.read_ms, self.per_word_ms or 0.0)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
@@ -185,6 +195,9 @@ class Cost:
     tower_flops: float
     kv_bytes: int
     formula: str
+
+    def __post_init__(self) -> None:
+        _demand_amounts(self.prefill_flops, self.tower_flops, self.kv_bytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,6 @@ happened goes out as a `RunRecord`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import time
@@ -24,6 +23,7 @@ from pruning.cost import estimate
 from pruning.methods import method_class
 from pruning.methods.base import TokenPruner
 from pruning.models.base import Generated, Prompt, Seen, VLMAdapter, Watch
+from pruning.pictures import digest
 from pruning.records import CLS_SOURCE, Answer, Cost, PruningStep, RunRecord, RunRequest, Selection, Timing
 from pruning.scoring import cosine
 from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, PruneContext, Signal, Stage
@@ -247,11 +247,6 @@ def _nearest_survivors(adapter: VLMAdapter, seen: Seen, session: Session) -> tup
         return np.full(session.n_total, -1, np.int32), np.full(session.n_total, np.nan, np.float32)
     value, place = cosine(features, features[kept]).max(1)
     return kept[place].cpu().numpy(), value.cpu().numpy()
-
-
-def digest(picture: np.ndarray) -> str:
-    """sha256 of a picture's pixels and shape."""
-    return hashlib.sha256(str(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
 def environment(adapter: VLMAdapter) -> dict[str, str]:

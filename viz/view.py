@@ -17,9 +17,9 @@ from pruning.budget import mean_per_layer
 from pruning.geometry import TokenLayout
 from pruning.records import Answer, PruningStep, RunRecord
 from pruning.signals import Part
+from viz.fates import KEPT, fates
 from viz.words import RULE, first_difference, verdict, word_diff
 
-GONE, DROPPED, MERGED, KEPT = 0, 1, 2, 3  # fates of a token at a stop; GONE: it left at an earlier stop
 MAX_SHOWN_SIDE = 1024
 SCORE_HOW = (
     "Score colours show ranks, not values: yellow is the best of those that were compared. “Most like survivor” is the "
@@ -222,20 +222,27 @@ def _nearest_view(record: RunRecord) -> dict[str, str] | None:
 
 def _stop(step: PruningStep) -> dict[str, Any]:
     s = step.selection
-    fate = np.full(s.n_total, GONE, np.uint8)
-    fate[s.dropped], fate[s.merged], fate[s.kept] = DROPPED, MERGED, KEPT
     return {
         "name": _short_name(step),
-        "title": f"{str(step.stage)[0].upper()}{str(step.stage)[1:]}",
+        "title": _title(step),
         "part": step.stage.part.value,
         "layer": step.stage.layer,
         "rows": s.n_rows,
-        "fate": _pack(fate),
+        "fate": _pack(fates(s)),
         "score": None if s.scores is None else _pack(s.scores.astype("<f4")),
         "merged_into": _pack(s.merged_into.astype("<i4")) if len(s.merged) else None,
         "summary": step.summary,
         "ms": step.select_ms,
     }
+
+
+def stop_titles(record: RunRecord) -> list[str]:
+    """Names of the stops of the scrubber, the whole picture first."""
+    return ["The whole picture", *(_title(step) for step in record.steps)]
+
+
+def _title(step: PruningStep) -> str:
+    return f"{str(step.stage)[0].upper()}{str(step.stage)[1:]}"
 
 
 def _short_name(step: PruningStep) -> str:

@@ -10,8 +10,11 @@ import gradio as gr
 from app import messages
 from app.components import static_component
 from app.controls import build_controls
+from app.errors import sentence_for
 from app.handlers import Handlers
+from app.links import read_link
 from app.settings import Settings
+from pruning.errors import PruningError
 from pruning.methods import METHODS
 from pruning.models import MODELS
 
@@ -21,7 +24,7 @@ SHARE_TEXT = "(count) => `${(100 * count / {total}).toFixed(1)} % = ${count} of 
 SWITCH = "(method, count, question) => { window.prunescope.choose(method, count, question); }"
 
 
-def build_explore(handlers: Handlers, settings: Settings) -> None:
+def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> None:
     """Lay out the tab and wire its events."""
     first, question, suggestions, status, opening = handlers.open_example(0, *OPENING)
     state = gr.State(first)
@@ -53,12 +56,14 @@ def build_explore(handlers: Handlers, settings: Settings) -> None:
             pair = static_component("answer_pair", elem_id="answers")
             static_component("layer_chart", elem_id="layers")
     static_component("cost_strip", elem_id="cost")
+    away = static_component("take_away", elem_id="take-away")
     feed = static_component("run_feed", opening, elem_id="feed")
 
     strip.pick(handlers.pick_example, [method, count], [state, ask, chips, line, feed], **QUIET)
     brought = [state, line, feed, chips]
-    upload.upload(handlers.bring_upload, [upload, state], brought, **QUIET)
-    view.picture(handlers.bring_dropped, state, brought, **QUIET)
+    upload.upload(_bringer(handlers), [upload, state], brought, **QUIET)
+    view.picture(_dropped(handlers), state, brought, **QUIET)
+    away.take(_taker(handlers), None, away, concurrency_limit=2, **(QUIET | {"queue": True}))
     count.change(None, count, share, js=SHARE_TEXT.replace("{total}", str(total)), **QUIET)
     method.change(_show_parameters, method, [about, *groups], **QUIET)
     for control in (method, count):  # recorded runs are switched in the browser
@@ -77,6 +82,8 @@ def build_explore(handlers: Handlers, settings: Settings) -> None:
     ask.submit(**heavy)
     chips.ask(_asked, None, ask, **QUIET).then(**heavy)
     stop.click(_stopper(handlers), None, line, **QUIET)
+    opened = [state, line, feed, chips, ask, method, count, model, positions, seed, *parameters]
+    page.load(_linked(handlers, controls), None, opened, **QUIET)
 
 
 def _settings_of_a_run(settings: Settings) -> tuple[gr.Dropdown, gr.Number, gr.Dropdown]:
@@ -114,6 +121,47 @@ def _dice(handlers: Handlers) -> Callable[..., Iterator[tuple[Any, ...]]]:
         yield from handlers.run_random(state, asked, n, model, request.session_hash or "")
 
     return dice
+
+
+def _linked(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable[..., list[Any]]:
+    """The handler of a page that opens: a link's values for all controls, or nothing."""
+    names = [(key, name) for key, by_name in controls.items() for name in by_name]
+
+    def open_link(request: gr.Request) -> list[Any]:
+        untouched = [gr.skip()] * (10 + len(names))
+        try:
+            link = read_link(dict(request.query_params), handlers.album.examples, handlers.service.settings.model)
+            if link is None:
+                return untouched
+            shown = handlers.open_link(link)
+        except PruningError as error:
+            return [untouched[0], {"kind": "error", "text": sentence_for(error)}, *untouched[2:]]
+        own = [link.parameters.get(n, gr.skip()) if key == link.method else gr.skip() for key, n in names]
+        settings = [link.question, link.method, link.count, link.model, link.positions, link.seed]
+        return [*shown, *settings, *own]
+
+    return open_link
+
+
+def _bringer(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
+    def bring(request: gr.Request, path, state) -> tuple[Any, ...]:
+        return handlers.bring(str(path), state, request.session_hash or "")
+
+    return bring
+
+
+def _dropped(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
+    def dropped(request: gr.Request, event: gr.EventData, state) -> tuple[Any, ...]:
+        return handlers.bring(str(getattr(event, "path", "")), state, request.session_hash or "")
+
+    return dropped
+
+
+def _taker(handlers: Handlers) -> Callable[..., dict[str, Any]]:
+    def take(request: gr.Request, event: gr.EventData) -> dict[str, Any]:
+        return handlers.take(event, request.session_hash or "")
+
+    return take
 
 
 def _stopper(handlers: Handlers) -> Callable[..., Any]:

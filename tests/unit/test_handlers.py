@@ -169,16 +169,16 @@ def test_uploads_outside_the_upload_folder_are_not_read(handlers, tmp_path):
     inside, outside = tmp_path / "ok.png", tmp_path.parent / "secret.png"
     for path in (inside, outside):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
-    assert handlers.bring_upload(str(inside), START)[0].picture == f"upload:{inside}"
+    assert handlers.bring(str(inside), START, "a")[0].picture == f"upload:{inside}"
     for path in (outside, tmp_path / ".." / "secret.png", "", "/etc/passwd"):
-        state, status, *_ = handlers.bring_upload(str(path), START)
+        state, status, *_ = handlers.bring(str(path), START, "a")
         assert state == START
         assert status["kind"] == "error"
 
 
 def test_a_made_up_event_from_a_browser_does_no_harm(handlers):
-    for fake in (SimpleNamespace(), SimpleNamespace(path=5, name=None), SimpleNamespace(path="\0", name="x")):
-        assert handlers.bring_dropped(fake, START)[1]["kind"] == "error"
+    for path in ("", "5", "\0", "None", "x" * 5000):
+        assert handlers.bring(path, START, "a")[1]["kind"] == "error"
     for number in ("99", "-1", "x", None, 1.5):
         assert handlers.pick_example(SimpleNamespace(number=number), "fastv", 9)[0].picture.startswith("example:")
     for method, count in ((None, None), ("magic", math.nan), (5, "many")):

@@ -10,11 +10,8 @@ import pytest
 from pruning.methods import METHODS
 from pruning.records import RunRequest
 from pruning.runner import Listener, run
+from viz.fates import DROPPED, GONE, KEPT, MERGED
 from viz.view import (
-    DROPPED,
-    GONE,
-    KEPT,
-    MERGED,
     answers_view,
     attention_view,
     canvas_view,

@@ -97,6 +97,7 @@ function mark() {
   const s = state.stops[state.stop], parts = [s.title];
   if (state.stop > 0) parts.push(`${s.rows} rows go on`, ...(s.summary ? [s.summary] : []), `decided in ${s.ms.toFixed(1)} ms (measured once)`, `positions: ${state.view.positions}`);
   $('.pc-about').textContent = parts.join(' · ');
+  emit('stop', state.stop);
   emit('stage', state.stop > 0 && s.part === 'language model' ? s.layer : null);
 }
 

@@ -6,6 +6,7 @@ function pass(value) {
   if (!value) return;
   if (value.example !== undefined) shelf.number = value.example;
   emit('run', value);
+  if (value.go) setTimeout(() => document.querySelector('#run').click(), 600); // after the controls have taken the link's values
 }
 
 watch('value', () => pass(props.value));

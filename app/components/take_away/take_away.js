@@ -1,0 +1,50 @@
+// The run on the page as a file, or as the words that make it again. Python makes the files; the browser saves them.
+
+const { on } = window.prunescope;
+const $ = (s) => element.querySelector(s), buttons = [...element.querySelectorAll('button')];
+let recipe = null, stop = 0, asked = 0;
+
+function say(text) { $('.ta-said').textContent = text; }
+
+function enable() {
+  for (const b of buttons) b.disabled = !recipe || (b.dataset.copy === 'link' && !recipe.query);
+  const link = $('[data-copy=link]');
+  link.title = recipe && !recipe.query ? 'Your own picture is in no link: take the record instead.' : '';
+}
+
+on('run', (run) => {
+  if (run.recipe !== undefined) { recipe = run.recipe; $('.ta-text').hidden = true; say(''); }
+  enable();
+});
+on('stop', (number) => { stop = number; });
+
+function want(kind) {
+  asked += 1;
+  say('Making it…');
+  trigger('take', { kind, stop, source: recipe.source, dark: document.body.classList.contains('dark'), number: asked });
+}
+
+async function copy(what) {
+  const text = what === 'link' ? `${location.origin}${location.pathname}?${recipe.query}` : recipe[what];
+  $('.ta-text').textContent = text;
+  $('.ta-text').hidden = false;
+  try { await navigator.clipboard.writeText(text); say('Copied.'); } catch { say('Select the text below and copy it.'); }
+}
+
+for (const b of buttons) b.addEventListener('click', () => (b.dataset.copy ? copy(b.dataset.copy) : want(b.dataset.kind)));
+
+function save(parcel) {
+  if (!parcel || parcel.number !== asked) return;
+  if (parcel.problem) { say(parcel.problem); return; }
+  const raw = atob(parcel.data), data = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) data[i] = raw.charCodeAt(i);
+  const link = document.createElement('a'), url = URL.createObjectURL(new Blob([data], { type: parcel.type }));
+  link.href = url;
+  link.download = parcel.name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+  say(`Saved ${parcel.name}.`);
+}
+
+watch('value', () => save(props.value));
+enable();

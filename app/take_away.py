@@ -1,0 +1,68 @@
+"""A run as a file to take away. Drawing libraries are imported when somebody asks for a file."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+
+import numpy as np
+
+from pruning.archive import pack_run
+from pruning.budget import n_keep
+from pruning.errors import RecordFormatError
+from pruning.records import RunRecord
+from viz.recipe import command, figures_of, python, query
+from viz.theme import theme
+
+TYPES = {
+    "png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf", "gif": "image/gif", "mp4": "video/mp4",
+    "zip": "application/zip",
+}  # fmt: skip
+
+
+def recipe_of(record: RunRecord, source: dict[str, Any], example: str = "", path: str = "") -> dict[str, Any]:
+    """What the browser needs to ask for files and to copy recipes.
+
+    Args:
+        source: says, for `Handlers.take`, which run this is.
+        example, path: key and file of the example picture; empty for a visitor's own.
+    """
+    where = {"picture": path} if path else {}
+    return {
+        "source": source,
+        "query": query(record, example) if example else "",
+        "command": command(record, **where),
+        "python": python(record, **where),
+    }
+
+
+def parcel(record: RunRecord, picture: np.ndarray, file: bytes, kind: str, stop: int, *, dark: bool) -> dict[str, str]:
+    """`name`, `type` and base64 `data` of a file.
+
+    Args:
+        file: the picture's own file, for the record.
+        stop: the stage that a figure shows; 0 is the whole picture.
+    """
+    if kind not in TYPES:
+        raise RecordFormatError(f"{kind!r} is no kind of file here.", f"Choose one of {', '.join(TYPES)}.")
+    stop = min(max(stop, 0), len(record.steps))
+    if kind == "zip":
+        data = pack_run(record, file)
+    elif kind in ("gif", "mp4"):
+        from viz.animation import gif, mp4
+        from viz.figure import frames
+
+        pictures = frames(record, picture, theme(dark=dark))
+        data = gif(pictures, figures_of(record)) if kind == "gif" else mp4(pictures)
+    else:
+        from viz.figure import figure_file
+
+        data = figure_file(record, picture, stop, kind, theme(dark=dark))
+    count = n_keep(record.request.keep_ratio, record.layout.n_tokens)
+    method = re.sub(r"[^a-z0-9_]", "", record.request.method.lower())[:40]
+    return {
+        "name": f"prunescope-{method}-{count}.{kind}",
+        "type": TYPES[kind],
+        "data": base64.b64encode(data).decode(),
+    }

@@ -1,0 +1,149 @@
+"""One run as a figure for a paper or a slide: picture with its dropped, merged and kept tokens, both answers, recipe.
+
+Squares, marks and text are vectors in SVG and PDF; only the picture itself is an image. Every file carries the run's
+figures inside (`viz.recipe.figures_of`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from pruning.records import RunRecord
+from viz.fates import DROPPED, KEPT, MERGED, fates_after
+from viz.recipe import caption, figures_of
+from viz.theme import LIGHT, Theme
+from viz.view import stop_titles
+from viz.words import word_diff
+
+KINDS = ("png", "svg", "pdf")
+SIZE = (9.6, 5.4)  # inches, 16 : 9
+DPI = 200
+_TEXT = {
+    "svg.fonttype": "none",  # text stays text: searchable, editable
+    "pdf.fonttype": 42,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "svg.hashsalt": "prunescope",  # equal runs make equal files
+}
+
+
+def figure_file(record: RunRecord, picture: np.ndarray, stop: int, kind: str, theme: Theme = LIGHT) -> bytes:
+    """The figure as a file.
+
+    Args:
+        picture: uint8 `[height, width, 3]` RGB, the one that was run.
+        stop: number of stages shown, 0 (whole picture) to `len(record.steps)`.
+        kind: one of `KINDS`.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"a figure is one of {', '.join(KINDS)}; got {kind!r}")
+    inside = json.dumps(figures_of(record), ensure_ascii=False)
+    titles = {"png": {"Title": "PruneScope", "Description": inside}, "svg": {"Description": inside, "Date": None}}
+    titles["pdf"] = {"Title": "PruneScope", "Subject": inside, "CreationDate": None}
+    buffer = io.BytesIO()
+    with rc_context(_TEXT):
+        draw(record, picture, stop, theme).savefig(buffer, format=kind, dpi=DPI, metadata=titles[kind])
+    return buffer.getvalue()
+
+
+def frames(record: RunRecord, picture: np.ndarray, theme: Theme = LIGHT, dpi: int = 100) -> list[np.ndarray]:
+    """The figure after every stage, from the whole picture on, uint8 `[height, width, 3]` RGB."""
+    pictures = []
+    with rc_context(_TEXT):
+        for stop in range(len(record.steps) + 1):
+            canvas = FigureCanvasAgg(draw(record, picture, stop, theme))
+            canvas.figure.set_dpi(dpi)
+            canvas.draw()
+            pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return pictures
+
+
+def draw(record: RunRecord, picture: np.ndarray, stop: int, theme: Theme) -> Figure:
+    """The figure itself; the caller chooses the format."""
+    figure = Figure(figsize=SIZE, facecolor=theme.paper)
+    _draw_picture(figure.add_axes((0.02, 0.13, 0.5, 0.78)), record, picture, stop, theme)
+    _write_answers(figure, record, stop, theme)
+    figure.text(0.02, 0.945, figures_of(record)["headline"], fontsize=13, fontweight="bold", color=theme.ink)
+    small = "\n".join(textwrap.wrap(caption(record), 150))
+    figure.text(0.02, 0.02, small, fontsize=6.5, color=theme.quiet, va="bottom", parse_math=False)
+    return figure
+
+
+def _draw_picture(axes, record: RunRecord, picture: np.ndarray, stop: int, theme: Theme) -> None:
+    height, width = picture.shape[:2]
+    axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
+    boxes, fate = record.layout.boxes(), fates_after(record, stop)
+    axes.add_collection(PatchCollection(_squares(boxes[fate != KEPT]), facecolor="#14181d", alpha=0.8, linewidth=0))
+    if stop:
+        kept = PatchCollection(_squares(boxes[fate == KEPT]), facecolor="none", edgecolor="white", linewidth=0.5)
+        axes.add_collection(kept)
+    merged = boxes[fate == MERGED]
+    if len(merged):
+        x, y = (merged[:, 0] + merged[:, 2]) / 2, (merged[:, 1] + merged[:, 3]) / 2
+        axes.scatter(x, y, s=7, marker="D", facecolor="none", edgecolor="white", linewidth=0.5)
+    if record.evidence is not None:
+        for line in _outline(record):
+            axes.plot(*line, color=theme.evidence, linewidth=1.4, solid_capstyle="round")
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+
+
+def _squares(boxes: np.ndarray) -> list[Rectangle]:
+    return [Rectangle((x0, y0), x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes]
+
+
+def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]:
+    """The border of the evidence: edges that belong to one of its squares only."""
+    edges: dict[tuple[float, ...], int] = {}
+    for x0, y0, x1, y1 in record.layout.boxes()[record.evidence].round(4):
+        for edge in ((x0, y0, x1, y0), (x0, y1, x1, y1), (x0, y0, x0, y1), (x1, y0, x1, y1)):
+            edges[edge] = edges.get(edge, 0) + 1
+    return [((x0, x1), (y0, y1)) for (x0, y0, x1, y1), n in edges.items() if n == 1]
+
+
+def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme) -> None:
+    found, n = figures_of(record), record.layout.n_tokens
+    fate = fates_after(record, stop)
+    rows = record.steps[stop - 1].selection.n_rows if stop else n
+    lines = [
+        ("Question", record.request.question, theme.ink),
+        (f"Full picture, {n} pieces", record.full.text, theme.full),
+        (f"{record.method_title}, {found['kept_at_end']} pieces in the last layer", record.pruned.text, theme.pruned),
+    ]
+    y = 0.88
+    for label, text, color in lines:
+        figure.text(0.56, y, label, fontsize=8.5, color=theme.quiet, va="top", parse_math=False)
+        wrapped = textwrap.wrap(text, 44)[:5] or ["(no words)"]
+        figure.text(0.56, y - 0.038, "\n".join(wrapped), fontsize=11.5, color=color, va="top", parse_math=False)
+        y -= 0.085 + 0.045 * len(wrapped)
+    gone = [w.text for w in word_diff(record.full.text, record.pruned.text) if w.fate == "gone"]
+    new = [w.text for w in word_diff(record.full.text, record.pruned.text) if w.fate == "new"]
+    facts = [
+        found["verdict"] + (f": −{' '.join(gone)} +{' '.join(new)}" if gone or new else ""),
+        f"{stop_titles(record)[stop]}: {rows} rows go on",
+        f"{(fate == KEPT).sum()} kept, {(fate == MERGED).sum()} merged, {(fate == DROPPED).sum()} dropped so far",
+        f"mean {found['mean_entering_a_layer']:.1f} pieces entering a layer",
+        f"prefill {_ratio(found['estimated_prefill_flops'])} (estimated), KV {_ratio(found['computed_kv_bytes'])}",
+    ]
+    if found["evidence"]:
+        e = found["evidence"]
+        facts.append(
+            f"evidence kept: {e['kept']} of {e['of']} pieces" + (f", {e['merged']} merged" if e["merged"] else "")
+        )
+    text = "\n".join(line for fact in facts for line in textwrap.wrap(fact, 58)[:3])
+    figure.text(0.56, 0.13, text, fontsize=8.5, color=theme.ink, va="bottom", linespacing=1.5, parse_math=False)
+
+
+def _ratio(pair: Sequence[float]) -> str:
+    return f"{100 * (pair[1] / pair[0] - 1):+.0f} %"

@@ -1,0 +1,101 @@
+"""How to have a run again: as a link, as a command, as Python. And its figures in one small dict, which every export
+carries inside, so that a file found years later still says what it shows.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+from urllib.parse import urlencode
+
+from pruning.budget import mean_per_layer, n_keep
+from pruning.records import RunRecord
+from viz.view import evidence_kept, headline
+from viz.words import verdict
+
+YOUR_PICTURE = "your_picture.jpg"
+
+
+def figures_of(record: RunRecord) -> dict[str, Any]:
+    """What the page says of a run in numbers and words; JSON-ready."""
+    request, rows = record.request, record.pruned.visual_per_layer
+    return {
+        "tool": f"PruneScope {record.environment['prunescope']}",
+        "model": request.model,
+        "method": record.method_title,
+        "variant": record.variant,
+        "keep_ratio": request.keep_ratio,
+        "parameters": request.parameters,
+        "positions": record.positions,
+        "seed": request.seed,
+        "picture_sha256": request.image_digest,
+        "question": request.question,
+        "full_answer": record.full.text,
+        "pruned_answer": record.pruned.text,
+        "verdict": verdict(record.full.text, record.pruned.text).value,
+        "headline": headline(record),
+        "tokens": record.layout.n_tokens,
+        "kept_at_end": rows[-1],
+        "mean_entering_a_layer": round(mean_per_layer(list(rows)), 4),
+        "rows_after_each_stage": [step.selection.n_rows for step in record.steps],
+        "evidence": evidence_kept(record),
+        "estimated_prefill_flops": [record.full_cost.prefill_flops, record.pruned_cost.prefill_flops],
+        "computed_kv_bytes": [record.full_cost.kv_bytes, record.pruned_cost.kv_bytes],
+        "torch": record.environment["torch"],
+        "transformers": record.environment["transformers"],
+        "date": record.environment["date"],
+    }
+
+
+def caption(record: RunRecord) -> str:
+    """The recipe in one line, for under a figure."""
+    request, env = record.request, record.environment
+    changed = "".join(f", {name} = {value}" for name, value in request.parameters.items())
+    asked = f"{n_keep(request.keep_ratio, record.layout.n_tokens)} of {record.layout.n_tokens} asked for"
+    versions = f"PruneScope {env['prunescope']}, torch {env['torch']}, transformers {env['transformers']}"
+    return (
+        f"{record.method_title} ({record.variant}{changed}), {asked}, positions {record.positions}, "
+        f"seed {request.seed}; model {request.model}; {versions}; picture sha256 {request.image_digest[:12]}"
+    )
+
+
+def query(record: RunRecord, example: str) -> str:
+    """The part of a link behind `?`. `example` names the example picture; a visitor's own picture is in no link."""
+    request = record.request
+    fields: dict[str, Any] = {
+        "example": example,
+        "question": request.question,
+        "method": request.method,
+        "keep": n_keep(request.keep_ratio, record.layout.n_tokens),
+        "model": request.model,
+        "positions": request.positions,
+        "seed": request.seed,
+    }
+    return urlencode(fields | {f"set.{name}": value for name, value in request.parameters.items()})
+
+
+def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
+    """The run on the command line."""
+    request = record.request
+    words = ["python", "-m", "pruning", "run", picture, request.question, "--method", request.method]
+    words += ["--keep-ratio", repr(request.keep_ratio), "--model", request.model, "--seed", str(request.seed)]
+    words += ["--positions", request.positions, "--max-new-tokens", str(request.max_new_tokens)]
+    for name, value in request.parameters.items():
+        words += ["--set", f"{name}={value}"]
+    return shlex.join(words)
+
+
+def python(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
+    """The run in Python."""
+    r = record.request
+    extra = f", parameters={r.parameters!r}" if r.parameters else ""
+    return f"""from pruning.models import load
+from pruning.pictures import read_picture
+from pruning.records import RunRequest
+from pruning.runner import run
+
+request = RunRequest({r.model!r}, {r.method!r}, {r.keep_ratio!r}, {r.question!r},
+                     positions={r.positions!r}, seed={r.seed}, max_new_tokens={r.max_new_tokens}{extra})
+record = run(request, load({r.model!r}), read_picture({picture!r}))
+print(record.full.text, "|", record.pruned.text, "|", record.kept)
+"""
