@@ -178,6 +178,7 @@ def bomb(name, data):
     return out.getvalue()
 
 
+NO_COST = {"prefill_flops": "many", "tower_flops": 1, "kv_bytes": 1, "formula": ""}
 BROKEN = {
     "cut": lambda: tampered(lambda n, d: d)[:2000],
     "only the mark": lambda: b"PK\x03\x04",
@@ -190,7 +191,7 @@ BROKEN = {
     "no json": lambda: tampered(lambda n, d: b"{" if n == "run.json" else d),
     "deep json": lambda: tampered(lambda n, d: b"[" * 100_000 if n == "run.json" else d),
     "newer": lambda: tampered(with_json(schema_version=99)),
-    "numbers as words": lambda: tampered(with_json(full_cost={"prefill_flops": "many", "tower_flops": 1, "kv_bytes": 1, "formula": ""})),
+    "numbers as words": lambda: tampered(with_json(full_cost=NO_COST)),
     "nothing of the environment": lambda: tampered(with_json(environment={})),
     "empty zip": lambda: b"PK\x05\x06" + bytes(18),
     "a zip of something else": lambda: tampered(lambda n, d: None if n != "picture" else d),
