@@ -165,6 +165,7 @@ class Handlers:
         """
         began = time.perf_counter()
         try:
+            self.service.admit(session)
             request = self._request(question, method, count, model, positions, seed, parameters)
             picture = self.album.picture(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
@@ -186,6 +187,9 @@ class Handlers:
                 view["recipe"] = recipe_of(record, LIVE, *where)
                 yield _status("idle", text), view | {"random": None}
                 return
+            if event.kind == "waiting":
+                yield _status("busy", messages.WAITING.format(before=event.value)), gr.skip()
+                continue
             if event.kind == "phase":
                 phase = event.phase
             else:
@@ -194,11 +198,39 @@ class Handlers:
             answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
             yield _status("busy", messages.PHASES[phase]), {"answers": answers}
 
+    def record(
+        self,
+        state: SessionState,
+        question: str,
+        method: str,
+        count: float,
+        positions: str,
+        seed: float,
+        parameters: dict[str, Any],
+        session: str,
+    ) -> RunRecord:
+        """One run with the page's own model, from beginning to end.
+
+        Raises:
+            PruningError: with what is wrong.
+        """
+        self.service.admit(session)
+        model = self.service.settings.model
+        request = self._request(question, method, count, model, positions, seed, parameters)
+        picture = self.album.picture(state)
+        for event in self.service.run(session, request, picture, lambda adapter: None):
+            if event.kind == "failed":
+                raise event.value
+            if event.kind == "done":
+                return event.value
+        raise RunStopped
+
     def run_random(
         self, state: SessionState, question: str, count: float, model: str, session: str
     ) -> Iterator[tuple[Any, ...]]:
         """Status, and at the end how random pruning with `RANDOM_SEEDS` seeds does on the same question and share."""
         try:
+            self.service.admit(session)
             requests = [
                 self._request(question, "random_baseline", count, model, "method", seed, {})
                 for seed in range(RANDOM_SEEDS)

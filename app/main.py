@@ -17,6 +17,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not settings.allow_download:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+    from starlette.middleware import Middleware
+
+    from app.headers import SecurityHeaders
     from app.page import build_page, look
     from app.service import Service
     from pruning.pictures import MAX_BYTES
@@ -24,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     service = Service(settings)
     page = build_page(service)
     service.warm_up()
-    page.queue(max_size=24, default_concurrency_limit=8, api_open=False).launch(
+    waiting = settings.longest_queue + 16  # files to take away wait in the same line
+    page.queue(max_size=waiting, default_concurrency_limit=8, api_open=False).launch(
         server_name=settings.host,
         server_port=settings.port,
         share=False,
@@ -36,5 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         footer_links=[],
         show_error=False,
         state_session_capacity=200,
+        max_threads=80,  # a waiting visitor holds one
+        app_kwargs={"middleware": [Middleware(SecurityHeaders)]},
         **look(),
     )

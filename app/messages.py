@@ -10,6 +10,7 @@ PHASES = {
     "prune": "Choosing which pieces to keep…",
     "pruned": "Answering with the kept pieces…",
 }
+WAITING = "Waiting for the model: {before} before you…"
 RANDOM = "Random pruning, seed {done} of {of}…"
 RANDOM_DONE = "Random pruning is shown below the answers."
 STOPPED = "Stopped. Nothing was changed."

@@ -7,6 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 from app import messages
+from app.api import build_api
 from app.components import shared_script
 from app.examples import read_examples
 from app.handlers import Handlers
@@ -34,6 +35,7 @@ def build_page(service: Service) -> gr.Blocks:
                 build_explore(page, handlers, service.settings)
             with gr.Tab("Measured"):
                 build_measured()
+        build_api(handlers)
     return page
 
 

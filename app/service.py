@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from app.settings import Settings
+from app.turns import Rate, Turns
 from pruning.errors import RunStopped
 from pruning.geometry import TokenLayout
 from pruning.models import find_spec, load
 from pruning.models.base import VLMAdapter
+from pruning.pictures import digest
 from pruning.records import RunRecord, RunRequest
 
 
@@ -42,10 +44,14 @@ class BoundedCache:
             while len(self._items) > self._size:
                 self._items.popitem(last=False)
 
+    def clear(self) -> None:
+        with self._lock:
+            self._items.clear()
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happens in a run: `kind` is phase, piece, done or failed."""
+    """What happens in a run: `kind` is waiting (value: runs before this one), phase, piece, done or failed."""
 
     kind: str
     phase: str = ""
@@ -60,7 +66,7 @@ class Service:
         self.settings = settings
         self._adapter: tuple[str, VLMAdapter] | None = None
         self._loading = threading.Lock()
-        self._running = threading.Lock()
+        self._turns, self._rate = Turns(settings.longest_queue), Rate(settings.runs_per_minute)
         self._stops: dict[str, threading.Event] = {}
         self._seen, self._baselines = BoundedCache(12), BoundedCache(128)
 
@@ -87,6 +93,7 @@ class Service:
             if self._adapter is not None:
                 self._adapter[1].close()
                 self._adapter = None
+                self._seen.clear()  # tensors on the other model's device
             s = self.settings
             adapter = load(model, device=s.device, dtype=s.dtype, allow_download=s.allow_download)
             self._adapter = (model, adapter)
@@ -101,6 +108,14 @@ class Service:
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout | None:
         """How the model at hand would cut up a picture of this size; None while no model is loaded."""
         return self._adapter[1].layout(picture_wh) if self._adapter is not None else None
+
+    def admit(self, visitor: str) -> None:
+        """Count a run of a visitor.
+
+        Raises:
+            BusyError: if it is one too many for now.
+        """
+        self._rate.count(visitor)
 
     def run(
         self,
@@ -141,7 +156,7 @@ class Service:
 
     def _work(self, events, stop, request, picture, evidence) -> None:
         try:
-            with self._running:
+            with self._turns.turn(stop.is_set, lambda before: events.put(Event("waiting", value=before))):
                 if stop.is_set():
                     raise RunStopped
                 if not self.is_loaded(request.model):
@@ -161,9 +176,8 @@ class Service:
             stop=stop.is_set,
             trace=True,
         )
-        digest = runner.digest(picture)
         prompt = adapter.prompt(picture, request.question)
-        seen_key = (request.model, digest)
+        seen_key = (request.model, digest(picture))
         full_key = (*seen_key, request.question, request.max_new_tokens)
         seen = self._seen.get(seen_key)
         if seen is None:

@@ -20,6 +20,8 @@ class Settings:
     dtype: str = "auto"
     allow_download: bool = False
     max_new_tokens: int = 96
+    longest_queue: int = 24
+    runs_per_minute: int = 120
 
 
 def read_settings(argv: Sequence[str] | None = None) -> Settings:
@@ -35,4 +37,6 @@ def read_settings(argv: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--dtype", default=default.dtype, help="auto, bfloat16, float16 or float32")
     parser.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
     parser.add_argument("--max-new-tokens", type=int, default=default.max_new_tokens, help="longest answer")
+    parser.add_argument("--longest-queue", type=int, default=default.longest_queue, help="runs that may wait")
+    parser.add_argument("--runs-per-minute", type=int, default=default.runs_per_minute, help="per visitor; 0: no limit")
     return Settings(**vars(parser.parse_args(argv)))

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from pruning.catalogue import list_methods, list_models, methods_table, models_table
 from pruning.errors import ParameterError, PruningError
 from pruning.methods import METHODS
-from pruning.methods.base import Param
 from pruning.models import MODELS
 from pruning.records import RunRecord, RunRequest
 
@@ -68,8 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    methods = [_describe(m) for m in METHODS.values()]
-    models = [{"key": s.key, "source": s.source, "title": s.title, "memory": s.memory} for s in MODELS.values()]
+    methods, models = list_methods(), list_models()
     if arguments.json:
         print(json.dumps({"methods": methods, "models": models}, indent=1))
         return 0
@@ -85,41 +84,6 @@ def _list(arguments: argparse.Namespace) -> int:
     for s in models:
         print(f"{s['key']:16} {s['title']}, {s['memory']}  ({s['source']})")
     return 0
-
-
-def methods_table() -> str:
-    """The README's table of methods."""
-    lines = ["| method | idea | stage | needs | paper | file |", "| --- | --- | --- | --- | --- | --- |"]
-    for key, method in METHODS.items():
-        needs = ", ".join(sorted(s.value for s in method.needs)) or "nothing"
-        paper = f"[{method.paper.rsplit('/', 1)[1]}]({method.paper})"
-        file = f"[`{key}.py`](pruning/methods/{key}.py)"
-        lines.append(f"| {method.title} | {method.idea} | {method.acts} | {needs} | {paper} | {file} |")
-    return "\n".join(lines)
-
-
-def models_table() -> str:
-    """The README's table of models."""
-    lines = ["| model | parameters | memory | licence | start with |", "| --- | --- | --- | --- | --- |"]
-    for spec in MODELS.values():
-        start = "`python app.py`" if spec.bundled else f"`python app.py --model {spec.key} --allow-download`"
-        lines.append(f"| {spec.title} | {spec.parameters} | {spec.memory} | {spec.licence} | {start} |")
-    return "\n".join(lines)
-
-
-def _describe(method: type) -> dict[str, Any]:
-    defaults = method()
-    parameters = []
-    for name, declared in method.parameters().items():
-        entry = {"name": name, "default": getattr(defaults, name), "label": declared.label, "help": declared.help}
-        if isinstance(declared, Param):
-            entry |= {"low": declared.low, "high": declared.high, "step": declared.step}
-        else:
-            entry["options"] = list(declared.options)
-        parameters.append(entry)
-    needs = sorted(s.value for s in method.needs)
-    facts = {"key": method.key, "title": method.title, "idea": method.idea, "paper": method.paper, "needs": needs}
-    return {**facts, "positions": method.default_positions, "parameters": parameters}
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -61,6 +61,10 @@ class RecordFormatError(PruningError):
     """A record file that is not one, is damaged, or comes from a newer version."""
 
 
+class BusyError(PruningError):
+    """Too many runs, by one visitor or by all together."""
+
+
 class RunStopped(PruningError):  # noqa: N818 (not a failure)
     """The person stopped the run."""
 

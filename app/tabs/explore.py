@@ -20,6 +20,7 @@ from pruning.models import MODELS
 
 OPENING = ("resprune", 64)
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+RUNS_AT_ONCE = 40  # handlers that wait side by side; `app.turns` lets one at a time use the model
 SHARE_TEXT = "(count) => `${(100 * count / {total}).toFixed(1)} % = ${count} of {total} image pieces`"
 SWITCH = "(method, count, question) => { window.prunescope.choose(method, count, question); }"
 
@@ -73,7 +74,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
         "fn": _runner(handlers, controls),
         "inputs": [state, ask, method, count, model, positions, seed, *parameters],
         "outputs": [line, feed],
-        "concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "once",
+        "concurrency_id": "model", "concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "once",
         "show_progress": "minimal", "show_progress_on": [line], "api_visibility": "private",
     }  # fmt: skip
     dice = {"fn": _dice(handlers), "inputs": [state, ask, count, model]}

@@ -9,7 +9,8 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-from pruning.cli import main, methods_table, models_table
+from pruning.catalogue import methods_table, models_table
+from pruning.cli import main
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 HEADINGS = [

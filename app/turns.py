@@ -1,0 +1,90 @@
+"""Who may run now: one run at a time in the order of arrival, and no visitor more often than others can bear."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pruning.errors import BusyError, RunStopped
+
+MINUTE = 60.0
+
+
+class Turns:
+    """A line in which everybody waits for the model. Safe to use from several threads.
+
+    Args:
+        longest: how many may stand in it, the one whose turn it is included.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self.longest = longest
+        self._line: list[object] = []
+        self._moved = threading.Condition()
+
+    @contextmanager
+    def turn(self, stop: Callable[[], bool], ahead: Callable[[int], None]) -> Iterator[None]:
+        """Wait for one's turn, and keep it for the body.
+
+        Args:
+            stop: asked several times a second while waiting.
+            ahead: told how many are before, whenever that changes.
+
+        Raises:
+            BusyError: if the line is full. RunStopped: if `stop` said so.
+        """
+        mine = object()
+        with self._moved:
+            if len(self._line) >= self.longest:
+                raise BusyError(f"{len(self._line)} runs are waiting already.", "Try again in a minute.")
+            self._line.append(mine)
+        try:
+            told = 0
+            with self._moved:
+                while (before := self._line.index(mine)) > 0:
+                    if stop():
+                        raise RunStopped
+                    if before != told:
+                        ahead(before)
+                        told = before
+                    self._moved.wait(0.2)
+            yield
+        finally:
+            with self._moved:
+                self._line.remove(mine)
+                self._moved.notify_all()
+
+
+class Rate:
+    """At most `per_minute` runs a visitor and minute; 0 means no limit. Remembers the last 1,000 visitors."""
+
+    def __init__(self, per_minute: int) -> None:
+        self.per_minute = per_minute
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def count(self, visitor: str) -> None:
+        """Note one more run.
+
+        Raises:
+            BusyError: if it is one too many, with how long to wait.
+        """
+        if not self.per_minute:
+            return
+        now = time.monotonic()
+        with self._lock:
+            mine = self._times.setdefault(visitor, deque())
+            self._times.move_to_end(visitor)
+            while len(self._times) > 1000:
+                self._times.popitem(last=False)
+            while mine and now - mine[0] > MINUTE:
+                mine.popleft()
+            if len(mine) >= self.per_minute:
+                wait = MINUTE - (now - mine[0])
+                raise BusyError(
+                    f"{len(mine)} runs in a minute is the limit.", f"The next one can start in {wait:.0f} s."
+                )
+            mine.append(now)

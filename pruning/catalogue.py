@@ -1,0 +1,58 @@
+"""What there is to choose from: methods with their parameters, and models; as data and as the README's tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pruning.methods import METHODS
+from pruning.methods.base import Param, TokenPruner
+from pruning.models import MODELS
+
+
+def list_methods() -> list[dict[str, Any]]:
+    """Every method with its paper, what it needs and its parameters; JSON-ready."""
+    return [_describe(method) for method in METHODS.values()]
+
+
+def list_models() -> list[dict[str, Any]]:
+    """Every model of the table; JSON-ready."""
+    return [
+        {"key": s.key, "source": s.key if s.bundled else s.source, "title": s.title, "parameters": s.parameters,
+         "memory": s.memory, "licence": s.licence}
+        for s in MODELS.values()
+    ]  # fmt: skip
+
+
+def methods_table() -> str:
+    """The README's table of methods."""
+    lines = ["| method | idea | stage | needs | paper | file |", "| --- | --- | --- | --- | --- | --- |"]
+    for key, method in METHODS.items():
+        needs = ", ".join(sorted(s.value for s in method.needs)) or "nothing"
+        paper = f"[{method.paper.rsplit('/', 1)[1]}]({method.paper})"
+        file = f"[`{key}.py`](pruning/methods/{key}.py)"
+        lines.append(f"| {method.title} | {method.idea} | {method.acts} | {needs} | {paper} | {file} |")
+    return "\n".join(lines)
+
+
+def models_table() -> str:
+    """The README's table of models."""
+    lines = ["| model | parameters | memory | licence | start with |", "| --- | --- | --- | --- | --- |"]
+    for spec in MODELS.values():
+        start = "`python app.py`" if spec.bundled else f"`python app.py --model {spec.key} --allow-download`"
+        lines.append(f"| {spec.title} | {spec.parameters} | {spec.memory} | {spec.licence} | {start} |")
+    return "\n".join(lines)
+
+
+def _describe(method: type[TokenPruner]) -> dict[str, Any]:
+    defaults = method()
+    parameters = []
+    for name, declared in method.parameters().items():
+        entry = {"name": name, "default": getattr(defaults, name), "label": declared.label, "help": declared.help}
+        if isinstance(declared, Param):
+            entry |= {"low": declared.low, "high": declared.high, "step": declared.step}
+        else:
+            entry["options"] = list(declared.options)
+        parameters.append(entry)
+    needs = sorted(s.value for s in method.needs)
+    facts = {"key": method.key, "title": method.title, "idea": method.idea, "paper": method.paper, "needs": needs}
+    return {**facts, "positions": method.default_positions, "parameters": parameters}

@@ -1,0 +1,148 @@
+"""One at a time, in order, and nobody too often."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from app import service as service_module
+from app import turns
+from app.service import Service
+from app.settings import Settings
+from app.turns import Rate, Turns
+from pruning.errors import BusyError, RunStopped
+from pruning.records import RunRequest
+
+
+def test_everybody_in_the_order_of_arrival_and_one_at_a_time():
+    line, done, inside, most = Turns(30), [], [0], [0]
+
+    def run(number):
+        with line.turn(lambda: False, lambda before: None):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.002)
+            done.append(number)
+            inside[0] -= 1
+
+    threads = []
+    with line.turn(lambda: False, lambda before: None):
+        for number in range(20):
+            threads.append(threading.Thread(target=run, args=(number,)))
+            threads[-1].start()
+            while len(line._line) < number + 2:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join(5)
+    assert done == list(range(20))
+    assert most == [1]
+
+
+def test_who_waits_hears_how_many_are_before_and_can_leave():
+    line, heard, stop, left = Turns(9), [], threading.Event(), []
+
+    def wait():
+        try:
+            with line.turn(stop.is_set, heard.append):
+                pass
+        except RunStopped:
+            left.append(time.monotonic())
+
+    with line.turn(lambda: False, heard.append):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while not heard:
+            time.sleep(0.001)
+        began = time.monotonic()
+        stop.set()
+        thread.join(2)
+        assert left[0] - began < 1
+    assert heard == [1]
+    with line.turn(lambda: False, heard.append):
+        assert heard == [1], "the one who left is not counted"
+
+
+def test_a_full_line_says_so_and_empties_again():
+    line = Turns(1)
+    with line.turn(lambda: False, lambda before: None):
+        with pytest.raises(BusyError, match="1 runs are waiting already"):
+            with line.turn(lambda: False, lambda before: None):
+                pass
+    with line.turn(lambda: False, lambda before: None):
+        pass
+
+
+def test_a_turn_that_fails_is_given_back():
+    line = Turns(2)
+    with pytest.raises(ZeroDivisionError):
+        with line.turn(lambda: False, lambda before: None):
+            1 / 0  # noqa: B018
+    with line.turn(lambda: False, lambda before: None):
+        pass
+
+
+def test_a_visitor_may_not_run_too_often_and_others_may(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(turns.time, "monotonic", lambda: now[0])
+    rate = Rate(3)
+    for _ in range(3):
+        rate.count("a")
+    with pytest.raises(BusyError, match=r"3 runs in a minute is the limit\. The next one can start in 60 s"):
+        rate.count("a")
+    rate.count("b")
+    now[0] = 61
+    rate.count("a")
+    for number in range(2000):
+        rate.count(str(number))
+    assert len(rate._times) == 1000
+
+
+def test_twenty_visitors_at_once_get_their_own(tiny, monkeypatch):
+    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
+    service = Service(Settings(max_new_tokens=2))
+    pictures = [np.random.default_rng(i).integers(0, 255, (48, 48, 3), dtype=np.uint8) for i in range(20)]
+    methods = ["resprune", "fastv", "visionzip", "random_baseline"]
+    found: dict[int, list] = {}
+
+    def visit(i):
+        request = RunRequest(
+            "demo", methods[i % 4], (4 + i) / 36, f"What color is number {i}?", seed=i, max_new_tokens=2
+        )
+        found[i] = list(service.run(f"visitor {i}", request, pictures[i], lambda adapter: None))
+
+    threads = [threading.Thread(target=visit, args=(i,)) for i in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    waited = 0
+    for i, events in found.items():
+        assert events[-1].kind == "done", events[-1]
+        record = events[-1].value
+        assert record.request.question == f"What color is number {i}?"
+        assert (record.request.method, record.request.seed) == (methods[i % 4], i)
+        assert record.pruned.visual_per_layer[-1] == 4 + i
+        waited += any(e.kind == "waiting" for e in events)
+    assert len(found) == 20
+    assert waited > 0
+
+
+@pytest.mark.parametrize("death", [SystemExit, KeyboardInterrupt, MemoryError, RuntimeError])
+def test_a_worker_that_dies_is_said_and_the_next_run_works(tiny, monkeypatch, death):
+    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
+    service = Service(Settings(max_new_tokens=2))
+    picture = np.zeros((48, 48, 3), np.uint8)
+    request = RunRequest("demo", "resprune", 0.5, "What?", max_new_tokens=2)
+
+    def die(*args):
+        raise death
+
+    with monkeypatch.context() as during:
+        during.setattr(tiny, "answer", die)
+        last = list(service.run("a", request, picture, lambda adapter: None))[-1]
+        assert last.kind == "failed"
+        assert isinstance(last.value, death)
+    assert list(service.run("a", request, picture, lambda adapter: None))[-1].kind == "done"
