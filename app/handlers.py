@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from app.controls import changed_parameters
 from app.errors import sentence_for
 from app.examples import Example
 from app.links import Link
-from app.service import BoundedCache, Service
+from app.service import BoundedCache, Hold, Service
 from app.session import SessionState
 from app.take_away import parcel, recipe_of
 from pruning.archive import is_archive, unpack_run
 from pruning.budget import n_keep
-from pruning.errors import BudgetError, LinkError, PruningError, RecordFormatError, RunStopped
+from pruning.errors import BudgetError, LinkError, ParameterError, PruningError, RecordFormatError, RunStopped
 from pruning.methods import METHODS, method_class
+from pruning.models import find_spec
 from pruning.pictures import digest
 from pruning.questions import clean_question
 from pruning.records import RunRecord, RunRequest, random_band
@@ -63,9 +65,11 @@ class Handlers:
             picture, url = self.album.picture(new), self.album.url(new)
         except PruningError as error:
             return state, _status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
+        self.service.stop(session, superseded=True)
         size = picture.shape[1], picture.shape[0]
         canvas = picture_view(url, size, self.service.layout(size))
-        run = {"canvas": canvas, "answers": {"state": "idle"}, "example": None, "recipe": None}
+        empty = {"cost": None, "chart": None, "recipe": None, "random": None, "example": None}
+        run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
         return new, _status("idle", messages.NEW_PICTURE), run, {"idea": "", "questions": []}
 
     def _open_run(self, new: SessionState, session: str) -> tuple[Any, ...]:
@@ -74,20 +78,23 @@ class Handlers:
         if digest(self.album.picture(new)) != record.request.image_digest:
             raise RecordFormatError("The picture in the file is not the one of its run.", "Bring an unchanged file.")
         try:
-            view = run_view(record, self.album.url(new), recorded=True, how=_how(record))
+            view = run_view(record, self.album.url(new), recorded=True, how=_how(record), model=_model(record))
             view["recipe"] = recipe_of(record, LIVE)
             json.dumps(view)
         except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
             raise RecordFormatError("The saved run is damaged.", "Save it again.") from error
+        self.service.stop(session, superseded=True)
         self._last.put(session, (new, record))
         status = _status("idle", messages.OPENED.format(question=record.request.question))
-        return new, status, view | {"example": None, "random": None}, {"idea": "", "questions": []}
+        shown = view | {"example": None, "random": None, "opens": new.picture}
+        return new, status, shown, {"idea": "", "questions": []}
 
     # -- recorded runs --------------------------------------------------------------------------------------------
 
-    def pick_example(self, event: gr.EventData, method: str, count: float) -> tuple[Any, ...]:
+    def pick_example(self, number: Any, method: str, count: float, session: str) -> tuple[Any, ...]:
         """State, question, suggestions, status and the recorded run of the example that was clicked."""
-        number = str(getattr(event, "number", ""))
+        self.service.stop(session, superseded=True)
+        number = str(number)
         return self.open_example(min(int(number) if number.isdigit() else 0, len(self.examples) - 1), method, count)
 
     def open_example(self, number: int, method: str, count: float) -> tuple[Any, ...]:
@@ -96,9 +103,10 @@ class Handlers:
         state = SessionState(f"example:{number}")
         usable = isinstance(count, int | float) and math.isfinite(count)
         record = example.recording(method, int(count) if usable else self.n_tokens // 9)
-        run = self._recorded_view(number, record, self.album.url(state)) | {"example": number}
+        run = self._recorded_view(number, record, self.album.url(state)) | {"example": number, "opens": state.picture}
         suggestions = {"idea": example.idea, "questions": [q.text for q in example.questions]}
-        return state, record.request.question, suggestions, _status("idle", messages.RECORDED), run
+        ready = messages.RECORDED if self.service.settings.model == "demo" else messages.RECORDED_ELSEWHERE
+        return state, record.request.question, suggestions, _status("idle", ready), run
 
     def open_link(self, link: Link) -> tuple[SessionState, dict[str, Any], dict[str, Any], dict[str, Any]]:
         """State, status, run and suggestions for a link; `run["go"]` asks for a live run where none is recorded.
@@ -139,7 +147,7 @@ class Handlers:
     def _recorded_view(self, number: int, record: RunRecord, url: str) -> dict[str, Any]:
         example = self.examples[number]
         truth = example.truth(record.request.question)
-        view = run_view(record, url, recorded=True, how=_how(record), truth=truth)
+        view = run_view(record, url, recorded=True, how=_how(record), truth=truth, model=_model(record))
         count = n_keep(record.request.keep_ratio, record.layout.n_tokens)
         source = {"kind": "recorded", "example": number, "method": record.request.method, "count": count}
         view["recipe"] = recipe_of(record, source, example.key, example.place)
@@ -174,29 +182,33 @@ class Handlers:
         asked, example, url = request.question, self.album.example(state), self.album.url(state)
         texts, phase = {"full": "", "pruned": ""}, "see"
         yield _status("busy", messages.PHASES["see"]), gr.skip()
-        for event in self.service.run(session, request, picture, self._evidence_of(example, asked, picture)):
-            if event.kind == "failed":
-                yield self._failed(event.value)
-                return
-            if event.kind == "done":
-                record, truth = event.value, "" if example is None else example.truth(asked)
-                self._last.put(session, (state, record))
-                text = messages.FINISHED.format(seconds=time.perf_counter() - began)
-                view = run_view(record, url, recorded=False, how=_how(record), truth=truth)
-                where = () if example is None else (example.key, example.place)
-                view["recipe"] = recipe_of(record, LIVE, *where)
-                yield _status("idle", text), view | {"random": None}
-                return
-            if event.kind == "waiting":
-                yield _status("busy", messages.WAITING.format(before=event.value)), gr.skip()
-                continue
-            if event.kind == "phase":
-                phase = event.phase
-            else:
-                texts[event.phase] += event.text
-            answers = {"state": "running", "phase": "see" if phase == "load" else phase, "question": asked}
-            answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
-            yield _status("busy", messages.PHASES[phase]), {"answers": answers}
+        with self.service.hold(session) as hold:
+            for event in self.service.run(hold, request, picture, self._evidence_of(example, asked, picture)):
+                if event.kind == "failed":
+                    yield from self._failed(event.value, hold, state)
+                    return
+                if event.kind == "done":
+                    self._last.put(session, (state, event.value))
+                    text = messages.FINISHED.format(seconds=time.perf_counter() - began)
+                    yield _status("idle", text), self._live_view(event.value, state, example, url)
+                    return
+                if event.kind == "waiting":
+                    yield _status("busy", messages.WAITING.format(before=event.value)), gr.skip()
+                    continue
+                if event.kind == "phase":
+                    phase = event.phase
+                else:
+                    texts[event.phase] += event.text
+                answers = {"state": "running", "phase": "see" if phase == "load" else phase, "question": asked}
+                answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
+                yield _status("busy", messages.PHASES[phase]), {"answers": answers, "of": state.picture}
+
+    @staticmethod
+    def _live_view(record: RunRecord, state: SessionState, example: Example | None, url: str) -> dict[str, Any]:
+        truth = "" if example is None else example.truth(record.request.question)
+        view = run_view(record, url, recorded=False, how=_how(record), truth=truth, model=_model(record))
+        where = () if example is None else (example.key, example.place)
+        return view | {"recipe": recipe_of(record, LIVE, *where), "random": None, "of": state.picture}
 
     def record(
         self,
@@ -218,38 +230,40 @@ class Handlers:
         model = self.service.settings.model
         request = self._request(question, method, count, model, positions, seed, parameters)
         picture = self.album.picture(state)
-        for event in self.service.run(session, request, picture, lambda adapter: None):
-            if event.kind == "failed":
-                raise event.value
-            if event.kind == "done":
-                return event.value
+        with self.service.hold(session) as hold:
+            for event in self.service.run(hold, request, picture, lambda adapter: None):
+                if event.kind == "failed":
+                    raise event.value
+                if event.kind == "done":
+                    return event.value
         raise RunStopped
 
-    def run_random(
-        self, state: SessionState, question: str, count: float, model: str, session: str
-    ) -> Iterator[tuple[Any, ...]]:
-        """Status, and at the end how random pruning with `RANDOM_SEEDS` seeds does on the same question and share."""
+    def run_random(self, source: Any, session: str) -> Iterator[tuple[Any, ...]]:
+        """Status, and at the end how random pruning with `RANDOM_SEEDS` seeds does on the run that is shown.
+
+        Args:
+            source: says which run that is, as `recipe_of` wrote it.
+        """
         try:
             self.service.admit(session)
-            requests = [
-                self._request(question, "random_baseline", count, model, "method", seed, {})
-                for seed in range(RANDOM_SEEDS)
-            ]
+            state, shown = self._wished(source, session)
             picture = self.album.picture(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield _status("error", sentence_for(error)), gr.skip()
             return
-        example, asked = self.album.example(state), requests[0].question
+        base = replace(shown.request, method="random_baseline", parameters={}, positions="method")
+        evidence = self._evidence_of(self.album.example(state), base.question, picture)
         records: list[RunRecord] = []
-        for request in requests:
-            yield _status("busy", messages.RANDOM.format(done=len(records), of=len(requests))), gr.skip()
-            for event in self.service.run(session, request, picture, self._evidence_of(example, asked, picture)):
-                if event.kind == "failed":
-                    yield self._failed(event.value)
-                    return
-                if event.kind == "done":
-                    records.append(event.value)
-        yield _status("idle", messages.RANDOM_DONE), {"random": random_band(records)}
+        with self.service.hold(session) as hold:
+            for seed in range(RANDOM_SEEDS):
+                yield _status("busy", messages.RANDOM.format(done=seed, of=RANDOM_SEEDS)), gr.skip()
+                for event in self.service.run(hold, replace(base, seed=seed), picture, evidence):
+                    if event.kind == "failed":
+                        yield from self._failed(event.value, hold, state)
+                        return
+                    if event.kind == "done":
+                        records.append(event.value)
+        yield _status("idle", messages.RANDOM_DONE), {"random": random_band(records), "of": state.picture}
 
     # -- take away ------------------------------------------------------------------------------------------------
 
@@ -264,7 +278,7 @@ class Handlers:
             state, record = self._wished(getattr(wish, "source", None), session)
             stop, dark = int(getattr(wish, "stop", 0)), bool(getattr(wish, "dark", False))
             made = parcel(record, self.album.picture(state), self.album.file(state), str(wish.kind), stop, dark=dark)
-        except (PruningError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 (whatever fails while drawing, the browser must hear of it)
             return {"number": number, "problem": sentence_for(error)}
         return made | {"number": number}
 
@@ -283,10 +297,12 @@ class Handlers:
         return gr.skip() if self.service.stop(session) else _status("idle", messages.READY)
 
     @staticmethod
-    def _failed(error: BaseException) -> tuple[Any, ...]:
+    def _failed(error: BaseException, hold: Hold, state: SessionState) -> Iterator[tuple[Any, ...]]:
+        if hold.superseded:  # the visitor went on to something else, which the page shows already
+            return
         stopped = isinstance(error, RunStopped)
         kind, text = ("idle", messages.STOPPED) if stopped else ("error", sentence_for(error))
-        return _status(kind, text), {"answers": {"state": "restore"}}
+        yield _status(kind, text), {"answers": {"state": "restore"}, "of": state.picture}
 
     @staticmethod
     def _evidence_of(example: Example | None, question: str, picture: np.ndarray) -> Callable[[Any], np.ndarray | None]:
@@ -314,7 +330,7 @@ class Handlers:
             question=asked,
             parameters=changed,
             positions=positions,
-            seed=int(seed),
+            seed=_seed(seed),
             max_new_tokens=self.service.settings.max_new_tokens,
         )
 
@@ -328,6 +344,16 @@ class Handlers:
         return int(count) / self.n_tokens
 
 
+def _seed(value: float) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**31 or value != int(value):
+        raise ParameterError(f"The seed is {value!r}; it must be a whole number from 0 to 2147483647.", "Try 0.")
+    return int(value)
+
+
+def _model(record: RunRecord) -> str:
+    return find_spec(record.request.model).title
+
+
 def _how(record: RunRecord) -> list[str]:
     """How the method of a run decides, in the words of its own file."""
     if record.request.method not in METHODS:  # a saved run may come from another version
@@ -337,6 +363,7 @@ def _how(record: RunRecord) -> list[str]:
         said["Idea"],
         f"Where: {said['Stage']}. Sees: {said['Needs']}.",
         f"Ran: {record.variant}. Differs from the paper or its code: {said['Differs']}.",
+        f"Symbols: {said['Symbols']}. Cost: {said['Cost']}.",
         f"Source: {said['Paper']}.",
     ]
 

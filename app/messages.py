@@ -20,6 +20,7 @@ OPENED = "A saved run, opened: “{question}”. Nothing was computed; press Run
 FROM_LINK = "Opened from a link; its run begins."
 STILL_HERE = "The picture before it is still here."
 RECORDED = "A recorded run of the bundled model. Press Run to repeat it live."
+RECORDED_ELSEWHERE = "A recorded run of the bundled model. Press Run to ask the model of this page."
 UNEXPECTED = "Something went wrong on our side (note {code}). Your picture and question are kept; try again."
 OUT_OF_MEMORY = (
     "Not enough memory for this run. Try a smaller picture or the bundled model; the next run starts afresh."

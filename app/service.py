@@ -10,26 +10,34 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from app.errors import sentence_for
 from app.settings import Settings
 from app.turns import Rate, Turns
 from pruning.errors import RunStopped
 from pruning.geometry import TokenLayout
-from pruning.models import find_spec, load
+from pruning.models import check, load
 from pruning.models.base import VLMAdapter
 from pruning.pictures import digest
 from pruning.records import RunRecord, RunRequest
 
 
 class BoundedCache:
-    """The last few values by key; safe to use from several threads."""
+    """The last few values by key; safe to use from several threads.
 
-    def __init__(self, size: int) -> None:
-        self._size, self._items, self._lock = size, OrderedDict(), threading.Lock()
+    Args:
+        size: how many; `n_bytes`: how large all arrays among them together may be.
+    """
+
+    def __init__(self, size: int, n_bytes: int = 256 * 2**20) -> None:
+        self._size, self._n_bytes = size, n_bytes
+        self._items: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Any | None:
         with self._lock:
@@ -41,8 +49,11 @@ class BoundedCache:
         with self._lock:
             self._items[key] = value
             self._items.move_to_end(key)
-            while len(self._items) > self._size:
+            while len(self._items) > self._size or (len(self._items) > 1 and self._weight() > self._n_bytes):
                 self._items.popitem(last=False)
+
+    def _weight(self) -> int:
+        return sum(getattr(value, "nbytes", 0) for value in self._items.values())
 
     def clear(self) -> None:
         with self._lock:
@@ -59,6 +70,14 @@ class Event:
     value: Any = None
 
 
+@dataclass(slots=True)
+class Hold:
+    """One visitor's grip on what runs for them. `superseded`: it ended because they went on to something else."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    superseded: bool = False
+
+
 class Service:
     """One per process. Public methods may be called from any thread."""
 
@@ -67,7 +86,9 @@ class Service:
         self._adapter: tuple[str, VLMAdapter] | None = None
         self._loading = threading.Lock()
         self._turns, self._rate = Turns(settings.longest_queue), Rate(settings.runs_per_minute)
-        self._stops: dict[str, threading.Event] = {}
+        self._holds: dict[str, Hold] = {}
+        self._lock = threading.Lock()
+        self.problem = ""  # why the start-up model cannot be used, if it cannot
         self._seen, self._baselines = BoundedCache(12), BoundedCache(128)
 
     def warm_up(self) -> None:
@@ -76,8 +97,8 @@ class Service:
         def work() -> None:
             try:
                 self.adapter(self.settings.model)
-            except Exception:  # noqa: BLE001 (the first run will say what is wrong)
-                return
+            except Exception as error:  # noqa: BLE001 (whatever it is, the page says it, and so will every run)
+                self.problem = sentence_for(error)
 
         threading.Thread(target=work, name="warm-up", daemon=True).start()
 
@@ -91,6 +112,7 @@ class Service:
             if self._adapter is not None and self._adapter[0] == model:
                 return self._adapter[1]
             if self._adapter is not None:
+                check(model, allow_download=self.settings.allow_download)  # nobody loses the model at hand for nothing
                 self._adapter[1].close()
                 self._adapter = None
                 self._seen.clear()  # tensors on the other model's device
@@ -102,12 +124,10 @@ class Service:
     def is_loaded(self, model: str) -> bool:
         return self._adapter is not None and self._adapter[0] == model
 
-    def title(self, model: str) -> str:
-        return find_spec(model).title
-
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout | None:
         """How the model at hand would cut up a picture of this size; None while no model is loaded."""
-        return self._adapter[1].layout(picture_wh) if self._adapter is not None else None
+        loaded = self._adapter
+        return loaded[1].layout(picture_wh) if loaded is not None else None
 
     def admit(self, visitor: str) -> None:
         """Count a run of a visitor.
@@ -117,42 +137,60 @@ class Service:
         """
         self._rate.count(visitor)
 
+    @contextmanager
+    def hold(self, session: str) -> Iterator[Hold]:
+        """What `stop` and newer runs of the same session end. Leaving the body ends whatever still runs."""
+        mine = Hold()
+        with self._lock:
+            earlier, self._holds[session] = self._holds.get(session), mine
+        if earlier is not None:
+            earlier.superseded = True
+            earlier.stop.set()
+        try:
+            yield mine
+        finally:
+            mine.stop.set()
+            with self._lock:
+                if self._holds.get(session) is mine:
+                    del self._holds[session]
+
+    def stop(self, session: str, *, superseded: bool = False) -> bool:
+        """Ask a session's run to end; `superseded` without a word about it. False if it has none."""
+        with self._lock:
+            hold = self._holds.get(session)
+        if hold is None:
+            return False
+        hold.superseded = hold.superseded or superseded
+        hold.stop.set()
+        return True
+
     def run(
         self,
-        session: str,
+        hold: Hold,
         request: RunRequest,
         picture: np.ndarray,
         evidence: Callable[[VLMAdapter], np.ndarray | None],
     ) -> Iterator[Event]:
         """Run and yield what happens; ends with `done` (value: the record) or `failed` (value: the exception).
 
-        Closing the iterator, or `stop` with the same session, ends the run at the next layer.
+        When the hold is stopped, the run ends at the next layer.
         """
-        stop = threading.Event()
-        self._stops[session] = stop
         events: queue.Queue[Event] = queue.Queue()
         context = contextvars.copy_context()
         worker = threading.Thread(
-            target=context.run, args=(self._work, events, stop, request, picture, evidence), name="run", daemon=True
+            target=context.run,
+            args=(self._work, events, hold.stop, request, picture, evidence),
+            name="run",
+            daemon=True,
         )
         worker.start()
-        try:
-            while True:
-                event = events.get()
-                yield event
-                if event.kind in ("done", "failed"):
-                    return
-        finally:
-            stop.set()
-            self._stops.pop(session, None)
-
-    def stop(self, session: str) -> bool:
-        """Ask a session's run to end. False if it has none."""
-        event = self._stops.get(session)
-        if event is None:
-            return False
-        event.set()
-        return True
+        while True:
+            event = events.get()
+            if event.kind == "done" and hold.stop.is_set():
+                event = Event("failed", value=RunStopped())
+            yield event
+            if event.kind in ("done", "failed"):
+                return
 
     def _work(self, events, stop, request, picture, evidence) -> None:
         try:
@@ -179,8 +217,10 @@ class Service:
         prompt = adapter.prompt(picture, request.question)
         seen_key = (request.model, digest(picture))
         full_key = (*seen_key, request.question, request.max_new_tokens)
-        seen = self._seen.get(seen_key)
-        if seen is None:
+        seen, reused = self._seen.get(seen_key), []
+        if seen is not None:
+            reused.append(runner.LOOK)
+        else:
             seen = runner.see_picture(adapter, prompt, listener)
             self._seen.put(seen_key, seen)
         baseline = self._baselines.get(full_key)
@@ -188,9 +228,10 @@ class Service:
             baseline = runner.answer_in_full(adapter, prompt, *seen, request.max_new_tokens, listener)
             self._baselines.put(full_key, baseline)
         else:
+            reused.append(runner.FULL_ANSWER)
             events.put(Event("phase", "full"))
             events.put(Event("piece", "full", baseline.answer.text))
         return runner.run(
             request, adapter, picture, seen=seen[0], see_ms=seen[1], baseline=baseline,
-            evidence=evidence(adapter), listener=listener,
+            evidence=evidence(adapter), reused=reused, listener=listener,
         )  # fmt: skip

@@ -8,6 +8,13 @@ from dataclasses import dataclass
 
 from pruning.models import MODELS
 
+RANGES = {
+    "port": (0, 65535),
+    "max_new_tokens": (1, 1024),
+    "longest_queue": (1, 1000),
+    "runs_per_minute": (0, 100_000),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -39,4 +46,8 @@ def read_settings(argv: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--max-new-tokens", type=int, default=default.max_new_tokens, help="longest answer")
     parser.add_argument("--longest-queue", type=int, default=default.longest_queue, help="runs that may wait")
     parser.add_argument("--runs-per-minute", type=int, default=default.runs_per_minute, help="per visitor; 0: no limit")
-    return Settings(**vars(parser.parse_args(argv)))
+    found = parser.parse_args(argv)
+    for name, (low, high) in RANGES.items():
+        if not low <= getattr(found, name) <= high:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(found, name)}; allowed are {low} to {high}.")
+    return Settings(**vars(found))

@@ -20,6 +20,7 @@ from pruning.budget import check_keep_ratio
 from pruning.errors import RecordFormatError
 from pruning.geometry import TokenLayout
 from pruning.signals import Part, Stage
+from pruning.verdict import Verdict, verdict
 
 SCHEMA_VERSION = 1
 _OPTIONAL = {"evidence": np.int32, "nearest_kept": np.int32, "nearest_cosine": np.float32}
@@ -213,6 +214,7 @@ class RunRecord:
             the language model would read, and that cosine; None where it was not worked out.
         notes: sentences the person should read (deviations, limits of the model).
         environment: machine, versions, device, dtype, date.
+        reused: what was not done anew for this run but taken over, with its time, from another one.
     """
 
     request: RunRequest
@@ -231,6 +233,7 @@ class RunRecord:
     nearest_kept: np.ndarray | None = None
     nearest_cosine: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    reused: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, kind in _OPTIONAL.items():
@@ -305,6 +308,7 @@ class RunRecord:
                 environment=data["environment"],
                 **{name: arrays.get(name) for name in _OPTIONAL},
                 notes=tuple(data["notes"]),
+                reused=tuple(data.get("reused", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RecordFormatError(f"The record is damaged: {error!r}.", "Run it again.") from error
@@ -334,7 +338,7 @@ def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
     answered, and how much of the evidence they kept (least, median, most, of; None where the truth is not known).
     """
     answers = Counter(r.pruned.text for r in records)
-    same = sum(r.pruned.text == r.full.text for r in records)
+    same = sum(verdict(r.full.text, r.pruned.text) is Verdict.SAME for r in records)
     evidence = None
     if records[0].evidence is not None and len(records[0].evidence):
         kept = [int(np.isin(r.evidence, r.kept).sum()) for r in records]

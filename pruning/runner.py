@@ -28,6 +28,8 @@ from pruning.records import CLS_SOURCE, Answer, Cost, PruningStep, RunRecord, Ru
 from pruning.scoring import cosine
 from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, PruneContext, Signal, Stage
 
+LOOK, FULL_ANSWER = "the look at the picture", "the full answer"  # what a run may take over from an earlier one
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -138,6 +140,7 @@ def run(
     see_ms: float = 0.0,
     baseline: Baseline | None = None,
     evidence: np.ndarray | None = None,
+    reused: Sequence[str] = (),
     listener: Listener | None = None,
 ) -> RunRecord:
     """Answer a question with the whole picture and with the pruned one.
@@ -148,6 +151,7 @@ def run(
         seen, see_ms: an earlier pass of this picture through the tower (`see_picture`) and its time, to be reused.
         baseline: an earlier unpruned answer to this question.
         evidence: ids of the visual tokens that hold the answer, where the truth is known.
+        reused: for the record, which of `seen` and `baseline` belong to another run (`LOOK`, `FULL_ANSWER`).
 
     Raises:
         PruningError: with a sentence for the person, in all cases that they can change.
@@ -184,6 +188,7 @@ def run(
         nearest_kept=alike[0],
         nearest_cosine=alike[1],
         notes=tuple(adapter.limits(seen, request.question)),
+        reused=tuple(reused),
     )
 
 

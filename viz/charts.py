@@ -8,6 +8,13 @@ import plotly.graph_objects as go
 
 from viz.theme import METHOD_COLORS, METHOD_MARKERS, Theme
 
+# Lines that are no method: dash and open marker tell them apart, their grey tells them from the methods.
+CONTROLS = {
+    "random_baseline": ("dot", "circle-open"),
+    "uniform_grid": ("dash", "square-open"),
+    "oracle": ("longdashdot", "star-open"),
+}
+
 
 def accuracy_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Theme) -> go.Figure:
     """Accuracy against kept tokens, one line a method, with a standard error on every point.
@@ -25,7 +32,7 @@ def accuracy_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Th
             if name.rsplit("@", 1)[0] == method and "accuracy" in entry
         }
         counts = sorted(found)
-        control = method in ("random_baseline", "uniform_grid", "oracle")
+        control = CONTROLS.get(method)
         color = theme.quiet if control else METHOD_COLORS[number % len(METHOD_COLORS)]
         figure.add_scatter(
             x=counts,
@@ -33,8 +40,12 @@ def accuracy_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Th
             error_y={"array": [100 * found[c]["standard_error"] for c in counts], "thickness": 1, "width": 3},
             name=title,
             mode="lines+markers",
-            line={"color": color, "width": 2, "dash": "dot" if control else "solid"},
-            marker={"symbol": METHOD_MARKERS[number % len(METHOD_MARKERS)], "size": 8, "color": color},
+            line={"color": color, "width": 2, "dash": control[0] if control else "solid"},
+            marker={
+                "symbol": control[1] if control else METHOD_MARKERS[number % len(METHOD_MARKERS)],
+                "size": 8,
+                "color": color,
+            },
             hovertemplate="%{x} kept: %{y:.1f} %<extra>" + title + "</extra>",
         )
     full = next(entry for name, entry in curve.items() if name.startswith("full@"))["accuracy"]["value"]

@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 
 from pruning.budget import mean_per_layer, n_keep
 from pruning.records import RunRecord
-from viz.view import evidence_kept, headline
-from viz.words import verdict
+from pruning.verdict import verdict
+from viz.view import evidence_kept, headline, pieces_left
 
 YOUR_PICTURE = "your_picture.jpg"
 
@@ -35,7 +35,7 @@ def figures_of(record: RunRecord) -> dict[str, Any]:
         "verdict": verdict(record.full.text, record.pruned.text).value,
         "headline": headline(record),
         "tokens": record.layout.n_tokens,
-        "kept_at_end": rows[-1],
+        "kept_at_end": pieces_left(record),
         "mean_entering_a_layer": round(mean_per_layer(list(rows)), 4),
         "rows_after_each_stage": [step.selection.n_rows for step in record.steps],
         "evidence": evidence_kept(record),

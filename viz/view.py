@@ -17,8 +17,9 @@ from pruning.budget import mean_per_layer
 from pruning.geometry import TokenLayout
 from pruning.records import Answer, PruningStep, RunRecord
 from pruning.signals import Part
-from viz.fates import KEPT, fates
-from viz.words import RULE, first_difference, verdict, word_diff
+from pruning.verdict import RULE, verdict
+from viz.fates import KEPT, MERGED, fates, fates_after
+from viz.words import first_difference, word_diff
 
 MAX_SHOWN_SIDE = 1024
 SCORE_HOW = (
@@ -47,29 +48,32 @@ def picture_url(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
 
 
 def run_view(
-    record: RunRecord, picture: str, *, recorded: bool, how: Sequence[str] = (), truth: str = ""
+    record: RunRecord, picture: str, *, recorded: bool, how: Sequence[str] = (), truth: str = "", model: str = ""
 ) -> dict[str, Any]:
     """Everything that the page shows of one run.
 
     Args:
         picture: a data URL. recorded: the run was made earlier. how: sentences on how the method decides.
-        truth: the known answer, where there is one.
+        truth: the known answer, where there is one. model: what to call the model.
     """
     return {
-        "canvas": canvas_view(record, picture, recorded=recorded, how=how),
+        "canvas": canvas_view(record, picture, recorded=recorded, how=how, model=model),
         "answers": answers_view(record, truth=truth),
         "cost": cost_view(record),
         "chart": chart_view(record),
     }
 
 
-def canvas_view(record: RunRecord, picture: str, *, recorded: bool, how: Sequence[str] = ()) -> dict[str, Any]:
+def canvas_view(
+    record: RunRecord, picture: str, *, recorded: bool, how: Sequence[str] = (), model: str = ""
+) -> dict[str, Any]:
     """What the patch canvas needs."""
     n = record.layout.n_tokens
     return {
         "picture": picture,
         "layout": record.layout.to_dict(),
         "n_tokens": n,
+        "model": model,
         "method": record.method_title,
         "variant": record.variant,
         "positions": record.positions,
@@ -121,8 +125,8 @@ def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:
     """What the two answer cards need."""
     return {
         "state": "done",
-        "full": _answer_view(record.full, record.layout.n_tokens),
-        "pruned": _answer_view(record.pruned, record.pruned.visual_per_layer[-1]),
+        "full": _answer_view(record.full, str(record.layout.n_tokens)),
+        "pruned": _answer_view(record.pruned, pieces_left(record)),
         "diff": [{"text": w.text, "fate": w.fate} for w in word_diff(record.full.text, record.pruned.text)],
         "verdict": verdict(record.full.text, record.pruned.text).value,
         "parts_at": first_difference(record.full.text, record.pruned.text),
@@ -149,7 +153,7 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
     }
     return {
         "counted": {
-            "kept_at_end": entering[-1],
+            "kept_at_end": pieces_left(record),
             "mean_entering": mean_per_layer(entering),
             "mean_leaving": mean_per_layer(leaving),
             "total": record.layout.n_tokens,
@@ -164,6 +168,7 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
             "formula": record.full_cost.formula,
         },
         "measured": times,
+        "reused": list(record.reused),
         "environment": record.environment,
     }
 
@@ -173,9 +178,13 @@ def headline(record: RunRecord) -> str:
     n, rows = record.layout.n_tokens, record.pruned.visual_per_layer
     if not record.steps:
         return f"All {n} image pieces kept: nothing to compare. Lower the share kept."
-    pieces = f"{rows[-1]} of {n} image pieces"
+    pieces = f"{len(record.kept)} of {n} image pieces"
+    if rows[-1] > len(record.kept):
+        pieces += " and [CLS]"
     if len(set(rows)) > 1:  # naming only what is left at the end would flatter methods that cut late
-        pieces = f"{mean_per_layer(list(rows)):.0f} of {n} image pieces a layer on average, {rows[-1]} at the end"
+        pieces = (
+            f"{mean_per_layer(list(rows)):.0f} of {n} image pieces a layer on average, {pieces_left(record)} at the end"
+        )
     outcome = verdict(record.full.text, record.pruned.text).value
     if outcome == "Same":
         return f"Answered the same with {pieces}."
@@ -188,28 +197,20 @@ def evidence_kept(record: RunRecord) -> dict[str, int] | None:
     """How many tokens that hold the answer survive, directly or merged into a survivor; None where it is not known."""
     if record.evidence is None:
         return None
-    survives = np.zeros(record.layout.n_tokens, bool)
-    survives[record.kept] = True
-    merged = ~survives & np.isin(_landing(record), record.kept)
-    evidence = record.evidence
-    return {"kept": int(survives[evidence].sum()), "merged": int(merged[evidence].sum()), "of": len(evidence)}
+    fate = fates_after(record, len(record.steps))[record.evidence]
+    return {"kept": int((fate == KEPT).sum()), "merged": int((fate == MERGED).sum()), "of": len(fate)}
 
 
-def _landing(record: RunRecord) -> np.ndarray:
-    """The token in which every token ended: itself, the one it was merged into (followed to the end), or -1."""
-    place = np.arange(record.layout.n_tokens)
-    for step in record.steps:
-        s = step.selection
-        moved = s.merged_into[place.clip(min=0)]
-        stays = np.isin(place, s.kept)
-        place = np.where(place < 0, -1, np.where(stays, place, moved))
-    return place
+def pieces_left(record: RunRecord) -> str:
+    """What the last layer reads of the picture, in words: a [CLS] row is no piece of it."""
+    kept = len(record.kept)
+    return f"{kept} and [CLS]" if record.pruned.visual_per_layer[-1] > kept else str(kept)
 
 
 def _whole_stop(n: int) -> dict[str, Any]:
     everything = np.full(n, KEPT, np.uint8)
     return {
-        "name": "picture", "title": "The whole picture", "part": "picture", "layer": None, "rows": n,
+        "name": "picture", "title": "The whole picture", "part": "picture", "layer": None, "rows": n or "–",
         "fate": _pack(everything), "score": None, "merged_into": None, "summary": "", "ms": None,
     }  # fmt: skip
 
@@ -253,11 +254,10 @@ def _short_name(step: PruningStep) -> str:
     return "before LLM" if step.stage.layer == 0 else f"layer {step.stage.layer}"
 
 
-def _answer_view(answer: Answer, n_tokens: int) -> dict[str, Any]:
+def _answer_view(answer: Answer, pieces: str) -> dict[str, Any]:
     return {
-        "text": answer.text,
         "words": _whole_words(answer),
-        "tokens": n_tokens,
+        "pieces": pieces,
         "stopped": answer.stopped,
     }
 

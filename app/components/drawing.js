@@ -37,15 +37,24 @@ window.prunescope.drawing = (() => {
     return { full: read(view.attention?.full, view.n_tokens), pruned: read(view.attention?.pruned, view.n_tokens) };
   }
 
-  // The fate of a token at a stop, and the stop at which it was decided.
+  // What became of a token up to a stop: its fate, the stop that decided it, and the token in which it lives on (or -1).
+  // A token that was merged into another shares that one's fate: it is dropped with it.
   function fateAt(stops, token, stop) {
-    for (let s = stop; s > 0; s--) if (stops[s].fate[token] !== GONE) return { fate: stops[s].fate[token], stop: s };
-    return { fate: KEPT, stop: 0 };
+    let at = token, fate = KEPT, decided = 0;
+    for (let s = 1; s <= stop; s++) {
+      const now = stops[s].fate[at];
+      if (now === DROPPED) return { fate: DROPPED, stop: s, into: -1 };
+      if (now === MERGED) { at = stops[s].into[at]; fate = MERGED; decided = s; }
+      else if (fate === KEPT) decided = s;
+    }
+    return { fate, stop: decided, into: fate === MERGED ? at : -1 };
   }
+  const landing = (stops, token, stop) => fateAt(stops, token, stop).into;
 
-  function landing(stops, token, stop) {
-    const { fate, stop: at } = fateAt(stops, token, stop);
-    return fate === MERGED && stops[at].into ? stops[at].into[token] : -1;
+  // The stop at which a token itself left, and the token that it was merged into there (or -1).
+  function leftAt(stops, token) {
+    const s = stops.findIndex((stop, i) => i > 0 && stop.fate[token] !== KEPT);
+    return { stop: s, into: s > 0 && stops[s].fate[token] === MERGED ? stops[s].into[token] : -1 };
   }
 
   // ---- places ----------------------------------------------------------------------------------------------------
@@ -205,5 +214,5 @@ window.prunescope.drawing = (() => {
     stroke(ink, scene, 'rgba(0, 0, 0, .9)', 5); stroke(ink, scene, '#FFFFFF', 2.4);
   }
 
-  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, cell, tokenAt, photo, fates, scores, attention, grid, kept, evidence, unseen, ring };
+  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, leftAt, cell, tokenAt, photo, fates, scores, attention, grid, kept, evidence, unseen, ring };
 })();

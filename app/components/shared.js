@@ -34,6 +34,7 @@ window.prunescope = window.prunescope || (() => {
   // An "i" that opens a short explanation: how was this computed?
   function explain(label, sentences) {
     const box = make('details', 'ps-i'), mark = make('summary', '', 'i'), text = make('div', 'ps-i-text');
+    text.tabIndex = -1; // so that a click into the text keeps it open, and the text can be copied
     mark.setAttribute('aria-label', `How is this computed? ${label}`);
     for (const s of sentences) text.append(make('p', '', s));
     box.append(mark, text);
@@ -43,11 +44,11 @@ window.prunescope = window.prunescope || (() => {
   }
 
   // ---- recorded runs: changing method or share shows the nearest recorded one at once ---------------------------
-  const shelf = { number: 0, bundles: new Map(), fetch: null };
+  // `number` and `picture` say what the page is about; `turn` grows whenever something newer is to be shown.
+  const shelf = { number: 0, picture: '', turn: 0, go: false, bundles: new Map(), fetch: null };
 
   // The runs recorded for an example, asked for once; a failed request may be made again.
   function takeDown(number) {
-    shelf.number = number;
     if (!shelf.bundles.has(number) && shelf.fetch && number !== null) {
       shelf.bundles.set(number, shelf.fetch(number).catch(() => { shelf.bundles.delete(number); }));
     }
@@ -55,17 +56,31 @@ window.prunescope = window.prunescope || (() => {
   }
 
   async function choose(method, count, question) {
-    const bundle = shelf.number === null ? null : await takeDown(shelf.number);
-    if (!bundle || question.trim().toLowerCase() !== bundle.question.toLowerCase()) return false;
+    const mine = ++shelf.turn, bundle = shelf.number === null ? null : await takeDown(shelf.number);
+    if (mine !== shelf.turn || !bundle || question.trim().toLowerCase() !== bundle.question.toLowerCase()) return;
     const runs = bundle.runs[method];
-    if (!runs) { emit('status', { kind: 'idle', text: 'No recorded run of this method here. Press Run.' }); return false; }
+    if (!runs) { emit('status', { kind: 'idle', text: 'No recorded run of this method here. Press Run.' }); return; }
     const stops = Object.keys(runs).map(Number), near = stops.reduce((a, b) => Math.abs(b - count) < Math.abs(a - count) ? b : a);
     const run = runs[near], total = run.canvas.n_tokens;
     emit('run', { ...run, canvas: { ...run.canvas, picture: bundle.picture } });
     const exact = near === Number(count) ? '' : ` Nearest to ${count}.`;
     emit('status', { kind: 'idle', text: `Recorded run with ${near} of ${total} pieces.${exact} Press Run to do it live.` });
-    return true;
   }
 
-  return { on, emit, make, bytes, explain, choose, takeDown, shelf };
+  // What Python sends of a run. What belongs to another picture than the one on the page comes too late.
+  function receive(value) {
+    if (value.opens) { shelf.picture = value.opens; shelf.number = value.example; }
+    if (value.of && value.of !== shelf.picture) return;
+    shelf.turn += 1;
+    shelf.go = shelf.go || Boolean(value.go);
+    emit('run', value);
+  }
+
+  // A link's run begins when the page has taken all of the link's values.
+  function begin() {
+    if (shelf.go) setTimeout(() => document.querySelector('#run').click(), 60);
+    shelf.go = false;
+  }
+
+  return { on, emit, make, bytes, explain, choose, takeDown, receive, begin, shelf };
 })();

@@ -1,1 +1,1 @@
-"""One file per tab: arrangement and wiring, no arithmetic."""
+"""One file per tab: arrangement and wiring."""

@@ -48,8 +48,8 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
             with gr.Row(elem_classes="buttons"):
                 go = gr.Button("Run", variant="primary", elem_id="run", min_width=60, scale=2)
                 stop = gr.Button("Stop", elem_id="stop", min_width=60, scale=1)
-            line = static_component("status_line", status, elem_id="status")
         with gr.Column(scale=6, min_width=320, elem_classes="middle"):
+            line = static_component("status_line", status, elem_id="status")
             view = static_component("patch_canvas", elem_id="canvas")
         with gr.Column(scale=4, min_width=280, elem_classes="side"):
             ask = gr.Textbox(question, label="Question", lines=1, max_lines=3, elem_id="question", submit_btn=False)
@@ -60,7 +60,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
     away = static_component("take_away", elem_id="take-away")
     feed = static_component("run_feed", opening, elem_id="feed")
 
-    strip.pick(handlers.pick_example, [method, count], [state, ask, chips, line, feed], **QUIET)
+    strip.pick(_picker(handlers), [method, count], [state, ask, chips, line, feed], **QUIET)
     brought = [state, line, feed, chips]
     upload.upload(_bringer(handlers), [upload, state], brought, **QUIET)
     view.picture(_dropped(handlers), state, brought, **QUIET)
@@ -74,17 +74,18 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
         "fn": _runner(handlers, controls),
         "inputs": [state, ask, method, count, model, positions, seed, *parameters],
         "outputs": [line, feed],
-        "concurrency_id": "model", "concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "once",
+        "concurrency_id": "model", "concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "multiple",
         "show_progress": "minimal", "show_progress_on": [line], "api_visibility": "private",
     }  # fmt: skip
-    dice = {"fn": _dice(handlers), "inputs": [state, ask, count, model]}
+    dice = {"fn": _dice(handlers), "inputs": None}
     pair.dice(**(heavy | dice))
     go.click(**heavy)
     ask.submit(**heavy)
     chips.ask(_asked, None, ask, **QUIET).then(**heavy)
     stop.click(_stopper(handlers), None, line, **QUIET)
     opened = [state, line, feed, chips, ask, method, count, model, positions, seed, *parameters]
-    page.load(_linked(handlers, controls), None, opened, **QUIET)
+    arrived = page.load(_linked(handlers, controls), None, opened, **QUIET)
+    arrived.then(None, None, None, js="() => { window.prunescope.begin(); }")
 
 
 def _settings_of_a_run(settings: Settings) -> tuple[gr.Dropdown, gr.Number, gr.Dropdown]:
@@ -118,8 +119,8 @@ def _shelf(handlers: Handlers) -> Callable[[int], str]:
 
 
 def _dice(handlers: Handlers) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    def dice(request: gr.Request, state, asked, n, model) -> Iterator[tuple[Any, ...]]:
-        yield from handlers.run_random(state, asked, n, model, request.session_hash or "")
+    def dice(request: gr.Request, event: gr.EventData) -> Iterator[tuple[Any, ...]]:
+        yield from handlers.run_random(getattr(event, "source", None), request.session_hash or "")
 
     return dice
 
@@ -133,7 +134,8 @@ def _linked(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
         try:
             link = read_link(dict(request.query_params), handlers.album.examples, handlers.service.settings.model)
             if link is None:
-                return untouched
+                problem = handlers.service.problem
+                return [untouched[0], {"kind": "error", "text": problem}, *untouched[2:]] if problem else untouched
             shown = handlers.open_link(link)
         except PruningError as error:
             return [untouched[0], {"kind": "error", "text": sentence_for(error)}, *untouched[2:]]
@@ -142,6 +144,13 @@ def _linked(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
         return [*shown, *settings, *own]
 
     return open_link
+
+
+def _picker(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
+    def pick(request: gr.Request, event: gr.EventData, method, count) -> tuple[Any, ...]:
+        return handlers.pick_example(getattr(event, "number", ""), method, count, request.session_hash or "")
+
+    return pick
 
 
 def _bringer(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
@@ -178,7 +187,7 @@ def _asked(event: gr.EventData) -> str:
 
 def _strip(handlers: Handlers) -> dict[str, Any]:
     shown = [{"title": e.title, "alt": e.alt, "thumbnail": e.thumbnail} for e in handlers.examples]
-    return {"examples": shown, "chosen": 0}
+    return {"examples": shown}
 
 
 def _method_choices() -> list[tuple[str, str]]:

@@ -12,6 +12,14 @@ from viz.charts import accuracy_chart
 from viz.theme import theme
 
 FIGURES = Path(__file__).parents[2] / "assets" / "benchmarks" / "demo_model.json"
+KINDS = {
+    "where": "where it is",
+    "count": "how many of a kind",
+    "count_all": "how many in all",
+    "exists": "is there one",
+    "digit": "read the digit",
+    "relation": "left, right, above, below",
+}
 INTRODUCTION = """
 ### How much of the bundled model survives
 
@@ -60,7 +68,9 @@ def _kinds_table(results: dict) -> str:
         "| --- | --- | --- |",
     ]
     for kind, share in full["by_kind"].items():
-        lines.append(f"| {kind} | {100 * share['value']:.1f} | {100 * blind['by_kind'][kind]['value']:.1f} |")
+        lines.append(
+            f"| {KINDS.get(kind, kind)} | {100 * share['value']:.1f} | {100 * blind['by_kind'][kind]['value']:.1f} |"
+        )
     for key, label in (("objects", "objects named"), ("objects_and_places", "objects with their places")):
         seen, unseen = 100 * results["described"][key], 100 * results["described_blind"][key]
         lines.append(f"| describe: F1 of the {label} | {seen:.1f} | {unseen:.1f} |")

@@ -21,7 +21,7 @@ from pruning.methods import METHODS
 from pruning.models.base import VLMAdapter
 from pruning.pictures import read_picture
 from pruning.records import RunRecord, RunRequest, random_band
-from pruning.runner import Listener, answer_in_full, run, see_picture
+from pruning.runner import FULL_ANSWER, LOOK, Listener, answer_in_full, run, see_picture
 
 RECORDED_COUNTS = (18, 36, 64, 128, 192, 576)
 RANDOM_SEEDS = 20
@@ -167,7 +167,7 @@ class _Asking:
         request = RunRequest("demo", method, ratio, self.question, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
         return run(
             request, self.adapter, self.picture, seen=self.seen, see_ms=self.see_ms, baseline=self.baseline,
-            evidence=self.evidence, listener=self.listener,
+            evidence=self.evidence, reused=(LOOK, FULL_ANSWER), listener=self.listener,
         )  # fmt: skip
 
     def random_band(self, count: int) -> dict[str, object]:

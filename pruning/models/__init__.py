@@ -55,3 +55,14 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto", allow_download
     from pruning.models.loading import load_adapter  # transformers is slow to import
 
     return load_adapter(find_spec(name), device=device, dtype=dtype, allow_download=allow_download)
+
+
+def check(name: str, *, allow_download: bool = False) -> None:
+    """See that a model is there, without loading its weights.
+
+    Raises:
+        ModelUnavailableError: as `load`.
+    """
+    from pruning.models.loading import check_source
+
+    check_source(find_spec(name), allow_download=allow_download)

@@ -8,7 +8,13 @@ from pathlib import Path
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    LlavaForConditionalGeneration,
+    PretrainedConfig,
+    ProcessorMixin,
+)
 
 from pruning.errors import ModelUnavailableError
 from pruning.models.base import ModelSpec, VLMAdapter
@@ -16,6 +22,7 @@ from pruning.models.demo import FAMILIARITY_FILE, DrawnWorld
 from pruning.models.llava import LlavaAdapter
 
 FAMILIES = {"llava": LlavaForConditionalGeneration}  # by `model_type` of the configuration
+_TROUBLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, HfHubHTTPError)
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -24,23 +31,12 @@ def load_adapter(spec: ModelSpec, *, device: str, dtype: str, allow_download: bo
     where = choose_device(device)
     kind = choose_dtype(dtype, where)
     folder = Path(spec.source)
-    is_folder = folder.is_dir()
-    if is_folder:
-        _check_folder(folder)
-    elif not _looks_like_hub_id(spec.source):
-        raise ModelUnavailableError(f"{spec.source} is neither a folder nor a hub id.", "Check the path.")
-    options = {"local_files_only": is_folder or not allow_download, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(spec.source, **options)
-        if config.model_type not in FAMILIES:
-            known = ", ".join(sorted(FAMILIES))
-            raise ModelUnavailableError(
-                f"{spec.title} is a {config.model_type} model; this version serves: {known}.", "Choose another model."
-            )
-        processor = AutoProcessor.from_pretrained(spec.source, **options)
+        config, processor = _open_source(spec, allow_download=allow_download)
         model, report = FAMILIES[config.model_type].from_pretrained(
-            spec.source, dtype=kind, use_safetensors=True, output_loading_info=True, **options
-        )
+            spec.source, dtype=kind, use_safetensors=True, output_loading_info=True,
+            **_options(spec, allow_download=allow_download),
+        )  # fmt: skip
         if report["missing_keys"] or report["mismatched_keys"]:
             first = next(iter({*report["missing_keys"], *map(str, report["mismatched_keys"])}))
             raise ModelUnavailableError(
@@ -54,10 +50,40 @@ def load_adapter(spec: ModelSpec, *, device: str, dtype: str, allow_download: bo
         raise ModelUnavailableError(
             f"{spec.title} does not fit into the memory of {where} ({spec.memory} needed).", "Choose a smaller model."
         ) from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, HfHubHTTPError) as error:
-        raise _explain(spec, error, is_folder=is_folder, allow_download=allow_download) from error
-    world = DrawnWorld.read(folder) if is_folder and (folder / FAMILIARITY_FILE).exists() else None
+    except _TROUBLE as error:
+        raise _explain(spec, error, is_folder=folder.is_dir(), allow_download=allow_download) from error
+    world = DrawnWorld.read(folder) if (folder / FAMILIARITY_FILE).exists() else None
     return LlavaAdapter(model, processor, spec.title, limits=world)
+
+
+def check_source(spec: ModelSpec, *, allow_download: bool) -> None:
+    """See `pruning.models.check`."""
+    try:
+        _open_source(spec, allow_download=allow_download)
+    except ModelUnavailableError:
+        raise
+    except _TROUBLE as error:
+        raise _explain(spec, error, is_folder=Path(spec.source).is_dir(), allow_download=allow_download) from error
+
+
+def _open_source(spec: ModelSpec, *, allow_download: bool) -> tuple[PretrainedConfig, ProcessorMixin]:
+    """Configuration and processor: small files, which say whether the rest is there and can be served."""
+    if Path(spec.source).is_dir():
+        _check_folder(Path(spec.source))
+    elif not _looks_like_hub_id(spec.source):
+        raise ModelUnavailableError(f"{spec.source} is neither a folder nor a hub id.", "Check the path.")
+    options = _options(spec, allow_download=allow_download)
+    config = AutoConfig.from_pretrained(spec.source, **options)
+    if config.model_type not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise ModelUnavailableError(
+            f"{spec.title} is a {config.model_type} model; this version serves: {known}.", "Choose another model."
+        )
+    return config, AutoProcessor.from_pretrained(spec.source, **options)
+
+
+def _options(spec: ModelSpec, *, allow_download: bool) -> dict[str, bool]:
+    return {"local_files_only": Path(spec.source).is_dir() or not allow_download, "trust_remote_code": False}
 
 
 def choose_device(device: str) -> torch.device:

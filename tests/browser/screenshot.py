@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from pathlib import Path
 
-from PIL import Image
 from visitor import ROOT, Server, Visitor, chromium_browser
 
 PICTURE = ROOT / "assets" / "screenshot.png"
@@ -17,13 +15,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, chromium_browser() as browser:
         server = Server(Path(folder))
         try:
-            visitor = Visitor(browser, server.url, width=1280, height=820, sharpness=1.5)
+            visitor = Visitor(browser, server.url, width=1280, height=820)
             visitor.settle()
             visitor.page.wait_for_timeout(1000)
-            picture = Image.open(io.BytesIO(visitor.page.screenshot())).convert("RGB")
-            picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-                PICTURE, optimize=True
-            )  # a third of the size
+            visitor.page.screenshot(path=PICTURE)
         finally:
             server.stop()
 

@@ -159,6 +159,7 @@ def test_models_view_and_explanations(visit):
     visitor.page.locator(".pc-how summary").click()
     assert "Differs from the paper or its code" in visitor.text(".pc-how .ps-i-text")
     visitor.page.keyboard.press("Escape")
+    assert not visitor.page.locator(".pc-how .ps-i-text").is_visible()
     visitor.page.locator(".ap-verdict summary").click()
     assert "Same: equal" in visitor.text(".ap-how .ps-i-text")
 
@@ -183,7 +184,12 @@ def test_canvas_shows_the_kept_set_of_the_record(visit):
         for (let i = 0; i < n * n; i++) { const d = g.getImageData(Math.round((i % n + .4) * w), Math.round((Math.floor(i / n) + .4) * w), 3, 3).data;
         let s = 0; for (let k = 0; k < d.length; k += 4) s += d[k] + d[k + 1] + d[k + 2]; out.push(s / 27); } return out; }"""
     )
-    assert sum(b > 90 for b in bright) == 64
+    said = visitor.page.locator(".pc-live")
+    visitor.page.get_by_text("Table of pieces").click()
+    rows = visitor.page.locator(".pc-table tr").all_inner_texts()[1:]
+    kept = [int(r.split()[0]) for r in rows if "kept" in r.split()]
+    assert len(kept) == 64
+    assert sorted(i for i, b in enumerate(bright) if b > 90) == sorted(kept), said
 
 
 def test_keyboard_alone(visit):
@@ -355,6 +361,83 @@ def test_two_visitors_at_once_see_only_their_own(visit):
     assert (one.stops()[-1], two.stops()[-1]) == (64, 36)
 
 
+def test_going_on_during_a_run_leaves_the_new_example_alone(visit):
+    visitor = visit()
+    visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
+    visitor.page.get_by_role("button", name="Run", exact=True).click()
+    visitor.wait_for_status("…")
+    visitor.page.locator(".es button").nth(2).click()
+    visitor.wait_for_status("recorded run")
+    asked, headline = visitor.text(".ap-question"), visitor.text(".pc-headline")
+    visitor.page.wait_for_timeout(3000)
+    assert (visitor.text(".ap-question"), visitor.text(".pc-headline")) == (asked, headline)
+    assert "recorded run" in visitor.status()
+    assert visitor.page.locator(".es button").nth(2).get_attribute("aria-pressed") == "true"
+
+
+def test_a_second_click_begins_anew_and_the_last_question_wins(visit):
+    visitor = visit()
+    run = visitor.page.get_by_role("button", name="Run", exact=True)
+    visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
+    run.click()
+    visitor.wait_for_status("…")
+    visitor.page.locator(".ac-list button").nth(1).click()
+    visitor.wait_for_status("^Done")
+    asked = visitor.page.locator(".ac-list button").nth(1).inner_text()
+    assert visitor.text(".ap-question") == asked
+    visitor.page.wait_for_timeout(1500)
+    assert visitor.text(".ap-question") == asked
+    assert visitor.status().startswith("Done")
+
+
+def test_stop_during_a_run_frees_the_page(visit):
+    visitor = visit()
+    before = visitor.text(".pc-headline"), visitor.text(".ap-question")
+    visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
+    visitor.page.get_by_role("button", name="Run", exact=True).click()
+    visitor.wait_for_status("…")
+    began = time.monotonic()
+    visitor.page.get_by_role("button", name="Stop").click()
+    visitor.wait_for_status("Stopped")
+    assert time.monotonic() - began < 3
+    assert (visitor.text(".pc-headline"), visitor.text(".ap-question")) == before
+    visitor.ask("Where is the ring?")
+
+
+def test_a_new_picture_takes_the_old_figures_off_the_page(visit, tmp_path):
+    visitor = visit()
+    visitor.page.locator("input[type=file]").set_input_files(save(tmp_path / "mine.png"))
+    visitor.wait_for_status("Your picture is in place")
+    assert not visitor.page.locator(".cs-figures").is_visible()
+    assert not visitor.page.locator(".lc-plot").is_visible()
+    assert visitor.page.locator(".es button[aria-pressed=true]").count() == 0
+    assert not visitor.page.get_by_role("button", name="Random ×20").is_enabled()
+
+
+def test_what_is_dropped_beside_the_canvas_is_taken_or_refused(visit):
+    visitor = visit()
+    drop = """([text]) => { const data = new DataTransfer(); data.setData('text/plain', text);
+        document.querySelector('.side').dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true})); }"""
+    visitor.page.evaluate(drop, ["not a file"])
+    visitor.wait_for_status("That was no picture file")
+    visitor.ask()
+
+
+@pytest.mark.parametrize(("typed", "shown"), [("0", 1), ("9999", 576), ("", None)])
+def test_odd_numbers_of_pieces(visit, typed, shown):
+    visitor = visit()
+    box = visitor.page.locator("#count input[type=number]")
+    box.fill(typed)
+    box.press("Enter")
+    visitor.page.wait_for_timeout(300)
+    visitor.page.get_by_role("button", name="Run", exact=True).click()
+    sentence = visitor.wait_for_status("^Done|must be a whole number|allowed are")
+    if shown is not None and sentence.startswith("Done"):
+        assert visitor.stops()[-1] == shown
+    visitor.share(64)
+    visitor.ask()
+
+
 def test_stop_without_a_run_says_ready(visit):
     visitor = visit()
     visitor.page.get_by_role("button", name="Stop").click()
@@ -398,6 +481,8 @@ def test_looks(visit, name, width, height, query):
     assert wider <= 0, "nothing sticks out sideways"
     visitor.look(name, full_page=width < 700)
     if width >= 1280:
+        status = visitor.page.locator(".sl").bounding_box()
+        assert status["y"] + status["height"] <= height, "what goes on is said on the first screen"
         bottom = visitor.page.locator(".pc-stages").bounding_box()
         assert bottom["y"] + bottom["height"] <= height, "picture, stages and answers fit without scrolling"
         run = visitor.page.get_by_role("button", name="Run", exact=True).bounding_box()

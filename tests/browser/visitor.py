@@ -74,10 +74,8 @@ def chromium_browser() -> Iterator[Browser]:
 class Visitor:
     """A browser of one person, which notes every request, error and dialog."""
 
-    def __init__(
-        self, chromium: Browser, url: str, width: int = 1280, height: int = 720, query: str = "", sharpness: float = 1
-    ) -> None:
-        self.context = chromium.new_context(viewport={"width": width, "height": height}, device_scale_factor=sharpness)
+    def __init__(self, chromium: Browser, url: str, width: int = 1280, height: int = 720, query: str = "") -> None:
+        self.context = chromium.new_context(viewport={"width": width, "height": height})
         self.page = self.context.new_page()
         self.page.set_default_timeout(60_000)
         self.requests: list[str] = []

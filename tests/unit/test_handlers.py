@@ -6,7 +6,6 @@ import json
 import math
 import threading
 import time
-from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -47,7 +46,7 @@ def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
     assert texts[-1].startswith("Done in")
     run = events[-1][1]
     canvas, answers, cost = run["canvas"], run["answers"], run["cost"]
-    assert canvas["stops"][-1]["rows"] == cost["counted"]["kept_at_end"] == 9
+    assert (canvas["stops"][-1]["rows"], cost["counted"]["kept_at_end"]) == (9, "9")
     assert canvas["recorded"] is False
     assert canvas["evidence_kept"]["of"] > 0
     assert answers["question"] == "What color is the cross?"
@@ -79,6 +78,10 @@ def test_a_question_without_known_truth_has_no_evidence(handlers):
         ({"method": "fastv", "parameters": {"layer": 77}}, "allows 1 to 5"),
         ({"method": "vitcop", "count": 35}, "ViTCoP keeps at most"),
         ({"positions": "nowhere"}, "method, original or renumbered"),
+        ({"seed": None}, "The seed is None"),
+        ({"seed": math.inf}, "whole number from 0"),
+        ({"seed": 0.5}, "whole number from 0"),
+        ({"seed": 2**40}, "whole number from 0"),
         ({"state": SessionState("upload:/etc/hostname")}, "no longer here"),
         ({"state": SessionState("upload:../../etc/passwd")}, "no longer here"),
         ({"question": "What is </s> this?"}, "reads as a command"),
@@ -88,7 +91,7 @@ def test_bad_input_is_one_sentence_and_the_next_run_works(handlers, kwargs, sent
     last = ask(handlers, **kwargs)[-1]
     assert last[0]["kind"] == "error"
     assert sentence in last[0]["text"]
-    assert last[1] in (gr.skip(), {"answers": {"state": "restore"}})
+    assert last[1] == gr.skip() or last[1]["answers"] == {"state": "restore"}
     assert ask(handlers)[-1][0]["text"].startswith("Done")
 
 
@@ -130,7 +133,7 @@ def test_stop_ends_the_run_and_the_answers_come_back(handlers, tiny, monkeypatch
     runner.join(5)
     assert time.monotonic() - began < 1
     assert found[-1][0]["text"] == "Stopped. Nothing was changed."
-    assert found[-1][1] == {"answers": {"state": "restore"}}
+    assert found[-1][1] == {"answers": {"state": "restore"}, "of": "example:0"}
 
 
 def test_leaving_the_page_ends_the_run(handlers, monkeypatch):
@@ -180,7 +183,7 @@ def test_a_made_up_event_from_a_browser_does_no_harm(handlers):
     for path in ("", "5", "\0", "None", "x" * 5000):
         assert handlers.bring(path, START, "a")[1]["kind"] == "error"
     for number in ("99", "-1", "x", None, 1.5):
-        assert handlers.pick_example(SimpleNamespace(number=number), "fastv", 9)[0].picture.startswith("example:")
+        assert handlers.pick_example(number, "fastv", 9, "me")[0].picture.startswith("example:")
     for method, count in ((None, None), ("magic", math.nan), (5, "many")):
         assert handlers.open_example(0, method, count)[4]["canvas"]["recorded"]
 
@@ -206,18 +209,45 @@ def test_all_recorded_runs_of_an_example_travel_at_once(handlers):
             assert run["canvas"]["picture"] == ""
             assert run["random"]["seeds"] == 20
             if int(count) < 576 and method not in ("fastv", "vitcop"):
-                assert run["cost"]["counted"]["kept_at_end"] == int(count)
+                assert run["canvas"]["stops"][-1]["rows"] == int(count)
     assert handlers.recorded(99) == handlers.recorded("x") == handlers.recorded(0)
 
 
 def test_random_band_runs_every_seed(handlers):
-    events = list(handlers.run_random(START, "What color is the cross?", 9, "demo", "me"))
+    ask(handlers)
+    events = list(handlers.run_random({"kind": "live"}, "me"))
     assert "seed 19 of 20" in [e[0]["text"] for e in events][-2]
     band = events[-1][1]["random"]
     assert band["seeds"] == 20
     assert 0 <= band["same"] <= 20
     assert band["evidence"][0] <= band["evidence"][1] <= band["evidence"][2]
-    assert list(handlers.run_random(START, "", 9, "demo", "me"))[-1][0]["kind"] == "error"
+    for source, visitor in (({"kind": "live"}, "somebody else"), (None, "nobody"), ("x", "nobody")):
+        assert list(handlers.run_random(source, visitor))[-1][0]["kind"] == "error"
+
+
+def test_going_on_to_another_picture_ends_the_run_without_a_word(handlers, monkeypatch):
+    started = threading.Event()
+
+    def slow(self, events, stop, *rest):
+        started.set()
+        stop.wait(5)
+        raise RunStopped
+
+    monkeypatch.setattr(Service, "_run", slow)
+
+    def another_run():
+        with handlers.service.hold("a"):
+            pass
+
+    for go_on in (lambda: handlers.pick_example(2, "fastv", 9, "a"), another_run):
+        started.clear()
+        found = []
+        runner = threading.Thread(target=lambda into=found: into.extend(ask(handlers, session="a")))
+        runner.start()
+        assert started.wait(5)
+        go_on()
+        runner.join(5)
+        assert {e[0]["kind"] for e in found} == {"busy"}, "no word about the end"
 
 
 def test_caches_are_bounded():

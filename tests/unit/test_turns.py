@@ -111,7 +111,8 @@ def test_twenty_visitors_at_once_get_their_own(tiny, monkeypatch):
         request = RunRequest(
             "demo", methods[i % 4], (4 + i) / 36, f"What color is number {i}?", seed=i, max_new_tokens=2
         )
-        found[i] = list(service.run(f"visitor {i}", request, pictures[i], lambda adapter: None))
+        with service.hold(f"visitor {i}") as hold:
+            found[i] = list(service.run(hold, request, pictures[i], lambda adapter: None))
 
     threads = [threading.Thread(target=visit, args=(i,)) for i in range(20)]
     for thread in threads:
@@ -142,7 +143,9 @@ def test_a_worker_that_dies_is_said_and_the_next_run_works(tiny, monkeypatch, de
 
     with monkeypatch.context() as during:
         during.setattr(tiny, "answer", die)
-        last = list(service.run("a", request, picture, lambda adapter: None))[-1]
+        with service.hold("a") as hold:
+            last = list(service.run(hold, request, picture, lambda adapter: None))[-1]
         assert last.kind == "failed"
         assert isinstance(last.value, death)
-    assert list(service.run("a", request, picture, lambda adapter: None))[-1].kind == "done"
+    with service.hold("a") as hold:
+        assert list(service.run(hold, request, picture, lambda adapter: None))[-1].kind == "done"

@@ -10,7 +10,8 @@ import pytest
 from pruning.methods import METHODS
 from pruning.records import RunRequest
 from pruning.runner import Listener, run
-from viz.fates import DROPPED, GONE, KEPT, MERGED
+from pruning.verdict import Verdict, verdict
+from viz.fates import DROPPED, GONE, KEPT, MERGED, fates_after, landing
 from viz.view import (
     answers_view,
     attention_view,
@@ -22,7 +23,7 @@ from viz.view import (
     picture_url,
     picture_view,
 )  # fmt: skip
-from viz.words import Verdict, first_difference, verdict, word_diff
+from viz.words import first_difference, word_diff
 
 
 def unpack(text: str, dtype: str) -> np.ndarray:
@@ -54,9 +55,22 @@ def test_canvas_fates_are_the_selections(record):
     assert view["stops"][-1]["rows"] == record.pruned.visual_per_layer[-1]
 
 
+def test_fates_follow_a_merge_to_its_end_and_agree_with_the_evidence(record):
+    fate = fates_after(record, len(record.steps))
+    assert np.flatnonzero(fate == KEPT).tolist() == record.kept.tolist()
+    found = evidence_kept(record)
+    assert found["kept"] == (fate[record.evidence] == KEPT).sum()
+    assert found["merged"] == (fate[record.evidence] == MERGED).sum()
+    place = landing(record, len(record.steps))
+    assert np.isin(place[fate == MERGED], record.kept).all(), "merged into something that lives"
+    assert (place[fate == DROPPED] == -1).all()
+
+
 def test_cost_and_chart_say_what_the_record_says(record):
     cost = cost_view(record)
-    assert cost["counted"]["kept_at_end"] == record.pruned.visual_per_layer[-1]
+    said = cost["counted"]["kept_at_end"]
+    assert int(said.split()[0]) == len(record.kept)
+    assert ("[CLS]" in said) == (record.pruned.visual_per_layer[-1] > len(record.kept))
     assert cost["counted"]["mean_entering"] == pytest.approx(np.mean(record.pruned.visual_per_layer))
     assert cost["estimated"]["pruned"] == record.pruned_cost.prefill_flops
     assert cost["computed"]["kv_pruned"] == record.pruned_cost.kv_bytes

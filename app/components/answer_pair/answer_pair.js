@@ -9,8 +9,9 @@ const SILENT = '(the model said nothing)';
 
 // A word with its certainty. Hovering or focusing it shows on the canvas what it attends to, in that answer's run.
 function word(text, logProb, fate, answer, index) {
-  const span = make('span', 'ap-word'), mark = { new: '+', gone: '−' }[fate] || '';
-  span.append(make('span', fate === 'same' ? '' : fate, mark + text));
+  const span = make('span', 'ap-word');
+  if (fate !== 'same') span.append(make('span', 'ap-unseen', fate === 'new' ? 'new: ' : 'gone: '));
+  span.append(make('span', fate === 'same' ? '' : fate, text));
   if (logProb !== undefined) {
     const sure = Math.exp(logProb), bar = make('span', 'sure'), fill = make('i');
     fill.style.width = `${Math.max(4, 100 * sure)}%`;
@@ -19,7 +20,7 @@ function word(text, logProb, fate, answer, index) {
   }
   span.tabIndex = 0;
   span.dataset.word = `${answer}:${index}`;
-  const look = () => emit('word', { answer, index, text }), leave = () => emit('word', null);
+  const look = () => emit('word', { answer, index, text, sure: logProb === undefined ? null : Math.exp(logProb) }), leave = () => emit('word', null);
   span.addEventListener('pointerenter', look);
   span.addEventListener('pointerleave', leave);
   span.addEventListener('focus', look);
@@ -43,8 +44,8 @@ function waiting(card, text, phase) { card.querySelector('.ap-text').replaceChil
 function show(view) {
   const full = $('.full'), pruned = $('.pruned'), done = view.state === 'done', phase = view.phase || 'idle';
   $('.ap-question').textContent = view.question || '';
-  full.querySelector('.ap-count').textContent = done ? `${view.full.tokens} pieces` : '';
-  pruned.querySelector('.ap-count').textContent = done ? `${view.pruned.tokens} pieces` : '';
+  full.querySelector('.ap-count').textContent = done ? `${view.full.pieces} pieces` : '';
+  pruned.querySelector('.ap-count').textContent = done ? `${view.pruned.pieces} pieces` : '';
   if (done) {
     const words = view.full.words.map((w, i) => word(w.text, w.log_prob, 'same', 'full', i));
     full.querySelector('.ap-text').replaceChildren(...(words.length ? words : [make('span', 'ap-waiting', SILENT)]));
@@ -71,7 +72,9 @@ on('run', ({ answers }) => {
 // Random pruning with many seeds: the control beside every claim.
 const RANDOM_HOW = ['The same question and share, with pieces drawn at random before the language model, once for each of 20 seeds. “Same” means the same words as the full answer. A method is worth something here only where it does better than this band.'];
 $('.ap-random-how').append(explain('random pruning', RANDOM_HOW));
-$('.ap-dice').addEventListener('click', () => trigger('dice'));
+let source = null;
+on('run', ({ recipe }) => { if (recipe !== undefined) { source = recipe && recipe.source; $('.ap-dice').disabled = !source; } });
+$('.ap-dice').addEventListener('click', () => trigger('dice', { source }));
 on('run', ({ random, answers }) => {
   if (random === undefined && !(answers && answers.state === 'idle')) return;
   const parts = [];

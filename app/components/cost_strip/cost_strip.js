@@ -21,7 +21,7 @@ function show(v) {
   const c = v.counted, e = v.estimated, f = v.measured.full, p = v.measured.pruned, k = v.computed;
   const pruning = p.prune > f.read - p.read && p.prune > 0 ? 'pruning took longer than it saved here' : '';
   $('.cs-figures').replaceChildren(
-    figure('kept at the end', 'counted', `${c.kept_at_end} of ${c.total}`, 'pieces'),
+    figure('kept at the end', 'counted', c.kept_at_end, `of ${c.total} pieces`),
     figure('mean entering a layer', 'counted', count(c.mean_entering), `of ${c.total}`),
     figure('mean leaving a layer', 'counted', count(c.mean_leaving), `of ${c.total}`),
     figure('prefill work', 'estimated', change(e.full, e.pruned), `${flops(e.full)} → ${flops(e.pruned)}`),
@@ -31,13 +31,17 @@ function show(v) {
     figure('read (prefill)', 'measured', `${time(p.read)} ms`, `full ${time(f.read)}`),
     figure('per word', 'measured', `${time(p.word)} ms`, `full ${time(f.word)}`),
   );
-  const env = v.environment, text = $('.cs-text');
+  const env = v.environment, text = $('.cs-text'), earlier = v.reused.length ? ` Taken over with its time from an earlier run on the same machine: ${v.reused.join(' and ')}.` : '';
+  $('.cs-where').textContent = `(times: once, on ${env.machine}, ${env.device}, ${env.dtype})`;
   text.replaceChildren(
     make('p', '', `Counted: rows for the picture, read off the layers of the pruned run; ${c.text} text tokens come on top. Published budgets count in different ways, so all three are shown.`),
     make('p', '', `Estimated: multiply-adds of the language model's prefill, ${e.formula}. Tower: ${flops(e.tower_full)} full, ${flops(e.tower_pruned)} pruned, not included.`),
     make('p', '', 'Computed: bytes of keys and values of the prompt, from the model\'s shape and number format.'),
-    make('p', '', `Measured: once, while this run was recorded, on ${env.machine} (${env.device}, ${env.dtype}, ${env.threads} threads), torch ${env.torch}, transformers ${env.transformers}, ${env.date}. One measurement on a shared machine is an impression, not a benchmark.`),
+    make('p', '', `Measured: once, not averaged, on ${env.machine} (${env.device}, ${env.dtype}, ${env.threads} threads), torch ${env.torch}, transformers ${env.transformers}, ${env.date}. One measurement on a shared machine is an impression, not a benchmark.${earlier}`),
   );
 }
 
-on('run', ({ cost }) => { if (cost) show(cost); });
+on('run', ({ cost }) => {
+  if (cost) show(cost);
+  if (cost !== undefined) element.style.visibility = cost ? 'visible' : 'hidden';
+});

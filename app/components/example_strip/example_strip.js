@@ -1,7 +1,7 @@
 // Thumbnails of the example pictures. A click asks Python once for the recorded run of that example; all other recorded
 // runs of it follow in the background, so that changing method or share needs no request.
 
-const { shelf, takeDown } = window.prunescope;
+const { on, shelf, takeDown } = window.prunescope;
 shelf.fetch = (number) => server.recorded(number).then((text) => JSON.parse(text));
 const strip = element.querySelector('.es');
 
@@ -12,17 +12,17 @@ function show(value) {
     image.src = example.thumbnail;
     image.alt = example.alt;
     text.textContent = example.title;
-    button.setAttribute('aria-pressed', String(number === value.chosen));
+    button.setAttribute('aria-pressed', 'false');
     button.append(image, text);
-    button.addEventListener('click', () => {
-      for (const b of strip.children) b.setAttribute('aria-pressed', String(b === button));
-      trigger('pick', { number });
-      setTimeout(() => takeDown(number), 400);
-    });
+    button.addEventListener('click', () => trigger('pick', { number }));
     return button;
   }));
 }
 
-setTimeout(() => takeDown(0), 1200); // after the first paint
 watch('value', () => { if (props.value) show(props.value); });
 if (props.value) show(props.value);
+on('run', ({ example }) => {
+  if (example === undefined) return;
+  [...strip.children].forEach((button, number) => button.setAttribute('aria-pressed', String(number === example)));
+  if (example !== null) setTimeout(() => takeDown(example), 1200); // after the picture is painted
+});

@@ -35,5 +35,8 @@ function rest() {
 
 function mark() { [...$('.lc-plot').children].forEach((bar, layer) => bar.classList.toggle('now', stage !== null && layer === stage)); }
 
-on('run', (run) => { if (run.chart) show(run.chart); });
+on('run', (run) => {
+  if (run.chart) show(run.chart);
+  if (run.chart !== undefined) element.style.visibility = run.chart ? 'visible' : 'hidden';
+});
 on('stage', (layer) => { stage = layer; mark(); });

@@ -4,7 +4,7 @@
 const { make, on, emit, explain, drawing: d } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 const canvas = $('.pc-canvas'), ink = canvas.getContext('2d'), card = $('.pc-card'), live = $('.pc-live'), dropHint = $('.pc-drop');
-const HEIGHT_SHARE = 0.52, SAME_LINE = '#56B4E9', ALIKE_LINE = '#CC79A7';
+const HEIGHT_SHARE = 0.5, SAME_LINE = '#56B4E9', ALIKE_LINE = '#CC79A7';
 const state = { view: null, photo: null, stops: [], boxes: [], stop: 0, mode: 'kept', options: { evidence: true, grid: false, model: false, strength: 72 }, at: -1, pinned: false, word: null, timer: null };
 
 // ---- a run ---------------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ function heading() {
     const e = v.evidence_kept;
     chips.append(make('span', 'pc-chip evidence', `evidence kept: ${e.kept} of ${e.of} pieces${e.merged ? `, ${e.merged} merged` : ''}`));
   }
-  if (v.method) chips.append(make('span', 'pc-chip', `${v.method}, ${v.variant}`), make('span', `pc-chip ${v.recorded ? 'recorded' : 'live'}`, v.recorded ? 'Recorded run' : 'Live run'));
+  if (v.method) chips.append(make('span', 'pc-chip', `${v.method}, ${v.variant}`), make('span', 'pc-chip model', v.model), make('span', `pc-chip ${v.recorded ? 'recorded' : 'live'}`, v.recorded ? 'Recorded run' : 'Live run'));
   if (v.method) chips.lastChild.title = `${v.date}, ${v.machine}`;
   $('.pc-how').replaceChildren(...(v.how ? [explain('kept, merged and scores', v.how)] : []));
 }
@@ -129,12 +129,14 @@ function legend(stop) {
 function describe(token) {
   const { fate, stop } = d.fateAt(state.stops, token, state.stop), where = stop ? state.stops[stop].title.toLowerCase() : '';
   if (fate === d.KEPT) return state.stop === 0 ? 'part of the whole picture' : 'kept';
-  return fate === d.MERGED ? `merged into piece ${d.landing(state.stops, token, state.stop)} ${where}` : `dropped ${where}`;
+  if (fate === d.MERGED) return `merged into piece ${d.landing(state.stops, token, state.stop)} ${where}`;
+  const left = d.leftAt(state.stops, token);
+  return left.into < 0 ? `dropped ${where}` : `merged into piece ${left.into} ${state.stops[left.stop].title.toLowerCase()}, dropped with it ${where}`;
 }
 
 // The score that decided: of the stop where the token left, or of the current one.
 function scored(token) {
-  for (const s of [d.fateAt(state.stops, token, state.stop).stop, state.stop]) {
+  for (const s of [d.fateAt(state.stops, token, state.stop).stop, d.leftAt(state.stops, token).stop, state.stop]) {
     const stop = state.stops[s];
     if (s > 0 && stop.score && !Number.isNaN(stop.score[token])) return { score: stop.score[token], rank: stop.ranks.rank[token], of: stop.ranks.of };
   }
@@ -239,18 +241,28 @@ window.addEventListener('resize', () => draw());
 on('run', (run) => { if (run.canvas) open(run.canvas); });
 on('word', (word) => {
   const a = word && state.attention?.[word.answer];
-  state.word = a && a.words[word.index] ? { weights: a.words[word.index], text: `${Math.round(100 * a.shares[word.index])} % of the attention of “${word.text}” goes to the picture (${word.answer} run)` } : null;
+  state.word = a && a.words[word.index] ? { weights: a.words[word.index], text: `${word.sure === null ? '' : `“${word.text}” is ${Math.round(100 * word.sure)} % sure; `}${Math.round(100 * a.shares[word.index])} % of the attention of “${word.text}” goes to the picture (${word.answer} run)` } : null;
   draw();
 });
 
 // ---- a picture of one's own: drop it here, or paste it anywhere ------------------------------------------------------
 
 async function bring(file) {
-  if (!file) return;
-  const { path } = await upload(file);
-  trigger('picture', { path, name: file.name || 'pasted picture' });
+  if (!file) { emit('status', { kind: 'error', text: 'That was no picture file. Save the picture first, then drop or paste the file.' }); return; }
+  try {
+    const { path } = await upload(file);
+    trigger('picture', { path });
+  } catch (error) {
+    console.warn(error);
+    emit('status', { kind: 'error', text: 'The file could not be taken: pictures may have 20 MB. Save a smaller copy and bring it again.' });
+  }
 }
-element.addEventListener('dragover', (e) => { e.preventDefault(); dropHint.hidden = false; });
-element.addEventListener('dragleave', (e) => { if (!element.contains(e.relatedTarget)) dropHint.hidden = true; });
-element.addEventListener('drop', (e) => { e.preventDefault(); dropHint.hidden = true; bring(e.dataTransfer.files[0]); });
-document.addEventListener('paste', (e) => { const file = [...(e.clipboardData?.files || [])][0]; if (file) { e.preventDefault(); bring(file); } });
+window.addEventListener('dragover', (e) => { e.preventDefault(); dropHint.hidden = false; });
+window.addEventListener('dragleave', (e) => { if (!e.relatedTarget) dropHint.hidden = true; });
+window.addEventListener('drop', (e) => { e.preventDefault(); dropHint.hidden = true; bring(e.dataTransfer.files[0]); });
+document.addEventListener('paste', (e) => {
+  const data = e.clipboardData, typing = e.target.closest?.('input, textarea');
+  if (!data?.files.length || (typing && data.types.includes('text/plain'))) return;
+  e.preventDefault();
+  bring(data.files[0]);
+});

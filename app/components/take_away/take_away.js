@@ -6,8 +6,10 @@ let recipe = null, stop = 0, asked = 0;
 
 function say(text) { $('.ta-said').textContent = text; }
 
+// While a file is being made no other one is asked for.
+let making = false;
 function enable() {
-  for (const b of buttons) b.disabled = !recipe || (b.dataset.copy === 'link' && !recipe.query);
+  for (const b of buttons) b.disabled = !recipe || (b.dataset.kind && making) || (b.dataset.copy === 'link' && !recipe.query);
   const link = $('[data-copy=link]');
   link.title = recipe && !recipe.query ? 'Your own picture is in no link: take the record instead.' : '';
 }
@@ -20,6 +22,8 @@ on('stop', (number) => { stop = number; });
 
 function want(kind) {
   asked += 1;
+  making = true;
+  enable();
   say('Making it…');
   trigger('take', { kind, stop, source: recipe.source, dark: document.body.classList.contains('dark'), number: asked });
 }
@@ -35,6 +39,8 @@ for (const b of buttons) b.addEventListener('click', () => (b.dataset.copy ? cop
 
 function save(parcel) {
   if (!parcel || parcel.number !== asked) return;
+  making = false;
+  enable();
   if (parcel.problem) { say(parcel.problem); return; }
   const raw = atob(parcel.data), data = new Uint8Array(raw.length);
   for (let i = 0; i < raw.length; i++) data[i] = raw.charCodeAt(i);

@@ -1,0 +1,40 @@
+"""Do two answers say the same? One rule, for the page and for every count of equal answers."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+RULE = (
+    "Same: equal after ignoring letter case, punctuation and articles, with numbers as digits. Wording differs: the "
+    "same words in another order, or only small words (is, there, at, with, ...) differ, or both begin with the same "
+    "yes or no. Differs: everything else."
+)
+_NUMBERS = {w: str(i) for i, w in enumerate("zero one two three four five six seven eight nine ten".split())}
+_ARTICLES = frozenset(("a", "an", "the"))
+_SMALL = frozenset("is are was were be there it its this that in on at of with and to you see can".split())
+
+
+class Verdict(StrEnum):
+    """How two answers relate. Nothing is said about which of them is right."""
+
+    SAME = "Same"
+    WORDING = "Wording differs"
+    DIFFERS = "Differs"
+
+
+def content(text: str) -> list[str]:
+    """Words that carry the answer: lower case, numbers as digits, no punctuation, no articles."""
+    words = re.findall(r"[\w']+", text.lower())
+    return [_NUMBERS.get(w, w) for w in words if w not in _ARTICLES]
+
+
+def verdict(full: str, pruned: str) -> Verdict:
+    """The rule in `RULE`, as code."""
+    a, b = content(full), content(pruned)
+    if a == b:
+        return Verdict.SAME
+    if a[:1] == b[:1] and a[:1] in (["yes"], ["no"]):
+        return Verdict.WORDING
+    small, other = (sorted(w for w in words if w not in _SMALL) for words in (a, b))
+    return Verdict.WORDING if small == other and small else Verdict.DIFFERS
