@@ -24,7 +24,7 @@ from app.session import SessionState
 from app.take_away import parcel, recipe_of
 from pruning.archive import is_archive, unpack_run
 from pruning.budget import n_keep
-from pruning.errors import BudgetError, LinkError, ParameterError, PruningError, RecordFormatError, RunStopped
+from pruning.errors import BudgetError, LinkError, PruningError, RecordFormatError, RunStopped
 from pruning.methods import METHODS, method_class
 from pruning.models import find_spec
 from pruning.pictures import digest
@@ -330,7 +330,7 @@ class Handlers:
             question=asked,
             parameters=changed,
             positions=positions,
-            seed=_seed(seed),
+            seed=int(seed) if isinstance(seed, float) and seed.is_integer() else seed,  # a number box gives 3.0
             max_new_tokens=self.service.settings.max_new_tokens,
         )
 
@@ -342,12 +342,6 @@ class Handlers:
             allowed = f"{count:g} pieces were asked for; allowed are 1 to {self.n_tokens}."
             raise BudgetError(allowed, "Move the slider and press Run again.")
         return int(count) / self.n_tokens
-
-
-def _seed(value: float) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**31 or value != int(value):
-        raise ParameterError(f"The seed is {value!r}; it must be a whole number from 0 to 2147483647.", "Try 0.")
-    return int(value)
 
 
 def _model(record: RunRecord) -> str:

@@ -46,7 +46,7 @@ def select(kind: str, inputs: Mapping[str, Any], params: Mapping[str, Any]) -> A
 
     Raises:
         NotImplementedError: for a kind that is not served.
-        ParameterError: if an input or a parameter is missing.
+        ParameterError: if an input or a parameter is missing or does not fit.
     """
     if kind not in KINDS:
         raise NotImplementedError(f"{kind!r} is not served; served kinds: {', '.join(sorted(KINDS))}.")
@@ -56,6 +56,14 @@ def select(kind: str, inputs: Mapping[str, Any], params: Mapping[str, Any]) -> A
         found = KINDS[kind](tensors, dict(params))
     except KeyError as error:
         raise ParameterError(f"{kind} needs {error.args[0]!r} among its inputs or parameters.", "Add it.") from error
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ParameterError(
+            f"{kind} cannot decide on these inputs: {first}.", "Compare tests/golden/README.md."
+        ) from error
+    kept = found.get("kept")
+    if kept is not None and (not kept.numel() or (kept.ndim == 1 and len(kept.unique()) < len(kept))):
+        raise ParameterError(f"{kind} was asked to keep more tokens than there are, or none.", "Check the counts.")
     return {name: _to_numpy(value) for name, value in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""How many visual tokens a keep ratio means. The only file that rounds a ratio."""
+"""How many visual tokens a keep ratio means. Every keep ratio that a person gives is rounded here."""
 
 from __future__ import annotations
 

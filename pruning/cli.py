@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pruning.budget import mean_per_layer
 from pruning.catalogue import list_methods, list_models, methods_table, models_table
 from pruning.errors import ParameterError, PruningError
 from pruning.methods import METHODS
@@ -107,19 +109,25 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.model, device=arguments.device, dtype=arguments.dtype, allow_download=arguments.allow_download
     )
     record = run(request, adapter, picture)
-    if arguments.out:
-        record.save(arguments.out)
+    saved = _written(arguments.out, record.save) if arguments.out else None
     if arguments.json:
         print(json.dumps(record.to_parts()[0], ensure_ascii=False))
     else:
-        _print_record(record, arguments.out)
+        _print_record(record, saved)
     return 0
 
 
-def _print_record(record: RunRecord, out: Path | None) -> None:
+def _written(path: Path, write: Callable[[Path], Any]) -> Any:
+    try:
+        return write(path)
+    except OSError as error:
+        raise ParameterError(f"{path} cannot be written ({error.strerror}).", "Choose another --out.") from error
+
+
+def _print_record(record: RunRecord, saved_at: Path | None) -> None:
     n = record.layout.n_tokens
     saved = 1 - record.pruned_cost.prefill_flops / record.full_cost.prefill_flops
-    mean = sum(record.pruned.visual_per_layer) / len(record.pruned.visual_per_layer)
+    mean = mean_per_layer(list(record.pruned.visual_per_layer))
     print(f"{record.method_title} ({record.variant}), positions {record.positions}")
     for step in record.steps:
         rows = step.selection.n_rows
@@ -127,7 +135,7 @@ def _print_record(record: RunRecord, out: Path | None) -> None:
             f"  {step.stage}: {len(step.selection.alive)} -> {rows} tokens in {step.select_ms:.1f} ms; {step.summary}"
         )
     print(f"  full   ({n}): {record.full.text}")
-    print(f"  pruned ({len(record.kept)}): {record.pruned.text}")
+    print(f"  pruned ({record.pruned.visual_per_layer[-1]}): {record.pruned.text}")
     print(f"  mean per layer {mean:.1f} of {n}; prefill {saved:.0%} fewer multiply-adds (estimated)")
     times = record.full.timing.read_ms, record.pruned.timing.read_ms, record.pruned.timing.prune_ms
     print(
@@ -137,8 +145,8 @@ def _print_record(record: RunRecord, out: Path | None) -> None:
     )
     for note in record.notes:
         print(f"  note: {note}")
-    if out:
-        print(f"  record: {out.with_suffix('.json')}, {out.with_suffix('.npz')}")
+    if saved_at:
+        print(f"  record: {saved_at} and its .npz")
 
 
 def _select(arguments: argparse.Namespace) -> int:
@@ -147,13 +155,13 @@ def _select(arguments: argparse.Namespace) -> int:
     try:
         with np.load(arguments.arrays, allow_pickle=False) as file:
             inputs = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise ParameterError(
             f"{arguments.arrays} cannot be read as NPZ ({error}).", "Write it with numpy.savez."
         ) from error
     found = select(arguments.kind, inputs, _settings(arguments.set))
     if arguments.out:
-        np.savez_compressed(arguments.out, **found)
+        _written(arguments.out, lambda path: np.savez_compressed(path, **found))
     if arguments.json:
         print(json.dumps({name: value.tolist() for name, value in found.items()}))
     else:

@@ -31,7 +31,7 @@ class Tile:
 
     def __post_init__(self) -> None:
         x0, y0, x1, y1 = self.box_xyxy
-        if min(self.grid_hw) < 1 or x1 <= x0 or y1 <= y0:
+        if min(self.grid_hw) < 1 or not np.isfinite(self.box_xyxy).all() or x1 <= x0 or y1 <= y0:
             raise GeometryError(f"A tile needs at least one cell and a box with an area; got {self}.")
 
     @property
@@ -70,10 +70,6 @@ class TokenLayout:
         """Row and column of every token divided by the rows and columns of its tile, float64 `[tokens, 2]`."""
         return np.concatenate([_cells(t) / np.array(t.grid_hw) for t in self.tiles])
 
-    def cells(self) -> np.ndarray:
-        """Tile, row and column of every token, int `[tokens, 3]`."""
-        return np.concatenate([np.column_stack([np.full(t.n_tokens, i), _cells(t)]) for i, t in enumerate(self.tiles)])
-
     def padding(self) -> np.ndarray:
         """True for tokens whose centre lies outside the picture, bool `[tokens]`."""
         boxes = self.boxes()
@@ -98,7 +94,7 @@ class TokenLayout:
         return (inside / area).clip(0, 1).astype(np.float32)
 
     def tokens_of(self, mask: np.ndarray) -> np.ndarray:
-        """Ids of the tokens that hold part of a thing: at least `EVIDENCE_SHARE` of them lies under its mask."""
+        """Ids of the tokens that hold part of a thing: more than `EVIDENCE_SHARE` of them lies under its mask."""
         return np.flatnonzero(self.coverage(mask) > EVIDENCE_SHARE).astype(np.int32)
 
     def to_dict(self) -> dict[str, Any]:

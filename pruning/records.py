@@ -23,6 +23,7 @@ from pruning.signals import Part, Stage
 from pruning.verdict import Verdict, verdict
 
 SCHEMA_VERSION = 1
+MAX_SEED, MAX_NEW_TOKENS, MAX_TOKENS = 2**31 - 1, 4096, 100_000
 _OPTIONAL = {"evidence": np.int32, "nearest_kept": np.int32, "nearest_cosine": np.float32}
 CLS_SOURCE = -1  # in `Selection.order`: the row is the tower's [CLS] token, which has no pixels
 
@@ -65,6 +66,11 @@ class RunRequest:
         check_keep_ratio(self.keep_ratio)
         if self.positions not in ("method", "original", "renumbered"):
             raise RecordFormatError(f"positions is {self.positions!r}; it must be method, original or renumbered.")
+        for name, low, high in (("seed", 0, MAX_SEED), ("max_new_tokens", 1, MAX_NEW_TOKENS)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                allowed = f"it must be a whole number from {low} to {high}"
+                raise RecordFormatError(f"{name} is {value!r}; {allowed}.", "Choose one in that range.")
 
     def key(self) -> str:
         """The request as canonical JSON: equal requests have equal keys."""
@@ -184,8 +190,12 @@ class Answer:
     attention: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if len(self.words) != len(self.log_probs) or not self.visual_per_layer:
+            raise RecordFormatError("An answer needs one log-probability for every word, and a count for every layer.")
         if self.attention is not None:
             object.__setattr__(self, "attention", _freeze(self.attention, np.float16))
+            if self.attention.ndim != 2 or len(self.attention) != len(self.words):
+                raise RecordFormatError("An answer's attention needs one row for every word.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +218,8 @@ class RunRecord:
     Attributes:
         steps: every decision in the order in which the picture met it; empty at keep ratio 1.
         full, pruned: the two answers; `full_cost`, `pruned_cost`: their estimates.
-        positions: what the pruned run really did, `original` or `renumbered`.
+        positions: what the pruned run really did, stage by stage: `original`, `renumbered`, `reindexed`, or a sequence
+            of them joined by ", then ".
         evidence: ids of the tokens that hold the answer, or None where the truth is not known.
         nearest_kept, nearest_cosine: for every token the surviving one that resembles it most, by the cosine of what
             the language model would read, and that cosine; None where it was not worked out.
@@ -241,8 +252,20 @@ class RunRecord:
                 object.__setattr__(self, name, _freeze(getattr(self, name), kind))
         if any(b.stage < a.stage for a, b in zip(self.steps, self.steps[1:], strict=False)):
             raise RecordFormatError("The steps of a record must be in the order in which the picture meets them.")
-        if any(s.selection.n_total != self.layout.n_tokens for s in self.steps):
-            raise RecordFormatError(f"Every step must speak of the layout's {self.layout.n_tokens} tokens.")
+        n = self.layout.n_tokens
+        if n > MAX_TOKENS:
+            raise RecordFormatError(f"The layout has {n} tokens; at most {MAX_TOKENS} are opened.")
+        if any(s.selection.n_total != n for s in self.steps):
+            raise RecordFormatError(f"Every step must speak of the layout's {n} tokens.")
+        evidence = self.evidence
+        if evidence is not None and (evidence.ndim != 1 or ((evidence < 0) | (evidence >= n)).any()):
+            raise RecordFormatError(f"Evidence must be ids of the layout's {n} tokens.")
+        for name in ("nearest_kept", "nearest_cosine"):
+            if getattr(self, name) is not None and getattr(self, name).shape != (n,):
+                raise RecordFormatError(f"{name} must have {n} entries.")
+        for answer in (self.full, self.pruned):
+            if answer.attention is not None and answer.attention.shape[1] != n:
+                raise RecordFormatError(f"An answer's attention must have {n} columns.")
 
     @property
     def kept(self) -> np.ndarray:
@@ -250,13 +273,13 @@ class RunRecord:
         return self.steps[-1].selection.kept if self.steps else np.arange(self.layout.n_tokens, dtype=np.int32)
 
     def save(self, path: Path) -> Path:
-        """Write `<path>.json` and `<path>.npz` (a suffix in `path` is ignored). Returns the JSON's path."""
-        path = Path(path).with_suffix("")
+        """Write `<path>.json` and `<path>.npz` (`path` may end in either). Returns the JSON's path."""
+        text, binary = _pair(path)
         data, arrays = self.to_parts()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path.with_suffix(".npz"), **arrays)
-        path.with_suffix(".json").write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
-        return path.with_suffix(".json")
+        text.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(binary, **arrays)
+        text.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
+        return text
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The record as a JSON-ready dict and a dict of arrays."""
@@ -320,17 +343,24 @@ class RunRecord:
         Raises:
             RecordFormatError: with what is wrong with the files.
         """
-        path = Path(path).with_suffix("")
+        text, binary = _pair(path)
         try:
-            data = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
+            data = json.loads(text.read_text(encoding="utf-8"))
+            with np.load(binary, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             advice = "A record is a JSON file with an NPZ file of the same name beside it."
-            raise RecordFormatError(f"{path.name} cannot be read as a record ({error}).", advice) from error
+            raise RecordFormatError(f"{text.name} cannot be read as a record ({error}).", advice) from error
         if not isinstance(data, dict):
-            raise RecordFormatError(f"{path.name}.json is not a record.")
+            raise RecordFormatError(f"{text.name} is not a record.")
         return cls.from_parts(data, arrays)
+
+
+def _pair(path: Path | str) -> tuple[Path, Path]:
+    """The two files of a record. Only their own suffixes are taken off: `resprune-0.11` is a whole name."""
+    path = Path(path)
+    stem = path.with_suffix("") if path.suffix in (".json", ".npz") else path
+    return stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.npz")
 
 
 def random_band(records: Sequence[RunRecord]) -> dict[str, object]:

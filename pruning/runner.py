@@ -30,6 +30,8 @@ from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, Pru
 
 LOOK, FULL_ANSWER = "the look at the picture", "the full answer"  # what a run may take over from an earlier one
 
+WHILE_TIMED = {"recorded_during": "what every word attends to"}  # beside measured times: they include this
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -81,7 +83,6 @@ class Session:
         looks: Mapping[Look, torch.Tensor],
         *,
         text: PromptText | None = None,
-        cls: torch.Tensor | None = None,
     ) -> Decision:
         """Ask the method which rows go on after `stage`, and note the answer in original token ids."""
         _wait_for(features.device)
@@ -96,7 +97,6 @@ class Session:
             generator=self._generator,
             looks=dict(looks),
             text=text,
-            cls=cls,
             memory=self._memory,
         )
         decision = self.method(context, self.plan[stage])
@@ -181,9 +181,10 @@ def run(
         pruned_cost=cost,
         positions=_policy(session),
         method_title=method.title,
-        variant=method.variant(),
+        variant=method.variant() if request.positions == "method" else f"{method.variant()}, positions changed",
         tower_layers=adapter.info.tower_layers,
-        environment=environment(adapter),
+        environment=environment(adapter)
+        | ({"recorded_during": "what every word attends to"} if listener.trace else {}),
         evidence=evidence,
         nearest_kept=alike[0],
         nearest_cosine=alike[1],

@@ -84,7 +84,6 @@ class ModelInfo:
     """
 
     name: str
-    family: str
     tower_layers: int
     feature_layer: int
     text_layers: int
@@ -93,19 +92,19 @@ class ModelInfo:
     text_dim: int
     text_ffn_dim: int
     kv_dim: int
-    has_cls: bool
     signals: frozenset[Signal]
 
 
 @dataclass(slots=True)
 class PromptText:
     """The prompt's text behind the picture: `states` `[tokens, dim]` as the current layer sees them, the text of every
-    token, and which of them the person wrote (the rest is the chat template).
+    token, which of them the person wrote (the rest is the chat template), and the whole word each token is part of.
     """
 
     states: torch.Tensor
     words: list[str]
     in_question: torch.Tensor
+    whole: list[str]
 
 
 @dataclass(slots=True)
@@ -119,7 +118,6 @@ class PruneContext:
         looks: what was asked for, cut to these rows: [CLS] attention `[heads, rows]`, tower keys `[rows, dim]`,
             last-token attention `[heads, rows]`, language keys `[heads, rows, head_dim]`.
         text: the prompt, at stages of the language model.
-        cls: `[dim]` hidden state of [CLS], before the projector.
         memory: what earlier stages of the same run left for this one.
     """
 
@@ -132,7 +130,6 @@ class PruneContext:
     generator: torch.Generator
     looks: dict[Look, torch.Tensor] = field(default_factory=dict)
     text: PromptText | None = None
-    cls: torch.Tensor | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property

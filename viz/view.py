@@ -265,13 +265,19 @@ def _answer_view(answer: Answer, pieces: str) -> dict[str, Any]:
 def _whole_words(answer: Answer) -> list[dict[str, Any]]:
     """Pieces joined to words; a word is as sure as all its pieces together. `pieces` are their numbers."""
     words: list[dict[str, Any]] = []
+    open_pieces: list[int] = []  # parts of a character that a later piece completes
     for number, (piece, log_prob) in enumerate(zip(answer.words, answer.log_probs, strict=True)):
+        if not piece:
+            open_pieces.append(number)
+            continue
+        earlier, open_pieces = open_pieces, []
+        log_prob += sum(answer.log_probs[i] for i in earlier)
         if words and not piece.startswith((" ", "\n")) and piece.strip():
             words[-1]["text"] += piece
             words[-1]["log_prob"] += log_prob
-            words[-1]["pieces"].append(number)
+            words[-1]["pieces"] += [*earlier, number]
         elif piece.strip():
-            words.append({"text": piece.strip(), "log_prob": log_prob, "pieces": [number]})
+            words.append({"text": piece.strip(), "log_prob": log_prob, "pieces": [*earlier, number]})
     return words
 
 

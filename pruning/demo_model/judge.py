@@ -16,6 +16,7 @@ from pruning.demo_model.questions import KINDS, Question, ask
 from pruning.demo_model.scene import draw, patch_coverage, sample_scene, scene_rng
 from pruning.demo_model.tower import encode, to_pixels
 from pruning.errors import BudgetError
+from pruning.geometry import EVIDENCE_SHARE
 from pruning.methods import METHODS
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.models.base import Prompt, VLMAdapter, Watch
@@ -61,7 +62,7 @@ class Item:
 
     @property
     def evidence(self) -> np.ndarray:
-        return np.flatnonzero(self.coverage.max(1) > 0.125)
+        return np.flatnonzero(self.coverage.max(1) > EVIDENCE_SHARE)
 
 
 def items(number: int, kinds: Sequence[str], at_most: int | None = None) -> tuple[np.ndarray, list[Item]]:

@@ -64,7 +64,7 @@ class TokenPruner(ABC):
         key, title, paper (URL), idea (about eight words), acts (where, in plain words).
         needs: signals that must be there. default_positions: `original` or `renumbered`, as published.
         nested: a smaller budget keeps a subset. equivariant: permuting tokens permutes the answer.
-        merges: dropped tokens may live on in others.
+        merges: dropped tokens may live on in others. defaults: what a run without changed parameters is called.
     """
 
     key: ClassVar[str]
@@ -77,6 +77,7 @@ class TokenPruner(ABC):
     nested: ClassVar[bool] = False
     equivariant: ClassVar[bool] = True
     merges: ClassVar[bool] = False
+    defaults: ClassVar[str] = "as published"
 
     keep_ratio: float = 1 / 9
 
@@ -84,6 +85,8 @@ class TokenPruner(ABC):
         check_keep_ratio(self.keep_ratio)
         for name, declared in self.parameters().items():
             _check_parameter(self.title, name, getattr(self, name), declared)
+            if isinstance(declared, Param) and declared.step == int(declared.step):
+                object.__setattr__(self, name, int(getattr(self, name)))  # 3.0 is a whole number, but no index
 
     @classmethod
     def parameters(cls) -> dict[str, Param | Choice]:
@@ -129,12 +132,10 @@ class TokenPruner(ABC):
         return found
 
     def variant(self) -> str:
-        """What ran, for the page: every choice that is not the default, or "as published"."""
-        changed = [
-            f"{n} = {getattr(self, n)}" for n, d in self.parameters().items()
-            if isinstance(d, Choice) and getattr(self, n) != d.options[0]
-        ]  # fmt: skip
-        return ", ".join(changed) or "as published"
+        """What ran, for the page: every parameter that is not at its default, or what the defaults are."""
+        standard = {f.name: f.default for f in fields(self)}
+        changed = [f"{n} = {getattr(self, n)}" for n in self.parameters() if getattr(self, n) != standard[n]]
+        return ", ".join(changed) or self.defaults
 
     def check(self, info: ModelInfo) -> None:
         """Refuse a model that cannot serve this method, or a layer that it does not have.
@@ -181,7 +182,7 @@ class TokenPruner(ABC):
     def __call__(self, context: PruneContext, n_keep: int) -> Decision:
         """Decide and check. A budget that keeps everything changes nothing, whatever the method."""
         if n_keep >= context.n_rows:
-            return Decision(torch.arange(context.n_rows, device=context.ids.device), summary="all kept")
+            return self.keep_all(context)
         if n_keep < 1:
             raise BudgetError(
                 f"{self.title} was asked to keep {n_keep} tokens {context.stage}.", "Raise the keep ratio."
@@ -193,6 +194,10 @@ class TokenPruner(ABC):
         if not ascending or n_rows != n_keep or int(keep.min()) < 0 or int(keep.max()) >= context.n_rows:
             raise AssertionError(f"{self.key} broke its contract at {context.stage}: asked {n_keep}, got {n_rows} rows")
         return decision
+
+    def keep_all(self, context: PruneContext) -> Decision:
+        """The decision where nothing has to go. A method whose later stages need what it learns here overrides it."""
+        return Decision(torch.arange(context.n_rows, device=context.ids.device), summary="all kept")
 
     def single_stage(self, stage: Stage, n_tokens: int) -> dict[Stage, int]:
         return {stage: n_keep(self.keep_ratio, n_tokens)}

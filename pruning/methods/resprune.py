@@ -36,8 +36,7 @@ FUNCTION_WORDS = frozenset(
     would shall should may might must and or but nor so yet if then else than as at by for from in into of off on onto
     out over to under up with without about above after again against before below between down during further once
     through too very just only also please tell describe show see seen look looks looking say says said read count
-    find give answer question using single word phrase image picture photo much many more most few less least one s t
-    user assistant
+    find give answer question using single word phrase image picture photo much many more most few less least one
     """.split()
 )
 
@@ -51,6 +50,7 @@ class ResPrune(TokenPruner):
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     nested: ClassVar[bool] = True
+    defaults: ClassVar[str] = "as specified, alpha inferred"
 
     alpha: Annotated[float, Param(0.0, 8.0, 0.1, "alpha", "Pull of the question; 0 ignores it.")] = 0.5
     relevance: Annotated[
@@ -93,10 +93,19 @@ class ResPrune(TokenPruner):
 
 def content_words(text: PromptText) -> torch.Tensor | None:
     """Embeddings of the question's content words `[words, dim]`, or None if it has none."""
-    words = [w.strip().strip("\u2581").lower() for w in text.words]
     asked = text.in_question.tolist()
-    chosen = [i for i, w in enumerate(words) if asked[i] and w.isalnum() and w not in FUNCTION_WORDS]
+    chosen = [i for i, piece in enumerate(text.words) if asked[i] and _is_word(piece) and _names(text.whole[i])]
     return text.states[chosen].float() if chosen else None
+
+
+def _is_word(piece: str) -> bool:
+    return piece.strip().strip("\u2581").isalnum()
+
+
+def _names(word: str) -> bool:
+    """Whether a whole word is none of the function words; what follows an apostrophe does not count."""
+    letters = "".join(c for c in word.lower().replace("’", "'").split("'")[0] if c.isalnum())
+    return bool(letters) and letters not in FUNCTION_WORDS
 
 
 def text_relevance(features: torch.Tensor, words: torch.Tensor, how: str = RELEVANCE[0]) -> torch.Tensor:

@@ -10,7 +10,8 @@ Differs:    a merged token is the group's mean; the code adds the hidden state o
             (`merge = mean plus middle member`). The code corrects quotas in one pass and may miss its count; here the
             pass repeats until the count is met. The code's deep cut numbers positions by the index in the shortened
             sequence (`deep_positions`). v and c follow the paper's three budgets linearly in r (0.2 + 0.9 r and 0.09 +
-            0.27 r), v held so that the shallow layers take at most half of the budget: inferred, for other depths
+            0.27 r), v held so that the shallow layers take at most half of the budget and the shallow cut has a tenth
+            to merge: inferred, for other depths and ratios
 Cost:       one tower row, O(Nv^2 dim) clustering, keys of two layers; no attention map in the language model
 """
 
@@ -31,6 +32,7 @@ from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signa
 MEAN, AS_CODED = "mean", "mean plus middle member"
 ORIGINAL, REINDEXED = "original", "reindexed"
 DEEP_DIVISOR = 5
+ROOM_TO_MERGE = 1.1  # the tower keeps at least a tenth more than the shallow cut, or clusters would have no work
 PAPER_DEPTH, PAPER_SHALLOW, PAPER_DEEP = 32, 2, 22
 
 
@@ -80,8 +82,8 @@ class ViTCoP(TokenPruner):
     def depths(self, info: ModelInfo) -> tuple[int, int]:
         """Layers of the second and third cut."""
         scale = info.text_layers / PAPER_DEPTH
-        shallow = int(self.shallow_layer) or max(1, int(PAPER_SHALLOW * scale + 0.5))
-        deep = int(self.deep_layer) or min(info.text_layers - 1, int(PAPER_DEEP * scale + 0.5))
+        shallow = self.shallow_layer or max(1, round(PAPER_SHALLOW * scale))
+        deep = self.deep_layer or min(info.text_layers - 1, round(PAPER_DEEP * scale))
         if not shallow < deep < info.text_layers:
             raise ParameterError(
                 f"ViTCoP's cuts are before layers {shallow} and {deep}; the second must come first and both must be "
@@ -93,9 +95,9 @@ class ViTCoP(TokenPruner):
         """(v, c) as given, or following the paper's budgets."""
         shallow, deep = self.depths(info)
         ratio = self.keep_ratio
-        least = ratio * info.text_layers / (deep + (info.text_layers - deep) / DEEP_DIVISOR)  # nothing left to cut
+        least = ratio * info.text_layers / (deep + (info.text_layers - deep) / DEEP_DIVISOR)  # nothing left to merge
         most = 0.5 * ratio * info.text_layers / shallow
-        vision = self.vision_keep or min(max(least, min(0.2 + 0.9 * ratio, most)), 1.0)
+        vision = self.vision_keep or min(max(ROOM_TO_MERGE * least, min(0.2 + 0.9 * ratio, most)), 1.0)
         return vision, self.cluster_share or 0.09 + 0.27 * ratio
 
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
@@ -146,6 +148,12 @@ class ViTCoP(TokenPruner):
             return Decision(best_ascending(-norm, n_keep), scores=-norm, summary="smallest key norms")
         return self._merge(context, n_keep, norm)
 
+    def keep_all(self, context: PruneContext) -> Decision:
+        """A tower that keeps everything (v = 1) still finds the clusters that the shallow cut merges."""
+        if context.stage != BEFORE_PROJECTOR:
+            return super().keep_all(context)
+        return self.select(context, context.n_rows)
+
     def _coarse(self, context: PruneContext, n_keep: int, attention: torch.Tensor, keys: torch.Tensor) -> Decision:
         score = attention.float().sum(0)
         keep = best_ascending(score, n_keep)
@@ -164,10 +172,9 @@ class ViTCoP(TokenPruner):
         return Decision(keep, scores=score, summary=f"{len(clusters.centres)} clusters", extra=extra)
 
     def _merge(self, context: PruneContext, n_keep: int, norm: torch.Tensor) -> Decision:
-        known = context.memory.get("vitcop.labels")
-        # The tower's cut kept everything (a keep ratio near 1): every token is a cluster of its own.
-        labels = [known[i] for i in context.ids.tolist()] if known else range(context.n_rows)
-        parts = elites_and_groups(torch.tensor(list(labels), device=norm.device), norm, n_keep)
+        known = context.memory["vitcop.labels"]
+        labels = torch.tensor([known[i] for i in context.ids.tolist()], device=norm.device)
+        parts = elites_and_groups(labels, norm, n_keep)
         keep = torch.cat([parts.elites, parts.representatives]).sort().values
         features = context.features[keep].clone()
         merged = merge_groups(context.features, parts, as_coded=self.merge == AS_CODED)

@@ -36,13 +36,15 @@ class Prompt:
     Attributes:
         input_ids: `[1, tokens]` with one placeholder per visual token.
         visual: `[tokens]` True at the placeholders.
-        words: text of every token; `in_question`: which of them the person wrote.
+        words: text of every token; `in_question`: which of them the person wrote; `whole`: the word that each is part
+            of, between white space.
     """
 
     input_ids: torch.Tensor
     visual: torch.Tensor
     words: list[str]
     in_question: torch.Tensor
+    whole: list[str]
     pixels: torch.Tensor
     layout: TokenLayout
 
@@ -109,7 +111,6 @@ class Decider(Protocol):
         looks: Mapping[Look, torch.Tensor],
         *,
         text: PromptText | None = None,
-        cls: torch.Tensor | None = None,
     ) -> Decision: ...
 
     def positions_at(self, stage: Stage) -> str: ...

@@ -99,9 +99,9 @@ def attention_row(query: torch.Tensor, key: torch.Tensor, row: int, scaling: flo
         query: `[1, heads, queries, head_dim]`; key: `[1, kv_heads, keys, head_dim]`, heads a multiple of kv_heads.
     """
     heads, kv_heads = query.shape[1], key.shape[1]
-    q = query[0, :, row].view(kv_heads, heads // kv_heads, -1)
-    logits = (q @ key[0].mT).reshape(heads, -1) * scaling
-    return logits.float().softmax(-1)
+    q = query[0, :, row].float().reshape(kv_heads, heads // kv_heads, -1) * scaling
+    # In float32: half precision makes ties among hundreds of keys, and its products can overflow before scaling.
+    return (q @ key[0].float().mT).reshape(heads, -1).softmax(-1)
 
 
 def rows_of(ids: torch.Tensor, among: torch.Tensor) -> torch.Tensor:

@@ -24,8 +24,15 @@ class DrawnWorld:
     farthest: float
 
     @classmethod
-    def read(cls, folder: Path) -> DrawnWorld:
+    def read(cls, folder: Path, dim: int) -> DrawnWorld:
+        """Read the statistics of a tower of width `dim`.
+
+        Raises:
+            SafetensorError, KeyError, ValueError: if the file is damaged or belongs to another model.
+        """
         saved = load_file(str(folder / FAMILIARITY_FILE))
+        if saved["mean"].shape != (dim,) or saved["precision"].shape != (dim, dim):
+            raise ValueError(f"{FAMILIARITY_FILE} belongs to another model")
         return cls(saved["mean"], saved["precision"], float(saved["farthest"]))
 
     def distance(self, pooled: torch.Tensor) -> float:

@@ -164,7 +164,8 @@ class LanguageRun:
         first = int(places[-1]) + 1 if len(places) else 0
         columns = self.columns[first:].tolist()
         words = [self.prompt.words[c] for c in columns]
-        return PromptText(hidden[0, first:], words, self.prompt.in_question[columns])
+        whole = [self.prompt.whole[c] for c in columns]
+        return PromptText(hidden[0, first:], words, self.prompt.in_question[columns], whole)
 
     def _cut(self, hidden: torch.Tensor, rows: torch.Tensor, policy: str) -> torch.Tensor:
         self.row_ids, self.columns, self.positions = self.row_ids[rows], self.columns[rows], self.positions[rows]

@@ -25,6 +25,8 @@ from pruning.models.tower import TowerHooks
 from pruning.records import CLS_SOURCE
 from pruning.signals import TOWER_SIGNALS, Look, ModelInfo, Part, Signal
 
+TOWERS = {"clip_vision_model", "siglip_vision_model"}
+
 
 class LlavaAdapter:
     """An adapter around a loaded `LlavaForConditionalGeneration` and its processor. The model's weights, classes and
@@ -37,6 +39,11 @@ class LlavaAdapter:
         self.device, self.dtype = model.device, model.dtype
         self.tokenizer = processor.tokenizer
         vision, text = config.vision_config, config.get_text_config()
+        if vision.model_type not in TOWERS:
+            raise ModelUnavailableError(
+                f"{name} has a {vision.model_type} tower; this version serves: {', '.join(sorted(TOWERS))}.",
+                "Choose another model.",
+            )
         tower = getattr(core.vision_tower, "vision_model", core.vision_tower)
         layers = tower.encoder.layers
         has_cls = hasattr(tower.embeddings, "class_embedding")
@@ -59,7 +66,6 @@ class LlavaAdapter:
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.info = ModelInfo(
             name=name,
-            family="LLaVA-1.5",
             tower_layers=len(layers),
             feature_layer=feature_layer,
             text_layers=len(decoder.layers),
@@ -68,7 +74,6 @@ class LlavaAdapter:
             text_dim=text.hidden_size,
             text_ffn_dim=text.intermediate_size,
             kv_dim=head_dim * text.num_key_value_heads,
-            has_cls=has_cls,
             signals=frozenset(signals | ({Signal.CLS_ATTENTION} if has_cls else set())),
         )
 
@@ -108,11 +113,13 @@ class LlavaAdapter:
             )
         words = [self.tokenizer.decode([i]) for i in ids[0].tolist()]
         visual = ids[0] == self.model.config.image_token_id
+        asked, whole = self._question_span(text, question, ids[0], words)
         return Prompt(
             input_ids=ids.to(self.device),
             visual=visual,
             words=words,
-            in_question=self._question_span(text, question, ids[0], int(visual.sum())),
+            in_question=asked,
+            whole=whole,
             pixels=batch["pixel_values"].to(self.device, self.dtype),
             layout=layout,
         )
@@ -127,18 +134,25 @@ class LlavaAdapter:
             return f"USER: <image>\n{question} ASSISTANT:"
         return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
-    def _question_span(self, text: str, question: str, ids: torch.Tensor, n_visual: int) -> torch.Tensor:
-        """Which tokens the person wrote, bool `[tokens]`; all text behind the picture where that cannot be told."""
+    def _question_span(
+        self, text: str, question: str, ids: torch.Tensor, words: list[str]
+    ) -> tuple[torch.Tensor, list[str]]:
+        """Which tokens the person wrote, bool `[tokens]`, and the whole word that each is part of. Where that cannot be
+        told: all text behind the picture, and every token a word.
+        """
         token = self.processor.image_token
-        expanded = text.replace(token, token * n_visual)
+        expanded = text.replace(token, token * int((ids == self.model.config.image_token_id).sum()))
         coded = self.tokenizer(expanded, return_offsets_mapping=True)
         start = expanded.rfind(question.strip())
         if coded["input_ids"] == ids.tolist() and start >= 0:
             end = start + len(question.strip())
-            return torch.tensor([a < end and b > start and a < b for a, b in coded["offset_mapping"]])
+            places = coded["offset_mapping"]
+            asked = torch.tensor([a < end and b > start and a < b for a, b in places])
+            near = zip(places, asked.tolist(), strict=True)
+            return asked, [_word_around(expanded, a, b) if mine else "" for (a, b), mine in near]
         behind = torch.zeros(len(ids), dtype=torch.bool)
         behind[int((ids == self.model.config.image_token_id).nonzero()[-1]) + 1 :] = True
-        return behind
+        return behind, words
 
     # -- the three parts ------------------------------------------------------------------------------------------
 
@@ -154,7 +168,7 @@ class LlavaAdapter:
         ids, features = seen.ids, seen.features
         stage = next((s for s in decider.stages if s.part is Part.PROJECTOR), None) if decider else None
         if stage is not None:
-            decision = decider.decide(stage, features, ids, seen.looks, cls=seen.cls)
+            decision = decider.decide(stage, features, ids, seen.looks)
             features = features[decision.keep] if decision.features is None else decision.features
             ids = ids[decision.keep]
             if decision.order is not None:
@@ -210,8 +224,21 @@ class LlavaAdapter:
             undo()
 
 
+def _word_around(text: str, start: int, end: int) -> str:
+    """The text between the white space around `text[start:end]` (which may begin with some itself)."""
+    while start < end and text[start].isspace():
+        start += 1
+    while start > 0 and not text[start - 1].isspace():
+        start -= 1
+    while end < len(text) and not text[end].isspace():
+        end += 1
+    return text[start:end]
+
+
 class _Pieces(BaseStreamer):
-    """Turns token ids into pieces of text as they come; the end mark gives no piece."""
+    """Turns token ids into pieces of text as they come; the end mark gives no piece. A token that is only part of a
+    character gives an empty one, and the token that completes it the whole character.
+    """
 
     def __init__(self, tokenizer, watch: Watch, n_prompt: int) -> None:
         self.tokenizer, self.watch, self.waiting = tokenizer, watch, n_prompt
@@ -228,10 +255,18 @@ class _Pieces(BaseStreamer):
         self.times.append(time.perf_counter())
         if self.ids[-1] in self.tokenizer.all_special_ids:
             return
+        self.texts.append("")
         text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
-        self.texts.append(text[len(self._shown) :])
-        self._shown = text
-        self.watch.piece(self.texts[-1])
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            self._add(text)
 
     def end(self) -> None:
-        """Nothing to close."""
+        """What was held back because its last character was never completed comes now."""
+        if self.texts:
+            self._add(self.tokenizer.decode(self.ids, skip_special_tokens=True))
+
+    def _add(self, text: str) -> None:
+        new, self._shown = text[len(self._shown) :], text
+        if new:
+            self.texts[-1] += new
+            self.watch.piece(new)

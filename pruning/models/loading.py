@@ -44,6 +44,9 @@ def load_adapter(spec: ModelSpec, *, device: str, dtype: str, allow_download: bo
                 "Download the model again, or check that the folder holds one model only.",
             )
         model = model.to(where)
+        known = folder / FAMILIARITY_FILE
+        world = DrawnWorld.read(folder, config.vision_config.hidden_size) if known.exists() else None
+        return LlavaAdapter(model, processor, spec.title, limits=world)
     except ModelUnavailableError:
         raise
     except torch.OutOfMemoryError as error:
@@ -52,8 +55,6 @@ def load_adapter(spec: ModelSpec, *, device: str, dtype: str, allow_download: bo
         ) from error
     except _TROUBLE as error:
         raise _explain(spec, error, is_folder=folder.is_dir(), allow_download=allow_download) from error
-    world = DrawnWorld.read(folder) if (folder / FAMILIARITY_FILE).exists() else None
-    return LlavaAdapter(model, processor, spec.title, limits=world)
 
 
 def check_source(spec: ModelSpec, *, allow_download: bool) -> None:
@@ -98,8 +99,13 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ModelUnavailableError(f"{device!r} is not a device.", "Use auto, cpu or cuda.") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ModelUnavailableError("No CUDA device was found on this machine.", "Use --device cpu.")
+    if chosen.type not in ("cpu", "cuda"):
+        raise ModelUnavailableError(f"{device!r} is not a device that PruneScope was made for.", "Use cpu or cuda.")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ModelUnavailableError(
+            f"{device} was asked for; this machine has {found} CUDA devices.", "Use --device cpu."
+        )
     return chosen
 
 
@@ -157,7 +163,8 @@ def _explain(spec: ModelSpec, error: Exception, *, is_folder: bool, allow_downlo
         )
     if isinstance(error.__cause__ or error, RepositoryNotFoundError):
         return ModelUnavailableError(f"The hub knows no model {spec.source}.", "Check the id.")
-    if not allow_download or isinstance(error.__cause__ or error, LocalEntryNotFoundError):
+    cause = error.__cause__ or error
+    if isinstance(cause, LocalEntryNotFoundError) or (isinstance(error, OSError) and not allow_download):
         return ModelUnavailableError(
             f"The weights of {spec.title} are not on this computer and downloads are "
             f"{'failing' if allow_download else 'off'}.",

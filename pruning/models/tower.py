@@ -52,8 +52,7 @@ class TowerRun:
             self.ids = torch.arange(hidden.shape[1] - prefix, device=hidden.device)
         stage = self.stages.get(layer)
         if stage is not None:
-            cls = hidden[0, 0] if prefix else None
-            decision = self.decider.decide(stage, hidden[0, prefix:], self.ids, self.looks_at(self.ids), cls=cls)
+            decision = self.decider.decide(stage, hidden[0, prefix:], self.ids, self.looks_at(self.ids))
             body = hidden[:, prefix:][:, decision.keep] if decision.features is None else decision.features[None]
             hidden = torch.cat([hidden[:, :prefix], body.to(hidden.dtype)], 1)
             self.ids = self.ids[decision.keep]

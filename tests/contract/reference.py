@@ -5,6 +5,7 @@ The reference reads the record alone. So it also proves that the record tells wh
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from pruning.records import RunRecord
@@ -25,7 +26,7 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list
     early = [s for s in record.steps if s.stage.part is not Part.LANGUAGE_MODEL]
     late = {s.stage.layer: s for s in record.steps if s.stage.part is Part.LANGUAGE_MODEL}
 
-    rows, order = _visual_rows(core, prompt.pixels, adapter.info.feature_layer, early)
+    rows, order = _visual_rows(core, prompt.pixels, adapter.info.feature_layer, early, record.request)
     policy = _policies(record)
     before, behind = ids[: visual[0]], ids[visual[-1] + 1 :]
     embed = model.get_input_embeddings()
@@ -43,7 +44,7 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list
     for layer, block in enumerate(core.language_model.layers):
         if layer in late:
             step = late[layer]
-            hidden = _merge(hidden, row_ids, step.selection)
+            hidden = _merge(hidden, row_ids, step, record.request)
             alive = (row_ids < 0) | torch.isin(row_ids, torch.tensor(step.selection.kept))
             sees = sees & alive[None, :]
             if policy[step.stage] == "renumbered":
@@ -69,7 +70,7 @@ def _policies(record: RunRecord) -> dict:
     return {s.stage: method.positions_at(s.stage) for s in record.steps}
 
 
-def _visual_rows(core, pixels, feature_layer, early):
+def _visual_rows(core, pixels, feature_layer, early, request):
     """Rows of the picture as the language model reads them, and their token ids (-1 for [CLS])."""
     tower = getattr(core.vision_tower, "vision_model", core.vision_tower)
     hidden = tower.pre_layrnorm(tower.embeddings(pixels))
@@ -86,19 +87,27 @@ def _visual_rows(core, pixels, feature_layer, early):
     features, cls = hidden[0, 1:], hidden[0, 0]
     order = order[alive]
     for step in (s for s in early if s.stage.part is Part.PROJECTOR):
-        features = _merge(features[None], torch.arange(n), step.selection)[0]
+        features = _merge(features[None], torch.arange(n), step, request)[0]
         order = torch.tensor(step.selection.order, dtype=torch.long)
     rows = torch.cat([features, cls[None]])[order]  # -1 picks [CLS]
     return core.multi_modal_projector(rows[None])[0], order
 
 
-def _merge(hidden, row_ids, selection):
-    """Every kept row becomes the mean of itself and of what the record says was merged into it."""
-    hidden = hidden.clone()
-    target = torch.tensor(selection.merged_into, dtype=torch.long)
-    values = hidden.clone()
+def _merge(hidden, row_ids, step, request):
+    """Every kept row takes in what the record says was merged into it: the mean of all, or as the released codes do."""
+    selection, how = step.selection, request.parameters.get("merge", "")
+    values, hidden = hidden[0], hidden.clone()
+    place = {int(i): row for row, i in enumerate(row_ids.tolist()) if i >= 0}
+    group_of = step.extra.get("group")
     for kept in selection.kept.tolist():
-        group = [kept, *(target == kept).nonzero()[:, 0].tolist()]
-        place = torch.isin(row_ids, torch.tensor(group))
-        hidden[0, (row_ids == kept).nonzero()[0, 0]] = values[0, place].mean(0)
+        joined = np.flatnonzero(selection.merged_into == kept).tolist()
+        rows = values[[place[i] for i in joined]]
+        if how == "sum of target and mean":  # VisionZip: the target, and the mean of those that joined it
+            new = values[place[kept]] + (rows.mean(0) if joined else 0)
+        else:
+            new = values[[place[i] for i in (kept, *joined)]].mean(0)
+            in_group = group_of is not None and group_of[selection.alive.tolist().index(kept)] >= 0
+            if how == "mean plus middle member" and in_group:  # ViTCoP: the middle member once more
+                new = new + values[place[kept]]
+        hidden[0, place[kept]] = new
     return hidden

@@ -19,7 +19,7 @@ class Curious:
         self.looks = [Look(s, i) for s in (Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS) for i in layers]
         self.shown = None
 
-    def decide(self, stage, features, ids, looks, *, text=None, cls=None):
+    def decide(self, stage, features, ids, looks, *, text=None):
         self.shown, self.text, self.features = looks, text, features
         return Decision(torch.arange(len(ids)))
 

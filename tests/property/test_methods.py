@@ -21,7 +21,7 @@ ALL_SIGNALS = frozenset(Signal)
 
 
 def make_info(layers: int = 8) -> ModelInfo:
-    return ModelInfo("fake", "fake", 6, 4, layers, DIM, 4 * DIM, DIM, 3 * DIM, DIM, has_cls=True, signals=ALL_SIGNALS)
+    return ModelInfo("fake", 6, 4, layers, DIM, 4 * DIM, DIM, 3 * DIM, DIM, signals=ALL_SIGNALS)
 
 
 @dataclass
@@ -90,8 +90,8 @@ def drive(method: TokenPruner, world: World, seed: int = 0, positions: torch.Ten
             stage=stage, features=features, ids=ids, positions=positions[ids], n_total=n, info=info,
             generator=generator,
             looks={look: sources[look.signal](ids) for look in method.looks(info)},
-            text=PromptText(world.text, words, torch.ones(5, dtype=torch.bool)) if late else None,
-            cls=torch.ones(DIM), memory=memory,
+            text=PromptText(world.text, words, torch.ones(5, dtype=torch.bool), words) if late else None,
+            memory=memory,
         )  # fmt: skip
         decision = method(context, wanted)
         steps.append(Step(stage, ids, wanted, decision))

@@ -7,7 +7,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from pruning.methods.resprune import greedy_residual, text_relevance
+from pruning.methods.resprune import content_words, greedy_residual, text_relevance
+from pruning.signals import PromptText
 
 
 def random_rows(n=40, d=24, seed=0) -> torch.Tensor:
@@ -105,3 +106,14 @@ def test_numbers_that_overflow_half_precision_do_not_matter():
         greedy_residual(v.half(), ones(v), 10).order.tolist()
         == greedy_residual(v.half().float(), ones(v), 10).order.tolist()
     )
+
+
+def test_pieces_of_a_word_stand_or_fall_together():
+    """The pieces of "theatre" are content even where one of them looks like an article; those of "what's" are not."""
+    pieces = ["What", "'", "s", "the", "at", "re", "like", "?"]
+    whole = ["What's", "What's", "What's", "theatre", "theatre", "theatre", "like?", "like?"]
+    states = torch.arange(8.0)[:, None]
+    text = PromptText(states, pieces, torch.ones(8, dtype=torch.bool), whole)
+    assert content_words(text)[:, 0].tolist() == [3, 4, 5, 6]
+    text = PromptText(states, pieces, torch.tensor([True, True, True] + [False] * 5), whole)
+    assert content_words(text) is None

@@ -138,7 +138,28 @@ class TestClusters:
         assert found.labels.min() >= 0
 
 
-def test_text_is_never_touched_and_the_three_stages_follow_each_other():
+def test_a_tower_that_keeps_everything_still_finds_clusters():
+    steps = drive(ViTCoP(keep_ratio=0.3, vision_keep=1.0), World.make((24, 24)))
+    assert len(steps[0].decision.keep) == 576
+    assert "clusters" in steps[0].decision.summary
+    assert int(steps[1].decision.summary.split()[0]) > 0, "some tokens go on as they are"
+    sizes = torch.bincount(steps[1].decision.merged_into[steps[1].decision.merged_into >= 0])
+    assert sizes.max() < 400, "no group swallows the picture"
+
+
+@pytest.mark.parametrize("layers", [8, 32, 40])
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5, 0.6, 0.65])
+def test_clusters_have_work_at_every_budget(layers, ratio):
+    plan = list(ViTCoP(keep_ratio=ratio).plan(make_info(layers), 576).values())
+    assert plan[0] > plan[1] > plan[2]
+
+
+def test_the_cuts_scale_with_the_depth():
+    found = {layers: ViTCoP().depths(make_info(layers)) for layers in (8, 32, 40)}
+    assert found == {8: (1, 6), 32: (2, 22), 40: (2, 28)}
+
+
+def test_the_three_stages_follow_each_other():
     steps = drive(ViTCoP(keep_ratio=1 / 9), World.make((24, 24)))
     assert [s.stage.part for s in steps] == [Part.PROJECTOR, Part.LANGUAGE_MODEL, Part.LANGUAGE_MODEL]
     assert [len(s.decision.keep) for s in steps] == [s.wanted for s in steps]

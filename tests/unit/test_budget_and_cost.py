@@ -63,7 +63,7 @@ def test_kv_cache_of_llava_7b_in_half_precision():
 
 
 def test_the_estimate_adds_up_tower_and_language_model_apart():
-    info = ModelInfo("m", "f", 2, 1, 2, 8, 32, 16, 48, 16, has_cls=True, signals=frozenset())
+    info = ModelInfo("m", 2, 1, 2, 8, 32, 16, 48, 16, signals=frozenset())
     cost = estimate(info, [4, 2], 3, [5, 5], 4)
     assert cost.prefill_flops == layer_flops(7, 16, 48) + layer_flops(5, 16, 48)
     assert cost.tower_flops == 2 * layer_flops(5, 8, 32, matrices=2)

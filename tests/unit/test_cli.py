@@ -56,7 +56,7 @@ def test_run_prints_the_record_for_machines(folder, capsys):
     assert main(run_args(folder, "--json", "--set", "alpha=0", "--set", "normalise=l2")) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["request"]["parameters"] == {"alpha": 0, "normalise": "l2"}
-    assert data["variant"] == "normalise = l2"
+    assert data["variant"] == "alpha = 0, normalise = l2"
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,25 @@ def test_select_refuses_with_a_sentence(tmp_path, capsys):
     assert "cannot be read as NPZ" in capsys.readouterr().err
     assert main(["select", "resprune", str(GOLDEN / "resprune_a.npz")]) == 2
     assert "needs 'alpha'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--set", "n_keep=abc"], "cannot decide on these inputs"),
+        (["--set", "n_keep=10000"], "more tokens than there are"),
+        (["--set", "n_keep=0"], "or none"),
+        (["--set", "n_keep=4", "--out", "/nowhere/at/all.npz"], "cannot be written"),
+    ],
+)
+def test_select_says_what_is_wrong(capsys, more, sentence):
+    assert main(["select", "resprune", str(GOLDEN / "resprune_a.npz"), "--set", "alpha=0.5", *more]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_arrays_that_are_none(tmp_path, capsys):
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    for content in (b"", b"PK\x03\x04 cut", (tmp_path / "one.npy").read_bytes()):
+        (tmp_path / "x.npz").write_bytes(content)
+        assert main(["select", "resprune", str(tmp_path / "x.npz")]) == 2
+        assert "cannot be read as NPZ" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def test_a_question_without_known_truth_has_no_evidence(handlers):
         ({"method": "fastv", "parameters": {"layer": 77}}, "allows 1 to 5"),
         ({"method": "vitcop", "count": 35}, "ViTCoP keeps at most"),
         ({"positions": "nowhere"}, "method, original or renumbered"),
-        ({"seed": None}, "The seed is None"),
+        ({"seed": None}, "seed is None"),
         ({"seed": math.inf}, "whole number from 0"),
         ({"seed": 0.5}, "whole number from 0"),
         ({"seed": 2**40}, "whole number from 0"),

@@ -131,7 +131,7 @@ def test_devices_and_number_formats():
     with pytest.raises(ModelUnavailableError, match="not a number format"):
         choose_dtype("int1", torch.device("cpu"))
     if not torch.cuda.is_available():
-        with pytest.raises(ModelUnavailableError, match="No CUDA device"):
+        with pytest.raises(ModelUnavailableError, match="0 CUDA devices"):
             choose_device("cuda")
 
 
@@ -139,3 +139,47 @@ def test_the_table_of_models():
     assert next(iter(MODELS)) == "demo"
     assert find_spec("llava-hf/llava-1.5-7b-hf").key == "llava-1.5-7b"
     assert find_spec("somebody/else").source == "somebody/else"
+
+
+def test_a_tower_of_another_kind_is_refused_by_name():
+    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PixtralVisionConfig
+
+    from pruning.models.llava import LlavaAdapter
+
+    text = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=99)
+    vision = PixtralVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    model = LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text))
+    with pytest.raises(ModelUnavailableError, match="has a pixtral tower; this version serves: clip_vision_model"):
+        LlavaAdapter(model, build_processor(SIDE, PATCH), "Pixtral")
+
+
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [("cuda:7", "this machine has"), ("meta", "not a device that"), ("toaster", "is not a device")],
+)
+def test_devices_that_are_not_there(device, sentence):
+    with pytest.raises(ModelUnavailableError, match=sentence):
+        choose_device(device)
+
+
+def test_familiarity_of_another_model_is_refused(copy):
+    from safetensors.torch import save_file
+
+    save_file(
+        {"mean": torch.zeros(7), "precision": torch.eye(7), "farthest": torch.ones(())},
+        copy / "familiarity.safetensors",
+    )
+    assert "belongs to another model" in refusal(copy)
+    (copy / "familiarity.safetensors").write_bytes(b"nothing")
+    assert "could not be loaded" in refusal(copy)
+
+
+def test_a_model_that_is_not_there_leaves_the_one_at_hand_alone(copy):
+    from app.service import Service
+    from app.settings import Settings
+
+    service = Service(Settings(model=str(copy)))
+    first = service.adapter(str(copy))
+    with pytest.raises(ModelUnavailableError):
+        service.adapter("llava-1.5-7b")
+    assert service.adapter(str(copy)) is first

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from pruning.errors import BudgetError, RecordFormatError
+from pruning.errors import BudgetError, PruningError, RecordFormatError
 from pruning.methods import METHODS
 from pruning.records import CLS_SOURCE, RunRecord, RunRequest, Selection
 from pruning.runner import run
@@ -133,3 +133,52 @@ def test_a_bad_request_dies_at_birth():
         RunRequest("m", "fastv", 0.0, "q")
     with pytest.raises(RecordFormatError, match="positions"):
         RunRequest("m", "fastv", 0.5, "q", positions="somewhere")
+
+
+def test_names_with_dots_are_whole_names(record, tmp_path):
+    first, second = record.save(tmp_path / "resprune-0.11"), record.save(tmp_path / "resprune-0.25")
+    assert (first.name, second.name) == ("resprune-0.11.json", "resprune-0.25.json")
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    assert same(RunRecord.load(first), RunRecord.load(tmp_path / "resprune-0.25"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seed": -1}, {"seed": 2**70}, {"seed": 1.5}, {"seed": True}, {"max_new_tokens": 0}, {"max_new_tokens": 10**9}],
+    ids=str,
+)
+def test_a_request_says_what_it_allows(wrong):
+    with pytest.raises(RecordFormatError, match="whole number from"):
+        RunRequest("demo", "fastv", 0.5, "What?", **wrong)
+
+
+def change(name, value):
+    def apply(data, arrays):
+        if name in arrays:
+            arrays[name] = value
+        else:
+            part, _, key = name.partition("/")
+            (data[part] if key else data)[key or part] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        change("evidence", np.array([10**6])),
+        change("evidence", np.zeros((2, 2))),
+        change("full/visual_per_layer", []),
+        change("full/log_probs", []),
+        change("layout/tiles", [{"box_xyxy": [float("nan")] * 4, "grid_hw": [6, 6], "model_wh": [48, 48]}]),
+        change("layout/tiles", [{"box_xyxy": [0, 0, 9, 9], "grid_hw": [30000, 30000], "model_wh": [48, 48]}]),
+        change("full_cost/prefill_flops", -1),
+    ],
+)
+def test_values_that_cannot_be_are_refused(record, damage):
+    data, arrays = record.to_parts()
+    arrays["evidence"] = np.arange(4)
+    data = json.loads(json.dumps(data))
+    damage(data, arrays)
+    with pytest.raises(PruningError):
+        RunRecord.from_parts(data, arrays)

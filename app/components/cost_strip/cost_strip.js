@@ -37,7 +37,7 @@ function show(v) {
     make('p', '', `Counted: rows for the picture, read off the layers of the pruned run; ${c.text} text tokens come on top. Published budgets count in different ways, so all three are shown.`),
     make('p', '', `Estimated: multiply-adds of the language model's prefill, ${e.formula}. Tower: ${flops(e.tower_full)} full, ${flops(e.tower_pruned)} pruned, not included.`),
     make('p', '', 'Computed: bytes of keys and values of the prompt, from the model\'s shape and number format.'),
-    make('p', '', `Measured: once, not averaged, on ${env.machine} (${env.device}, ${env.dtype}, ${env.threads} threads), torch ${env.torch}, transformers ${env.transformers}, ${env.date}. One measurement on a shared machine is an impression, not a benchmark.${earlier}`),
+    make('p', '', `Measured: once, not averaged, on ${env.machine} (${env.device}, ${env.dtype}, ${env.threads} threads), torch ${env.torch}, transformers ${env.transformers}, ${env.date}. One measurement on a shared machine is an impression, not a benchmark.${env.recorded_during ? ` While the clock ran, ${env.recorded_during} was recorded, which costs a little in every layer.` : ''}${earlier}`),
   );
 }
 
