@@ -1,4 +1,4 @@
-"""`python -m pruning list | run | select`: the engine without a page. Writes records, draws nothing."""
+"""`python -m pruning list | run | select | bench`: the engine without a page. Writes records, draws nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning", description="Visual-token pruning, headless.")
-    commands = parser.add_subparsers(required=True, metavar="list | run | select")
+    commands = parser.add_subparsers(required=True, metavar="list | run | select | bench")
 
     shown = commands.add_parser("list", help="methods with their parameters, and models")
     shown.add_argument("--json", action="store_true", help="for machines")
@@ -66,7 +66,23 @@ def _parser() -> argparse.ArgumentParser:
     picked.add_argument("--out", type=Path, help="NPZ file for the outputs")
     picked.add_argument("--json", action="store_true", help="print the outputs as JSON")
     picked.set_defaults(do=_select)
+    timed = commands.add_parser("bench", help="how fast it is here, as ratios")
+    timed.add_argument("--device", default="auto")
+    timed.add_argument("--repeats", type=int, default=7)
+    timed.add_argument("--out", type=Path, help="write the figures as JSON")
+    timed.set_defaults(do=_bench)
     return parser
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from pruning.bench import bench, table
+    from pruning.models.loading import choose_device
+
+    found = bench(choose_device(arguments.device), max(1, arguments.repeats))
+    if arguments.out:
+        _written(arguments.out, lambda path: path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8"))
+    print(table(found))
+    return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:

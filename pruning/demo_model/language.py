@@ -28,6 +28,8 @@ from pruning.demo_model.tower import FOREGROUND, encode, to_pixels
 
 N_PATCHES = ROWS * COLS
 SHORT_KINDS = tuple(k for k in KINDS if k != "describe")
+SLOW_FROM = 0.75  # of the phase
+SLOW_KINDS = ("count", "count_all", "relation")  # learnt last: asked four times as often once the others are known
 LOCAL_KINDS = ("color", "shape", "size", "where", "digit", "relation")  # answerable without seeing every object
 DESCRIBE_WEIGHT = 0.4  # its long answers would outweigh all others
 
@@ -218,12 +220,16 @@ class View:
 
 
 def write_segments(
-    scene: Scene, view: View, shown: set[int], rng: np.random.Generator, n_questions: int
+    scene: Scene, view: View, shown: set[int], rng: np.random.Generator, n_questions: int, *, slow: bool = False
 ) -> list[Segment]:
-    """Questions for one scene under a view; some carry a true description of objects, always of the hidden ones."""
+    """Questions for one scene under a view; some carry a true description of objects, always of the hidden ones.
+    `slow` asks more of the kinds that are learnt last.
+    """
     n_objects = len(scene.objects)
     local = view.mode == "some"
-    questions = ask_many(scene, rng, n_questions, LOCAL_KINDS if local else SHORT_KINDS)
+    kinds = LOCAL_KINDS if local else SHORT_KINDS
+    kinds += tuple(k for k in SLOW_KINDS if k in kinds) * 3 if slow else ()
+    questions = ask_many(scene, rng, n_questions, kinds)
     if not local and (view.mode != "share" or view.amount > 0.4) and rng.random() < 0.5:
         questions.append(ask(scene, "describe", rng))
     chance = 0.05 if view.mode in ("full", "objects") else 0.3
@@ -272,7 +278,7 @@ class _Batches(torch.utils.data.Dataset):
             if view.mode == "some":
                 visible = {int(k) for k in rng.permutation(n)[: int(rng.integers(1, n + 1))]}
             shown.append(visible)
-            segments.append(write_segments(scene, view, visible, rng, 10 * share))
+            segments.append(write_segments(scene, view, visible, rng, 10 * share, slow=progress > SLOW_FROM))
         kept = view.keep(self.cache.owner[chosen], shown, rng)
         features = np.take_along_axis(self.cache.features[chosen], kept[..., None], 1)
         renumber = bool(rng.random() < 0.5)

@@ -1,0 +1,294 @@
+"""How fast is it here? `python -m pruning bench`: ratios within one process, so that a slow machine changes nothing.
+
+Three questions, on random weights of a real shape and on the bundled model: does prefill get cheaper by as much as its
+multiply-adds say; what does deciding cost by itself; what does writing a record cost over a plain `generate`. Pruned
+and unpruned runs alternate, medians are compared, nothing is recorded while the clock runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from pruning.errors import BudgetError
+from pruning.methods import METHODS
+from pruning.models import load
+from pruning.models.base import Prompt, VLMAdapter, Watch
+from pruning.models.llava import LlavaAdapter
+from pruning.records import RunRequest
+from pruning.runner import Listener, Session, answer_in_full, environment, see_picture
+from pruning.signals import ModelInfo, PromptText, PruneContext, Signal, Stage
+
+QUESTION = "What color is the star?"
+COUNTS = (192, 128, 64)
+REPEATS = 7
+GRIDS = ((24, 24), (48, 60))  # 576 tokens of LLaVA-1.5, 2880 of LLaVA-NeXT
+DIM, HEADS = 4096, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A language model's size: layers, width, feed-forward width, heads."""
+
+    layers: int
+    width: int
+    inner: int
+    heads: int
+
+
+SMALL = Shape(12, 1024, 2816, 16)  # 0.15 B
+LLAVA_7B = Shape(32, 4096, 11008, 32)
+
+
+def bench(device: torch.device, repeats: int = REPEATS) -> dict[str, Any]:
+    """Everything; on a GPU also the shape of LLaVA-1.5-7B in bfloat16."""
+    shapes = {"random 0.15 B": SMALL} | ({"random 7 B": LLAVA_7B} if device.type == "cuda" else {})
+    bundled = load("demo", device=str(device))
+    found: dict[str, Any] = {"environment": environment(bundled), "prefill": {}, "recording": {}, "memory": {}}
+    found["prefill"]["bundled"] = prefill(bundled, repeats)
+    found["recording"]["bundled"] = recording(bundled, repeats)
+    for name, shape in shapes.items():
+        adapter = random_model(shape, bundled.processor, device)
+        found["prefill"][name] = prefill(adapter, repeats)
+        found["recording"][name] = recording(adapter, repeats)
+        found["memory"][name] = peak_memory(adapter)
+        del adapter
+    found["selection"] = selection(repeats)
+    return found
+
+
+def random_model(shape: Shape, processor: Any, device: torch.device) -> VLMAdapter:
+    """A LLaVA with random weights and 576 visual tokens: as fast as a trained one of its size."""
+    tokenizer = processor.tokenizer
+    vision = CLIPVisionConfig(
+        hidden_size=192, intermediate_size=768, num_hidden_layers=2, num_attention_heads=6, image_size=192, patch_size=8
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=shape.width, intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.heads,
+        max_position_embeddings=4096,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-2, image_seq_length=576,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = LlavaForConditionalGeneration(config)
+    model.generation_config.eos_token_id = None
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return LlavaAdapter(model.to(dtype), processor, "random weights")
+
+
+def picture() -> np.ndarray:
+    """Noise of the size of an example."""
+    return np.random.default_rng(0).integers(0, 255, (192, 192, 3), dtype=np.uint8)
+
+
+def prefill(adapter: VLMAdapter, repeats: int) -> list[dict[str, float]]:
+    """For every count: prefill time pruned over full, the same for multiply-adds, and the one divided by the other."""
+    prompt = adapter.prompt(picture(), QUESTION)
+    seen, _ = see_picture(adapter, prompt)
+    total = prompt.layout.n_tokens
+    info = adapter.info
+
+    def read_ms(count: int) -> float:
+        session = _session(adapter, prompt, "uniform_grid", count / total)
+        out = adapter.answer(prompt, adapter.project(seen, session), session, 1, Watch())
+        return out.read_ms - session.decide_ms
+
+    def work(count: int) -> float:
+        n = count + prompt.input_ids.shape[1] - total
+        layer = 2 * n * info.text_dim * (info.text_dim + info.kv_dim) + 2 * n * n * info.text_dim
+        return info.text_layers * (layer + 3 * n * info.text_dim * info.text_ffn_dim)
+
+    rows = []
+    for count in COUNTS:
+        pairs = _alternate(lambda c=count: read_ms(c), lambda: read_ms(total), repeats)
+        time_ratio, work_ratio = pairs[0] / pairs[1], work(count) / work(total)
+        rows.append(
+            {
+                "kept": count,
+                "full_ms": round(pairs[1], 2),
+                "time_ratio": round(time_ratio, 4),
+                "work_ratio": round(work_ratio, 4),
+                "time_over_work": round(time_ratio / work_ratio, 3),
+            }
+        )
+    return rows
+
+
+def recording(adapter: VLMAdapter, repeats: int) -> dict[str, float]:
+    """Time of an unpruned answer through the engine over a plain `generate` with the same picture and question; and
+    with what the page records for its hover cards.
+    """
+    prompt = adapter.prompt(picture(), QUESTION)
+    words = 16
+
+    def plain() -> None:
+        with torch.inference_mode():
+            adapter.model.generate(
+                input_ids=prompt.input_ids, pixel_values=prompt.pixels, do_sample=False, max_new_tokens=words,
+                return_dict_in_generate=True, output_logits=True,
+            )  # fmt: skip
+
+    def engine(listener: Listener) -> None:
+        seen, see_ms = see_picture(adapter, prompt)
+        answer_in_full(adapter, prompt, seen, see_ms, words, listener)
+
+    counts = _alternate(lambda: _timed(lambda: engine(Listener())), lambda: _timed(plain), repeats)
+    traced = _alternate(lambda: _timed(lambda: engine(Listener(trace=True))), lambda: _timed(plain), repeats)
+    return {
+        "plain_ms": round(counts[1], 2),
+        "engine_over_plain": round(counts[0] / counts[1], 3),
+        "with_attention_over_plain": round(traced[0] / traced[1], 3),
+    }
+
+
+def selection(repeats: int) -> dict[str, dict[str, float | str]]:
+    """Milliseconds of all decisions of a run, keeping one ninth, on random tensors of width 4096 and one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found: dict[str, dict[str, float | str]] = {}
+        for key, method in METHODS.items():
+            try:
+                small, large = (_decide_ms(method(keep_ratio=1 / 9), grid, repeats) for grid in GRIDS)
+            except BudgetError as error:
+                found[key] = {"refused": str(error)}
+                continue
+            growth = float(np.log(large / small) / np.log(5))  # 1: linear in the number of tokens, 2: quadratic
+            found[key] = {"ms_576": round(small, 3), "ms_2880": round(large, 3), "growth": round(growth, 2)}
+        return found
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _decide_ms(method: Any, grid: tuple[int, int], repeats: int) -> float:
+    n, g = grid[0] * grid[1], torch.Generator().manual_seed(0)
+    info = ModelInfo("bench", 24, 22, 32, 1024, 4096, DIM, 11008, DIM, signals=frozenset(Signal))
+    places = torch.stack([torch.arange(n) // grid[1] / grid[0], torch.arange(n) % grid[1] / grid[1]], 1)
+    shapes = {
+        Signal.CLS_ATTENTION: lambda rows: torch.rand(16, rows, generator=g),
+        Signal.TOWER_KEYS: lambda rows: torch.randn(rows, 1024, generator=g),
+        Signal.LAST_TOKEN_ATTENTION: lambda rows: torch.rand(HEADS, rows, generator=g),
+        Signal.LANGUAGE_KEYS: lambda rows: torch.randn(HEADS, rows, DIM // HEADS, generator=g),
+    }
+    words = QUESTION.split()
+    text = PromptText(torch.randn(len(words), DIM, generator=g), words, torch.ones(len(words), dtype=torch.bool), words)
+
+    def context(stage: Stage, ids: torch.Tensor, features: torch.Tensor, memory: dict) -> PruneContext:
+        looks = {look: shapes[look.signal](len(ids)) for look in method.looks(info)}
+        return PruneContext(
+            stage=stage, features=features, ids=ids, positions=places[ids], n_total=n, info=info, generator=g,
+            looks=looks, text=text, memory=memory,
+        )  # fmt: skip
+
+    times = []
+    for _ in range(max(3, repeats // 2)):
+        ids, features, memory, spent = torch.arange(n), torch.randn(n, DIM, generator=g), {}, 0.0
+        for stage, wanted in method.plan(info, n).items():
+            shown = context(stage, ids, features, memory)
+            began = time.perf_counter()
+            decision = method(shown, wanted)
+            spent += 1e3 * (time.perf_counter() - began)
+            ids = ids[decision.keep]
+            features = features[decision.keep] if decision.features is None else decision.features
+        times.append(spent)
+    return statistics.median(times)
+
+
+def _timed(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - began)
+
+
+def _alternate(one: Callable[[], float], other: Callable[[], float], repeats: int) -> tuple[float, float]:
+    """Medians of two measurements taken in turns, after one of each that does not count."""
+    one(), other()
+    pairs = [(one(), other()) for _ in range(repeats)]
+    return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
+
+
+def peak_memory(adapter: VLMAdapter) -> dict[str, float]:
+    """Peak megabytes above what is held anyway, while a picture is projected and read: unpruned, and with each method
+    keeping 64 tokens. Of the GPU, or of the process (Linux).
+    """
+    prompt = adapter.prompt(picture(), QUESTION)
+    seen, _ = see_picture(adapter, prompt)
+    found = {}
+    for key in ("full", *METHODS):
+        try:
+            session = _session(
+                adapter, prompt, "uniform_grid" if key == "full" else key, 1 if key == "full" else 64 / 576
+            )
+            base = _reset_peak(adapter.device)
+            adapter.answer(prompt, adapter.project(seen, session), session, 2, Watch())
+            found[key] = round(_peak(adapter.device) - base, 1)
+        except BudgetError:
+            continue
+    return found
+
+
+def _session(adapter: VLMAdapter, prompt: Prompt, method: str, ratio: float) -> Session:
+    return Session(METHODS[method](keep_ratio=ratio), adapter, prompt, RunRequest("bench", method, ratio, QUESTION))
+
+
+def _reset_peak(device: torch.device) -> float:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # or memory that an earlier run gave back would hide this one's
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak(device)
+
+
+def _peak(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures as text."""
+    lines = ["| prefill, kept of 576 | full, ms | time | work | time / work |", "| --- | --- | --- | --- | --- |"]
+    for model, rows in found["prefill"].items():
+        for r in rows:
+            lines.append(
+                f"| {model}, {r['kept']} | {r['full_ms']:.1f} | {r['time_ratio']:.3f} | {r['work_ratio']:.3f} | "
+                f"{r['time_over_work']:.2f} |"
+            )
+    lines += [
+        "",
+        "| engine over plain `generate` | kept sets and counts | with attention of every word |",
+        "| --- | --- | --- |",
+    ]
+    for model, r in found["recording"].items():
+        lines.append(f"| {model} | {r['engine_over_plain']:.3f} | {r['with_attention_over_plain']:.3f} |")
+    lines += [
+        "",
+        "| deciding, one thread | 576 tokens, ms | 2880 tokens, ms | grows like N^ |",
+        "| --- | --- | --- | --- |",
+    ]
+    for key, r in found["selection"].items():
+        if "refused" not in r:
+            lines.append(f"| {METHODS[key].title} | {r['ms_576']:.2f} | {r['ms_2880']:.2f} | {r['growth']:.2f} |")
+    lines += ["", "| peak memory at 64 tokens | MB | unpruned, MB |", "| --- | --- | --- |"]
+    for model, r in found["memory"].items():
+        lines += [f"| {model}, {METHODS[k].title} | {v:.1f} | {r['full']:.1f} |" for k, v in r.items() if k != "full"]
+    return "\n".join(lines)

@@ -1,0 +1,44 @@
+"""The bench runs, and says what it measured. How fast anything is, is never asserted."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from pruning import bench as bench_module
+from pruning.bench import Shape, bench, table
+from pruning.cli import main
+from pruning.methods import METHODS
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(bench_module, "SMALL", Shape(3, 64, 128, 4))
+    monkeypatch.setattr(bench_module, "GRIDS", ((6, 6), (8, 10)))
+    monkeypatch.setattr(bench_module, "DIM", 64)
+    monkeypatch.setattr(bench_module, "COUNTS", (64,))
+
+
+def test_every_question_is_answered(small, tmp_path, capsys):
+    assert main(["bench", "--repeats", "1", "--device", "cpu", "--out", str(tmp_path / "speed.json")]) == 0
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert set(found["selection"]) == set(METHODS)
+    for model in ("bundled", "random 0.15 B"):
+        [row] = found["prefill"][model]
+        assert row["kept"] == 64
+        assert 0 < row["work_ratio"] < 0.2
+        assert row["time_over_work"] == pytest.approx(row["time_ratio"] / row["work_ratio"], rel=0.01)
+        assert found["recording"][model]["engine_over_plain"] > 0
+    assert set(found["memory"]["random 0.15 B"]) <= {"full", *METHODS}
+    assert found["environment"]["torch"] == torch.__version__
+    printed = capsys.readouterr().out
+    assert all(METHODS[key].title in printed for key in METHODS)
+    assert table(found) in printed
+
+
+def test_threads_are_given_back(small):
+    before = torch.get_num_threads()
+    bench(torch.device("cpu"), 1)
+    assert torch.get_num_threads() == before
