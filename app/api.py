@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -18,8 +19,6 @@ from app.session import SessionState
 from pruning import catalogue
 from pruning.records import RunRecord
 from viz.recipe import figures_of
-
-ENDPOINTS = ("list_methods", "list_models", "prune_map", "answer", "compare")
 
 
 def build_api(handlers: Handlers) -> None:
@@ -33,62 +32,36 @@ def build_api(handlers: Handlers) -> None:
         """All models of the table; this page serves the one it was started with."""
         return catalogue.list_models()
 
-    def prune_map(
-        request: gr.Request,
-        image: dict[str, Any],
-        question: str,
-        method: str = "resprune",
-        keep: int = 64,
-        parameters: dict[str, Any] | None = None,
-        positions: str = "method",
-        seed: int = 0,
-    ) -> dict[str, Any]:
-        """Which visual tokens a method keeps: the layout, and every stage's kept, merged and scored tokens."""
-        return _answer(handlers, request, (image, question, method, keep, parameters, positions, seed), _map)
-
-    def answer(
-        request: gr.Request,
-        image: dict[str, Any],
-        question: str,
-        method: str = "resprune",
-        keep: int = 64,
-        parameters: dict[str, Any] | None = None,
-        positions: str = "method",
-        seed: int = 0,
-    ) -> dict[str, Any]:
-        """Both answers and the run's figures, as every export carries them."""
-        return _answer(handlers, request, (image, question, method, keep, parameters, positions, seed), figures_of)
-
-    def compare(
-        request: gr.Request,
-        image: dict[str, Any],
-        question: str,
-        method: str = "resprune",
-        keep: int = 64,
-        parameters: dict[str, Any] | None = None,
-        positions: str = "method",
-        seed: int = 0,
-    ) -> dict[str, Any]:
-        """The whole record of a run: the JSON of a saved run, and its arrays as lists."""
-        return _answer(handlers, request, (image, question, method, keep, parameters, positions, seed), _record)
-
     for function in (list_methods, list_models):
         gr.api(function, api_name=function.__name__, queue=False)
-    for function in (prune_map, answer, compare):
-        gr.api(function, api_name=function.__name__, concurrency_limit=8, concurrency_id="api")
+    for name, (description, shape) in SHAPES.items():
+        function = _endpoint(handlers, description, shape)
+        gr.api(function, api_name=name, concurrency_limit=8, concurrency_id="api")
 
 
-def _answer(handlers: Handlers, request: gr.Request, asked: tuple[Any, ...], shape: Any) -> dict[str, Any]:
-    image, question, method, keep, parameters, positions, seed = asked
-    path = image.get("path") if isinstance(image, dict) else None
-    session = f"api:{request.session_hash or secrets.token_hex(8)}"
-    try:
-        record = handlers.record(
-            SessionState(f"upload:{path}"), question, method, keep, positions, seed, parameters or {}, session
-        )
-    except Exception as error:  # noqa: BLE001 (programs get a sentence too, and the log the rest)
-        return {"error": sentence_for(error)}
-    return shape(record)
+def _endpoint(handlers: Handlers, description: str, shape: Callable[[RunRecord], dict[str, Any]]) -> Callable[..., Any]:
+    """One run, told in one shape. Gradio reads names, types and defaults of the parameters off the signature."""
+
+    def endpoint(
+        request: gr.Request,
+        image: dict[str, Any],
+        question: str,
+        method: str = "resprune",
+        keep: int = 64,
+        parameters: dict[str, Any] | None = None,
+        positions: str = "method",
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        path = image.get("path") if isinstance(image, dict) else None
+        state = SessionState(f"upload:{path}")
+        session = f"api:{request.session_hash or secrets.token_hex(8)}"
+        try:
+            return shape(handlers.record(state, question, method, keep, positions, seed, parameters or {}, session))
+        except Exception as error:  # noqa: BLE001 (programs get a sentence too, and the log the rest)
+            return {"error": sentence_for(error)}
+
+    endpoint.__doc__ = description
+    return endpoint
 
 
 def _map(record: RunRecord) -> dict[str, Any]:
@@ -116,3 +89,11 @@ def _record(record: RunRecord) -> dict[str, Any]:
 def _plain(array: np.ndarray) -> list[Any]:
     """Values in order, with null where a number is not finite: JSON has no word for it."""
     return [v if math.isfinite(v) else None for v in array.ravel().tolist()]
+
+
+SHAPES: dict[str, tuple[str, Callable[[RunRecord], dict[str, Any]]]] = {
+    "prune_map": ("Which visual tokens a method keeps: layout, and kept, merged and scores of every stage.", _map),
+    "answer": ("Both answers and the run's figures, as every export carries them.", figures_of),
+    "compare": ("The whole record of a run: the JSON of a saved run, and its arrays as lists.", _record),
+}
+ENDPOINTS = ("list_methods", "list_models", *SHAPES)

@@ -26,6 +26,8 @@ from pruning.models import load
 BUDGETS = (192, 128, 64, 36, 18)
 CONFIGURATIONS = [("full", None)] + [(m, k) for k in BUDGETS for m in [*METHODS, EvidenceOracle.key]]
 
+PROBED = 60  # scenes
+
 _judge: Judge  # one in every process
 
 
@@ -45,6 +47,10 @@ def _description(number: int, shown: int) -> tuple[str, str]:
 
 def _pruned(number: int) -> list[Outcome]:
     return _judge.pruned(number, CONFIGURATIONS)
+
+
+def _importance(number: int) -> dict[int, tuple[float, float, float]]:
+    return _judge.importance(number)
 
 
 class Evaluation:
@@ -90,6 +96,7 @@ class Evaluation:
             "blind": lambda: kinds("blind", _others(every)),
             "described": lambda: described("described", list(some)),
             "described_blind": lambda: described("described_blind", _others(some)),
+            "importance": lambda: _by_layer(pool.map(_importance, range(min(PROBED, len(every))))),
             "curve": lambda: _curve(_progress("curve", len(pruned), pool.map(_pruned, pruned))),
         }
 
@@ -137,6 +144,13 @@ def _curve(scenes: Iterable[list[Outcome]]) -> dict:
     return curve
 
 
+def _by_layer(scenes: Iterable[dict[int, tuple[float, float, float]]]) -> dict[str, dict[str, float]]:
+    names = ("norm_agrees_with_attention", "evidence_by_norm", "evidence_by_attention")
+    found = list(scenes)
+    means = {layer: np.mean([one[layer] for one in found], axis=0) for layer in found[0]}
+    return {str(layer): dict(zip(names, np.round(m, 3).tolist(), strict=True)) for layer, m in means.items()}
+
+
 def _share(oks: list[bool]) -> dict[str, float]:
     """Share of True with its standard error."""
     p, n = float(np.mean(oks)) if oks else float("nan"), len(oks)
@@ -176,6 +190,15 @@ def table(results: dict) -> str:
         cells = [_cell(curve[name_of(method, k)]) for k in BUDGETS]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     lines += ["", f"Full picture on the same questions: {_percent(curve[name_of('full', None)]['accuracy'])}."]
+    return "\n".join(lines)
+
+
+def importance_table(results: dict) -> str:
+    """Two signs of importance, layer by layer."""
+    lines = ["| layer | agreement | evidence by small key norm | evidence by attention |", "| --- | --- | --- | --- |"]
+    for layer, r in results["importance"].items():
+        both = f"{100 * r['evidence_by_norm']:.0f} | {100 * r['evidence_by_attention']:.0f}"
+        lines.append(f"| {layer} | {r['norm_agrees_with_attention']:+.2f} | {both} |")
     return "\n".join(lines)
 
 

@@ -19,11 +19,12 @@ from pruning.errors import BudgetError
 from pruning.geometry import EVIDENCE_SHARE
 from pruning.methods import METHODS
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
+from pruning.methods.vitcop import key_norm
 from pruning.models.base import Prompt, VLMAdapter, Watch
 from pruning.records import RunRequest
 from pruning.runner import Session, see_picture
 from pruning.scoring import best_ascending
-from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 
 N_TOKENS = ROWS * COLS
 SHORT_KINDS = tuple(k for k in KINDS if k != "describe")
@@ -51,6 +52,42 @@ class EvidenceOracle(TokenPruner):
             ranked = mine[one[mine].argsort(descending=True, stable=True)]
             score[ranked] = 2 - torch.arange(len(ranked)) / N_TOKENS
         return Decision(best_ascending(score, n_keep), scores=score)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceProbe(TokenPruner):
+    """Drops nothing. Looks in every layer at two signs of importance, the norm of a token's key (ViTCoP: small is
+    important) and the attention that the last word pays it (FastV), and at how well either finds the evidence.
+    """
+
+    key: ClassVar[str] = "importance_probe"
+    title: ClassVar[str] = "Probe"
+    needs: ClassVar[frozenset[Signal]] = frozenset({Signal.LANGUAGE_KEYS, Signal.LAST_TOKEN_ATTENTION})
+    evidence: np.ndarray
+    found: dict[int, tuple[float, float, float]]
+
+    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
+        return {Stage(Part.LANGUAGE_MODEL, layer): n_tokens for layer in range(1, info.text_layers)}
+
+    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+        return tuple(Look(signal, layer - 1) for layer in range(1, info.text_layers) for signal in sorted(self.needs))
+
+    def keep_all(self, context: PruneContext) -> Decision:
+        layer = context.stage.layer - 1
+        small = _places(-key_norm(context.looks[Look(Signal.LANGUAGE_KEYS, layer)]))
+        seen = _places(context.looks[Look(Signal.LAST_TOKEN_ATTENTION, layer)].mean(0))
+        agreement = float(np.corrcoef(small, seen)[0, 1])
+        self.found[layer] = (agreement, float(small[self.evidence].mean()), float(seen[self.evidence].mean()))
+        return super().keep_all(context)
+
+    def select(self, context: PruneContext, n_keep: int) -> Decision:
+        del n_keep
+        return self.keep_all(context)
+
+
+def _places(score: torch.Tensor) -> np.ndarray:
+    """Place of every token by its score, 0 (lowest) to 1."""
+    return score.argsort().argsort().double().numpy() / (len(score) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +162,18 @@ class Judge:
         prompt = self.adapter.prompt(picture, item.question.text)
         seen, _ = see_picture(self.adapter, prompt)
         return [self._outcome(item, prompt, seen, method, count, number) for method, count in configurations]
+
+    def importance(self, number: int) -> dict[int, tuple[float, float, float]]:
+        """Per layer: rank correlation of small key norms with the last word's attention, and the mean place (0 .. 1) of
+        the evidence by either; for one question whose answer has a place.
+        """
+        picture, [item] = items(number, ("color",))
+        prompt = self.adapter.prompt(picture, item.question.text)
+        seen, _ = see_picture(self.adapter, prompt)
+        probe = ImportanceProbe(keep_ratio=0.999, evidence=item.evidence, found={})
+        session = Session(probe, self.adapter, prompt, RunRequest("demo", probe.key, 0.999, item.question.text))
+        self.adapter.answer(prompt, self.adapter.project(seen, session), session, 1, Watch())
+        return probe.found
 
     def _outcome(self, item: Item, prompt: Prompt, seen, method: str, count: int | None, seed: int) -> Outcome:
         try:

@@ -94,6 +94,6 @@ def _same_recipe(work: Path, recipe: Recipe) -> list[str]:
         raise SystemExit(f"{work} holds checkpoints of another recipe; choose another --work folder or delete it.")
     if before != now:
         done = torch.load(work / "language.pt", weights_only=True)["step"] if (work / "language.pt").exists() else 0
-        changes.append(f"language steps 1 to {done} ran on a schedule of {before['language_steps']} steps")
+        changes.append(f"until language step {done} the schedule was one of {before['language_steps']} steps")
     note.write_text(json.dumps(now | {"changes": changes}))
     return changes

@@ -292,7 +292,7 @@ def test_training_runs_end_to_end_and_gives_a_folder_that_opens(tmp_path):
     train(tmp_path / "work", tmp_path / "out", longer, torch.device("cpu"))
     facts = json.loads((tmp_path / "out" / "training.json").read_text())
     assert facts["recipe"]["language_steps"] == longer.language_steps
-    assert facts["changes_on_the_way"] == ["language steps 1 to 4 ran on a schedule of 4 steps"]
+    assert facts["changes_on_the_way"] == ["until language step 4 the schedule was one of 4 steps"]
 
 
 def test_an_interrupted_phase_goes_on_exactly(tmp_path, monkeypatch):
