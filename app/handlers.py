@@ -251,7 +251,9 @@ class Handlers:
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield _status("error", sentence_for(error)), gr.skip()
             return
-        base = replace(shown.request, method="random_baseline", parameters={}, positions="method")
+        words = min(shown.request.max_new_tokens, self.service.settings.max_new_tokens)
+        asked = {"parameters": {}, "positions": "method", "max_new_tokens": words}
+        base = replace(shown.request, method="random_baseline", **asked)
         evidence = self._evidence_of(self.album.example(state), base.question, picture)
         records: list[RunRecord] = []
         with self.service.hold(session) as hold:

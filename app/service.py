@@ -19,9 +19,9 @@ import numpy as np
 from app.errors import sentence_for
 from app.settings import Settings
 from app.turns import Rate, Turns
-from pruning.errors import RunStopped
+from pruning.errors import ModelUnavailableError, RunStopped
 from pruning.geometry import TokenLayout
-from pruning.models import check, load
+from pruning.models import MODELS, check, load
 from pruning.models.base import VLMAdapter
 from pruning.pictures import digest
 from pruning.records import RunRecord, RunRequest
@@ -108,6 +108,8 @@ class Service:
         Raises:
             ModelUnavailableError: with what to do.
         """
+        if model not in MODELS and model != self.settings.model:  # a request may come from a visitor's file
+            raise ModelUnavailableError(f"This page does not serve {model[:60]!r}.", "Choose one of its models.")
         with self._loading:
             if self._adapter is not None and self._adapter[0] == model:
                 return self._adapter[1]

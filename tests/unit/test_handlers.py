@@ -77,6 +77,7 @@ def test_a_question_without_known_truth_has_no_evidence(handlers):
         ({"parameters": {"alpha": math.nan}}, "needs a number"),
         ({"method": "fastv", "parameters": {"layer": 77}}, "allows 1 to 5"),
         ({"method": "vitcop", "count": 35}, "ViTCoP keeps at most"),
+        ({"model": "somebody/else"}, "does not serve 'somebody/else'"),
         ({"positions": "nowhere"}, "method, original or renumbered"),
         ({"seed": None}, "seed is None"),
         ({"seed": math.inf}, "whole number from 0"),
