@@ -54,8 +54,8 @@ On scenes that it was never trained on (split `evaluate`, seeds from 0); exact m
 ## Two signs of importance
 
 ViTCoP's cuts inside the language model keep tokens whose keys have a small norm; FastV keeps tokens that the last word
-attends to. In this model, layer by layer, on {probed} questions for a colour: the rank correlation of the two
-(+1: small norms are looked at, as ViTCoP counts on; 0: unrelated), and the mean place of the evidence tokens among all
+attends to. In this model, layer by layer, on questions about one object in {probed} scenes: the rank correlation of
+the two (+1: small norms are looked at, as ViTCoP counts on; 0: unrelated), and the mean place of the evidence tokens among all
 by either sign, in percent (100: they come first, 50: chance, 0: they come last).
 
 {importance}
@@ -108,5 +108,5 @@ def _training(facts: dict) -> str:
     lines = ["| phase | what | minutes |", "| --- | --- | --- |"]
     lines += [f"| {name} | {what} | {phases[name]} |" for name, what in rows]
     lines += [f"\nChanged on the way: {change}." for change in facts["changes_on_the_way"]]
-    lines += ["", f"Hardware: {facts['machine']}; torch {facts['torch']}."]
+    lines += ["", f"Hardware: {facts['machine']}, shared with other work; torch {facts['torch']}."]
     return "\n".join(lines)

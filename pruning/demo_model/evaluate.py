@@ -146,7 +146,7 @@ def _curve(scenes: Iterable[list[Outcome]]) -> dict:
 
 def _by_layer(scenes: Iterable[dict[int, tuple[float, float, float]]]) -> dict[str, dict[str, float]]:
     names = ("norm_agrees_with_attention", "evidence_by_norm", "evidence_by_attention")
-    found = list(scenes)
+    found = [one for one in scenes if one]
     means = {layer: np.mean([one[layer] for one in found], axis=0) for layer in found[0]}
     return {str(layer): dict(zip(names, np.round(m, 3).tolist(), strict=True)) for layer, m in means.items()}
 

@@ -165,9 +165,12 @@ class Judge:
 
     def importance(self, number: int) -> dict[int, tuple[float, float, float]]:
         """Per layer: rank correlation of small key norms with the last word's attention, and the mean place (0 .. 1) of
-        the evidence by either; for one question whose answer has a place.
+        the evidence by either; for a question about one object. Empty where no object stands out.
         """
-        picture, [item] = items(number, ("color",))
+        picture, asked = items(number, ("color", "shape", "where"), at_most=1)
+        if not asked:
+            return {}
+        [item] = asked
         prompt = self.adapter.prompt(picture, item.question.text)
         seen, _ = see_picture(self.adapter, prompt)
         probe = ImportanceProbe(keep_ratio=0.999, evidence=item.evidence, found={})

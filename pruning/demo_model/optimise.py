@@ -80,7 +80,7 @@ class Trainer:
             self.optimisers.append(Muon(matrices, lr=rate))
         self.start = 0
         self._last_log = self._last_save = time.monotonic()
-        self._seconds = 0.0
+        self._seconds = self._earlier = 0.0  # of this process, and of those before it
         self._load()
 
     @property
@@ -93,7 +93,7 @@ class Trainer:
 
     def loop(self) -> Iterator[int]:
         """Yield step numbers; after the body has called `step`, checkpoint every few minutes and at the end."""
-        began = time.monotonic() - self._seconds
+        began = time.monotonic()
         for number in range(self.start, self.steps):
             yield number
             self._seconds = time.monotonic() - began
@@ -131,7 +131,7 @@ class Trainer:
     def _save(self, step: int) -> None:
         state = {
             "step": step,
-            "seconds": self._seconds,
+            "seconds": self._earlier + self._seconds,
             "modules": {n: m.state_dict() for n, m in self.modules.items()},
             "optimisers": [o.state_dict() for o in self.optimisers],
         }
@@ -143,7 +143,7 @@ class Trainer:
         if not self._path().exists():
             return
         state = torch.load(self._path(), map_location=self.device, weights_only=True)
-        self.start = state["step"]
+        self.start, self._earlier = state["step"], state["seconds"]
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
