@@ -12,38 +12,27 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from pruning.errors import BudgetError
 from pruning.methods import METHODS
 from pruning.models import load
 from pruning.models.base import Prompt, VLMAdapter, Watch
-from pruning.models.llava import LlavaAdapter
+from pruning.models.random_weights import Shape, random_llava
 from pruning.records import RunRequest
 from pruning.runner import Listener, Session, answer_in_full, environment, see_picture
 from pruning.signals import ModelInfo, PromptText, PruneContext, Signal, Stage
 
 QUESTION = "What color is the star?"
 COUNTS = (192, 128, 64)
+FEWEST = COUNTS[-1]
 REPEATS = 7
 GRIDS = ((24, 24), (48, 60))  # 576 tokens of LLaVA-1.5, 2880 of LLaVA-NeXT
 DIM, HEADS = 4096, 32
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A language model's size: layers, width, feed-forward width, heads."""
-
-    layers: int
-    width: int
-    inner: int
-    heads: int
 
 
 SMALL = Shape(12, 1024, 2816, 16)  # 0.15 B
@@ -58,36 +47,13 @@ def bench(device: torch.device, repeats: int = REPEATS) -> dict[str, Any]:
     found["prefill"]["bundled"] = prefill(bundled, repeats)
     found["recording"]["bundled"] = recording(bundled, repeats)
     for name, shape in shapes.items():
-        adapter = random_model(shape, bundled.processor, device)
+        adapter = random_llava(shape, bundled.processor, device)
         found["prefill"][name] = prefill(adapter, repeats)
         found["recording"][name] = recording(adapter, repeats)
         found["memory"][name] = peak_memory(adapter)
         del adapter
     found["selection"] = selection(repeats)
     return found
-
-
-def random_model(shape: Shape, processor: Any, device: torch.device) -> VLMAdapter:
-    """A LLaVA with random weights and 576 visual tokens: as fast as a trained one of its size."""
-    tokenizer = processor.tokenizer
-    vision = CLIPVisionConfig(
-        hidden_size=192, intermediate_size=768, num_hidden_layers=2, num_attention_heads=6, image_size=192, patch_size=8
-    )
-    text = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=shape.width, intermediate_size=shape.inner,
-        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.heads,
-        max_position_embeddings=4096,
-    )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-2, image_seq_length=576,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = LlavaForConditionalGeneration(config)
-    model.generation_config.eos_token_id = None
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return LlavaAdapter(model.to(dtype), processor, "random weights")
 
 
 def picture() -> np.ndarray:
@@ -229,12 +195,10 @@ def peak_memory(adapter: VLMAdapter) -> dict[str, float]:
     """
     prompt = adapter.prompt(picture(), QUESTION)
     seen, _ = see_picture(adapter, prompt)
-    found = {}
+    found, few = {}, FEWEST / prompt.layout.n_tokens
     for key in ("full", *METHODS):
         try:
-            session = _session(
-                adapter, prompt, "uniform_grid" if key == "full" else key, 1 if key == "full" else 64 / 576
-            )
+            session = _session(adapter, prompt, *(("uniform_grid", 1) if key == "full" else (key, few)))
             base = _reset_peak(adapter.device)
             adapter.answer(prompt, adapter.project(seen, session), session, 2, Watch())
             found[key] = round(_peak(adapter.device) - base, 1)

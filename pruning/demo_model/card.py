@@ -55,8 +55,8 @@ On scenes that it was never trained on (split `evaluate`, seeds from 0); exact m
 
 ViTCoP's cuts inside the language model keep tokens whose keys have a small norm; FastV keeps tokens that the last word
 attends to. In this model, layer by layer, on questions about one object in {probed} scenes: the rank correlation of
-the two (+1: small norms are looked at, as ViTCoP counts on; 0: unrelated), and the mean place of the evidence tokens among all
-by either sign, in percent (100: they come first, 50: chance, 0: they come last).
+the two (+1: small norms are looked at, as ViTCoP counts on; 0: unrelated), and the mean place of the evidence tokens
+among all by either sign, in percent (100: they come first, 50: chance, 0: they come last).
 
 {importance}
 

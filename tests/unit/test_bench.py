@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from pruning import bench as bench_module
-from pruning.bench import Shape, bench, table
+from pruning.bench import bench, table
 from pruning.cli import main
 from pruning.methods import METHODS
+from pruning.models.random_weights import Shape
 
 
 @pytest.fixture
