@@ -74,7 +74,7 @@ def _map(record: RunRecord) -> dict[str, Any]:
                 "part": step.stage.part.value,
                 "layer": step.stage.layer,
                 "kept": s.kept.tolist(),
-                "merged_into": {int(i): int(s.merged_into[i]) for i in s.merged},
+                "merged_into": {str(i): int(s.merged_into[i]) for i in s.merged},  # JSON has text keys only
                 "scores": scores,
             }
         )

@@ -24,7 +24,7 @@ from app.session import SessionState
 from app.take_away import parcel, recipe_of
 from pruning.archive import is_archive, unpack_run
 from pruning.budget import n_keep
-from pruning.errors import BudgetError, LinkError, PruningError, RecordFormatError, RunStopped
+from pruning.errors import BudgetError, LinkError, ParameterError, PruningError, RecordFormatError, RunStopped
 from pruning.methods import METHODS, method_class
 from pruning.models import find_spec
 from pruning.pictures import digest
@@ -181,7 +181,7 @@ class Handlers:
             return
         asked, example, url = request.question, self.album.example(state), self.album.url(state)
         texts, phase = {"full": "", "pruned": ""}, "see"
-        yield _status("busy", messages.PHASES["see"]), gr.skip()
+        yield _status("busy", messages.PHASES["see"], state.picture), gr.skip()
         with self.service.hold(session) as hold:
             for event in self.service.run(hold, request, picture, self._evidence_of(example, asked, picture)):
                 if event.kind == "failed":
@@ -190,10 +190,10 @@ class Handlers:
                 if event.kind == "done":
                     self._last.put(session, (state, event.value))
                     text = messages.FINISHED.format(seconds=time.perf_counter() - began)
-                    yield _status("idle", text), self._live_view(event.value, state, example, url)
+                    yield _status("idle", text, state.picture), self._live_view(event.value, state, example, url)
                     return
                 if event.kind == "waiting":
-                    yield _status("busy", messages.WAITING.format(before=event.value)), gr.skip()
+                    yield _status("busy", messages.WAITING.format(before=event.value), state.picture), gr.skip()
                     continue
                 if event.kind == "phase":
                     phase = event.phase
@@ -201,7 +201,7 @@ class Handlers:
                     texts[event.phase] += event.text
                 answers = {"state": "running", "phase": "see" if phase == "load" else phase, "question": asked}
                 answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
-                yield _status("busy", messages.PHASES[phase]), {"answers": answers, "of": state.picture}
+                yield _status("busy", messages.PHASES[phase], state.picture), {"answers": answers, "of": state.picture}
 
     @staticmethod
     def _live_view(record: RunRecord, state: SessionState, example: Example | None, url: str) -> dict[str, Any]:
@@ -258,7 +258,8 @@ class Handlers:
         records: list[RunRecord] = []
         with self.service.hold(session) as hold:
             for seed in range(RANDOM_SEEDS):
-                yield _status("busy", messages.RANDOM.format(done=seed, of=RANDOM_SEEDS)), gr.skip()
+                text = messages.RANDOM.format(done=seed, of=RANDOM_SEEDS)
+                yield _status("busy", text, state.picture), gr.skip()
                 for event in self.service.run(hold, replace(base, seed=seed), picture, evidence):
                     if event.kind == "failed":
                         yield from self._failed(event.value, hold, state)
@@ -304,7 +305,7 @@ class Handlers:
             return
         stopped = isinstance(error, RunStopped)
         kind, text = ("idle", messages.STOPPED) if stopped else ("error", sentence_for(error))
-        yield _status(kind, text), {"answers": {"state": "restore"}, "of": state.picture}
+        yield _status(kind, text, state.picture), {"answers": {"state": "restore"}, "of": state.picture}
 
     @staticmethod
     def _evidence_of(example: Example | None, question: str, picture: np.ndarray) -> Callable[[Any], np.ndarray | None]:
@@ -324,6 +325,8 @@ class Handlers:
         parameters: dict[str, Any],
     ) -> RunRequest:
         asked = clean_question(question)
+        if not isinstance(parameters, dict):
+            raise ParameterError(f"The parameters are {parameters!r:.80}; they must have names.", "Leave them out.")
         changed = changed_parameters(method_class(method), parameters)
         return RunRequest(
             model=model,
@@ -364,5 +367,6 @@ def _how(record: RunRecord) -> list[str]:
     ]
 
 
-def _status(kind: str, text: str) -> dict[str, str]:
-    return {"kind": kind, "text": text}
+def _status(kind: str, text: str, of: str = "") -> dict[str, str]:
+    """A line of status; `of` names the picture that it speaks of, where it may come too late."""
+    return {"kind": kind, "text": text, "of": of}

@@ -26,7 +26,7 @@ def method_class(key: str) -> type[TokenPruner]:
     Raises:
         UnknownMethodError: naming all keys, the closest first.
     """
-    if key not in METHODS:
-        close = difflib.get_close_matches(key, METHODS, n=len(METHODS), cutoff=0.0)
+    if not isinstance(key, str) or key not in METHODS:
+        close = difflib.get_close_matches(str(key), METHODS, n=len(METHODS), cutoff=0.0)
         raise UnknownMethodError(f"There is no method {key!r}.", f"Known methods: {', '.join(close)}.")
     return METHODS[key]

@@ -3,6 +3,7 @@
 const box = element.querySelector('.sl');
 
 function show(value) {
+  if (value.of && value.of !== window.prunescope.shelf.picture) return; // a run that the visitor has left
   box.className = `sl ${value.kind}`;
   box.setAttribute('role', value.kind === 'error' ? 'alert' : 'status');
   box.querySelector('.sl-text').textContent = value.text;
