@@ -87,13 +87,17 @@ class Example:
         """What random pruning with several seeds answered, by number of pieces."""
         return json.loads((ASSETS / "recordings" / f"{self.key}.random.json").read_text(encoding="utf-8"))
 
+    def _known(self, question: str) -> KnownQuestion | None:
+        return next((q for q in self.questions if q.text.lower() == question.lower()), None)
+
     def truth(self, question: str) -> str:
         """The known answer to one of the known questions, else nothing."""
-        return next((q.answer for q in self.questions if q.text.lower() == question.lower()), "")
+        known = self._known(question)
+        return known.answer if known else ""
 
     def evidence(self, question: str, layout: TokenLayout) -> np.ndarray | None:
         """Ids of the visual tokens that hold the answer to one of the known questions, else None."""
-        known = next((q for q in self.questions if q.text.lower() == question.lower()), None)
+        known = self._known(question)
         if known is None:
             return None
         mask = np.isin(self.object_map, [i + 1 for i in known.evidence])

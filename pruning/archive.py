@@ -56,7 +56,7 @@ def unpack(data: bytes) -> dict[str, RunRecord]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(i.file_size for i in archive.infolist()) > MAX_UNPACKED:
                 raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
-            names = [i.removesuffix(".json") for i in archive.namelist() if i.endswith(".json")]
+            names = _names(archive)
             if not names or len(names) > MAX_RECORDS:
                 raise RecordFormatError("The file holds no record.", ADVICE)
             return {name: _read(archive, name) for name in names}
@@ -94,7 +94,11 @@ def read_one(path: Path, name: str) -> RunRecord:
 def names_in(path: Path) -> list[str]:
     """Names of the records in a file that `pack` made."""
     with zipfile.ZipFile(path) as archive:
-        return [i.removesuffix(".json") for i in archive.namelist() if i.endswith(".json")]
+        return _names(archive)
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [i.removesuffix(".json") for i in archive.namelist() if i.endswith(".json")]
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> RunRecord:

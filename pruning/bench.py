@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pruning.cost import prefill_flops
 from pruning.errors import BudgetError
 from pruning.methods import METHODS
 from pruning.models import load
@@ -74,9 +75,8 @@ def prefill(adapter: VLMAdapter, repeats: int) -> list[dict[str, float]]:
         return out.read_ms - session.decide_ms
 
     def work(count: int) -> float:
-        n = count + prompt.input_ids.shape[1] - total
-        layer = 2 * n * info.text_dim * (info.text_dim + info.kv_dim) + 2 * n * n * info.text_dim
-        return info.text_layers * (layer + 3 * n * info.text_dim * info.text_ffn_dim)
+        text = prompt.input_ids.shape[1] - total
+        return prefill_flops([count] * info.text_layers, text, info.text_dim, info.text_ffn_dim, info.kv_dim)
 
     rows = []
     for count in COUNTS:

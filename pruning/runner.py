@@ -183,8 +183,7 @@ def run(
         method_title=method.title,
         variant=method.variant() if request.positions == "method" else f"{method.variant()}, positions changed",
         tower_layers=adapter.info.tower_layers,
-        environment=environment(adapter)
-        | ({"recorded_during": "what every word attends to"} if listener.trace else {}),
+        environment=environment(adapter) | (WHILE_TIMED if listener.trace else {}),
         evidence=evidence,
         nearest_kept=alike[0],
         nearest_cosine=alike[1],

@@ -127,8 +127,8 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme) -
         wrapped = textwrap.wrap(text, 44)[:5] or ["(no words)"]
         figure.text(0.56, y - 0.038, "\n".join(wrapped), fontsize=11.5, color=color, va="top", parse_math=False)
         y -= 0.085 + 0.045 * len(wrapped)
-    gone = [w.text for w in word_diff(record.full.text, record.pruned.text) if w.fate == "gone"]
-    new = [w.text for w in word_diff(record.full.text, record.pruned.text) if w.fate == "new"]
+    diff = word_diff(record.full.text, record.pruned.text)
+    gone, new = ([w.text for w in diff if w.fate == fate_of] for fate_of in ("gone", "new"))
     facts = [
         found["verdict"] + (f": −{' '.join(gone)} +{' '.join(new)}" if gone or new else ""),
         f"{stop_titles(record)[stop]}: {rows} rows go on",
