@@ -12,6 +12,7 @@ caption compensation builds on). No pruner's choice is ever trained on. Position
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from pruning.demo_model.tower import FOREGROUND, encode, to_pixels
 
 N_PATCHES = ROWS * COLS
 SHORT_KINDS = tuple(k for k in KINDS if k != "describe")
-SLOW_FROM = 0.75  # of the phase
-SLOW_KINDS = ("count", "count_all", "relation")  # learnt last: asked four times as often once the others are known
+SHORT_UNTIL = 0.75  # of the phase: few tokens first, they are cheap and the objects are in them
+DRILL_FROM = 0.15  # of the phase: from here on every other batch asks the kinds that are learnt last, and only them
+DRILL_KINDS = ("count", "count_all", "relation")
 LOCAL_KINDS = ("color", "shape", "size", "where", "digit", "relation")  # answerable without seeing every object
 DESCRIBE_WEIGHT = 0.4  # its long answers would outweigh all others
 
@@ -185,7 +187,7 @@ def exact_matches(model, prefix, features: torch.Tensor, batch: Batch) -> dict[s
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a batch lets the language model see: `mode` is full, share, objects or some."""
+    """What a batch lets the language model see: `mode` is full, share, objects, thin or some."""
 
     mode: str
     amount: float
@@ -197,12 +199,13 @@ class View:
 
     @staticmethod
     def draw(rng: np.random.Generator, progress: float) -> View:
-        """Short sequences first (they are cheap and the objects are in them), the whole mixture later."""
-        chances = (0.0, 0.12, 0.8, 0.08) if progress < 0.6 else (0.3, 0.25, 0.27, 0.18)
-        mode = ("full", "share", "objects", "some")[rng.choice(4, p=chances)]
+        """Short sequences first, the whole mixture later."""
+        short = progress < SHORT_UNTIL
+        chances = (0.0, 0.12, 0.55, 0.25, 0.08) if short else (0.3, 0.2, 0.2, 0.15, 0.15)
+        mode = ("full", "share", "objects", "thin", "some")[rng.choice(5, p=chances)]
         if mode == "share":
-            return View(mode, float(np.exp(rng.uniform(np.log(0.03), np.log(0.3 if progress < 0.6 else 1.0)))))
-        return View(mode, float(rng.integers(4, 64)))
+            return View(mode, float(np.exp(rng.uniform(np.log(0.03), np.log(0.3 if short else 1.0)))))
+        return View(mode, float(rng.integers(18, 128) if mode == "thin" else rng.integers(4, 64)))
 
     def keep(self, owner: np.ndarray, shown: list[set[int]], rng: np.random.Generator) -> np.ndarray:
         """Indices `[batch, k]`, ascending. `owner` `[batch, patches]`; `shown` names the visible objects per scene."""
@@ -214,25 +217,40 @@ class View:
             return np.sort(np.argsort(noise, 1)[:, :count], 1)
         visible = np.stack([np.isin(row, [i + 1 for i in objects]) for row, objects in zip(owner, shown, strict=True)])
         hidden = (owner > 0) & ~visible
-        count = min(N_PATCHES, int(visible.sum(1).max() + self.amount))
+        count = int(self.amount) if self.mode == "thin" else min(N_PATCHES, int(visible.sum(1).max() + self.amount))
         count = min(count, int((~hidden).sum(1).min()))
-        return np.sort(np.argsort(noise - 2.0 * visible + 2.0 * hidden, 1)[:, :count], 1)
+        order = np.where(visible, _turn(owner, noise) / N_PATCHES - 2.0, noise + 2.0 * hidden)
+        return np.sort(np.argsort(order, 1)[:, :count], 1)
+
+
+def _turn(owner: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Place of every patch among those of its owner, in the order of `noise`, `[batch, patches]` from 0: whoever
+    takes patches by it takes from every object in turn, so that a thinned picture loses no object.
+    """
+    first = np.lexsort((noise, owner))  # by owner, then by noise
+    sorted_owner = np.take_along_axis(owner, first, 1)
+    columns = np.arange(owner.shape[1])
+    starts = np.diff(sorted_owner, axis=1, prepend=-1) != 0
+    begun = np.maximum.accumulate(np.where(starts, columns, 0), 1)
+    turn = np.empty(owner.shape, np.int64)
+    np.put_along_axis(turn, first, columns - begun, 1)
+    return turn
 
 
 def write_segments(
-    scene: Scene, view: View, shown: set[int], rng: np.random.Generator, n_questions: int, *, slow: bool = False
+    scene: Scene, view: View, shown: set[int], rng: np.random.Generator, n_questions: int, drill: Sequence[str] = ()
 ) -> list[Segment]:
     """Questions for one scene under a view; some carry a true description of objects, always of the hidden ones.
-    `slow` asks more of the kinds that are learnt last.
+    `drill` names the only kinds to ask, where the view and the scene allow one of them.
     """
     n_objects = len(scene.objects)
     local = view.mode == "some"
     kinds = LOCAL_KINDS if local else SHORT_KINDS
-    kinds += tuple(k for k in SLOW_KINDS if k in kinds) * 3 if slow else ()
-    questions = ask_many(scene, rng, n_questions, kinds)
-    if not local and (view.mode != "share" or view.amount > 0.4) and rng.random() < 0.5:
+    drilled = ask_many(scene, rng, n_questions, [k for k in kinds if k in drill]) if drill else []
+    questions = drilled or ask_many(scene, rng, n_questions, kinds)
+    if not drilled and not local and (view.mode != "share" or view.amount > 0.4) and rng.random() < 0.5:
         questions.append(ask(scene, "describe", rng))
-    chance = 0.05 if view.mode in ("full", "objects") else 0.3
+    chance = 0.05 if view.mode in ("full", "objects", "thin") else 0.3
     segments = []
     for question in questions:
         missing = set(question.evidence) - shown
@@ -269,8 +287,11 @@ class _Batches(torch.utils.data.Dataset):
             pool = pool[pool % 10 < 3]
         view = View.draw(rng, progress)
         share = 2 if view.is_long else 1  # half the pictures with twice the questions: as much to learn, half the cost
-        chosen = np.sort(rng.choice(pool, self.size // share, replace=len(pool) < self.size))
-        segments, shown = [], []
+        chosen = rng.choice(pool, self.size // share, replace=len(pool) < self.size)
+        drills = progress > DRILL_FROM and number % 2 == 0
+        if drills:  # half the pictures hold few objects and are about relations, which are not learnt on full ones
+            chosen = np.unique(np.where(np.arange(len(chosen)) % 2, chosen, chosen // 10 * 10 + chosen % 3))
+        segments, shown, chosen = [], [], np.sort(chosen)
         for i in chosen:
             scene, _ = cached_scene(int(i))
             n = len(scene.objects)
@@ -278,7 +299,8 @@ class _Batches(torch.utils.data.Dataset):
             if view.mode == "some":
                 visible = {int(k) for k in rng.permutation(n)[: int(rng.integers(1, n + 1))]}
             shown.append(visible)
-            segments.append(write_segments(scene, view, visible, rng, 10 * share, slow=progress > SLOW_FROM))
+            drill = () if not drills else ("relation",) if i % 10 < 3 else DRILL_KINDS
+            segments.append(write_segments(scene, view, visible, rng, 10 * share, drill))
         kept = view.keep(self.cache.owner[chosen], shown, rng)
         features = np.take_along_axis(self.cache.features[chosen], kept[..., None], 1)
         renumber = bool(rng.random() < 0.5)

@@ -54,6 +54,7 @@ WORDINGS = {
     "relation": (
         "Is {the} {side} {other}?", "Can you see {the} {side} {other}?", "Does {the} appear {side} {other}?",
     ),
+    "either": ("Is {the} {side} {other}?", "Does {the} appear {side} {other}?"),
     "describe": (
         "Describe the picture.", "Describe the image.", "What is in the picture?", "What do you see?",
         "What can you see in the image?", "Tell me what you see.",
@@ -66,6 +67,7 @@ SIDES = {
     "above": ("above", "over"),
     "below": ("below", "under"),
 }
+EITHER = {"left": "left or right of", "above": "above or below"}  # answered with the side, not with yes or no
 POLITE_PREFIXES = ("Please", "Please look at the picture:", "Look at the image.")
 BRIEF_SUFFIXES = ("Answer with one word.", "Answer the question using a single word or phrase.", "Answer briefly.")
 HELP_PREFIX = "Additional information:"  # the words with which caption compensation introduces its text
@@ -125,7 +127,7 @@ def all_words() -> list[str]:
     """Every text that can occur, for building a vocabulary."""
     texts = [w for group in WORDINGS.values() for w in group]
     texts += [*LONE_DIGIT_WORDINGS, *POLITE_PREFIXES, *BRIEF_SUFFIXES, HELP_PREFIX]
-    texts += [s for group in SIDES.values() for s in group]
+    texts += [s for group in SIDES.values() for s in group] + list(EITHER.values())
     texts += [*SHAPES, *(f"{s}es" if s == "cross" else f"{s}s" for s in SHAPES), *COLORS, *SIZES, *ZONES, *NUMBERS]
     texts += [str(d) for d in range(10)]
     texts += ["yes no a an the one object objects with digit at in of and"]
@@ -255,13 +257,17 @@ def _ask_relation(scene: Scene, rng: np.random.Generator) -> Question | None:
     first, second = (int(i) for i in rng.permutation(list(named))[:2])
     a, b = scene.objects[first], scene.objects[second]
     side = _pick(list(SIDES), rng)
-    offset = {"left": b.x - a.x, "right": a.x - b.x, "above": b.y - a.y, "below": a.y - b.y}[side]
+    across = side in ("left", "right")
+    offset = b.x - a.x if across else b.y - a.y
     if abs(offset) < _MIN_OFFSET:
         return None
-    text = _pick(WORDINGS["relation"], rng).format(
-        the=f"the {_pick(named[first], rng)}", side=_pick(SIDES[side], rng), other=f"the {_pick(named[second], rng)}"
-    )
-    return Question("relation", text, "yes" if offset > 0 else "no", (first, second))
+    true_side = ("left" if offset > 0 else "right") if across else ("above" if offset > 0 else "below")
+    nouns = {"the": f"the {_pick(named[first], rng)}", "other": f"the {_pick(named[second], rng)}"}
+    if rng.random() < 0.5:
+        text = _pick(WORDINGS["either"], rng).format(side=EITHER["left" if across else "above"], **nouns)
+        return Question("relation", text, true_side, (first, second))
+    text = _pick(WORDINGS["relation"], rng).format(side=_pick(SIDES[side], rng), **nouns)
+    return Question("relation", text, "yes" if side == true_side else "no", (first, second))
 
 
 def _ask_describe(scene: Scene, rng: np.random.Generator) -> Question:
