@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from app import service as service_module
+from app.asked import Asked
 from app.errors import sentence_for
 from app.examples import read_examples
 from app.handlers import Handlers
 from app.service import BoundedCache, Service
-from app.session import SessionState
+from app.session import SessionState, Visitor
 from app.settings import Settings, read_settings
 from pruning.errors import BudgetError, RunStopped
 from pruning.methods import METHODS
@@ -34,7 +35,7 @@ def handlers(tiny, monkeypatch, tmp_path) -> Handlers:
 
 def ask(handlers, question="What color is the cross?", state=START, method="resprune", count=9, session="me", **kwargs):
     parts = {"model": "demo", "positions": "method", "seed": 0, "parameters": {}} | kwargs
-    return list(handlers.run(state, question, method, count, session=session, **parts))
+    return list(handlers.run(state, Asked(question, method, count, **parts), Visitor(session)))
 
 
 def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
@@ -147,7 +148,7 @@ def test_leaving_the_page_ends_the_run(handlers, monkeypatch):
         raise RunStopped
 
     monkeypatch.setattr(Service, "_run", slow)
-    events = handlers.run(START, "What?", "resprune", 9, "demo", "method", 0, {}, "b")
+    events = handlers.run(START, Asked("What?", "resprune", 9, "demo"), Visitor("b"))
     for _ in range(3):
         next(events)
     events.close()  # what Gradio does when the browser goes away
@@ -216,14 +217,14 @@ def test_all_recorded_runs_of_an_example_travel_at_once(handlers):
 
 def test_random_band_runs_every_seed(handlers):
     ask(handlers)
-    events = list(handlers.run_random({"kind": "live"}, "me"))
+    events = list(handlers.run_random({"kind": "live"}, Visitor("me")))
     assert "seed 19 of 20" in [e[0]["text"] for e in events][-2]
     band = events[-1][1]["random"]
     assert band["seeds"] == 20
     assert 0 <= band["same"] <= 20
     assert band["evidence"][0] <= band["evidence"][1] <= band["evidence"][2]
     for source, visitor in (({"kind": "live"}, "somebody else"), (None, "nobody"), ("x", "nobody")):
-        assert list(handlers.run_random(source, visitor))[-1][0]["kind"] == "error"
+        assert list(handlers.run_random(source, Visitor(visitor)))[-1][0]["kind"] == "error"
 
 
 def test_going_on_to_another_picture_ends_the_run_without_a_word(handlers, monkeypatch):
