@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from app.errors import sentence_for
+from app.session import Visitor
 from app.settings import Settings
 from app.turns import Rate, Turns
 from pruning.errors import ModelUnavailableError, RunStopped
@@ -86,6 +87,7 @@ class Service:
         self._adapter: tuple[str, VLMAdapter] | None = None
         self._loading = threading.Lock()
         self._turns, self._rate = Turns(settings.longest_queue), Rate(settings.runs_per_minute)
+        self._host_rate = Rate(settings.runs_per_minute_per_host, "from one address")
         self._holds: dict[str, Hold] = {}
         self._lock = threading.Lock()
         self.problem = ""  # why the start-up model cannot be used, if it cannot
@@ -131,13 +133,14 @@ class Service:
         loaded = self._adapter
         return loaded[1].layout(picture_wh) if loaded is not None else None
 
-    def admit(self, visitor: str) -> None:
-        """Count a run of a visitor.
+    def admit(self, visitor: Visitor) -> None:
+        """Count a run of a visitor: for the opened page, and for the address, which no reload makes new.
 
         Raises:
             BusyError: if it is one too many for now.
         """
-        self._rate.count(visitor)
+        self._rate.count(visitor.session)
+        self._host_rate.count(visitor.host)
 
     @contextmanager
     def hold(self, session: str) -> Iterator[Hold]:

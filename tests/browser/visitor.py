@@ -45,7 +45,8 @@ class Server:
         environment = {k: v for k, v in os.environ.items() if not re.match("(HF|GRADIO)_", k)}
         environment |= {"GRADIO_TEMP_DIR": str(folder / "uploads"), "OMP_WAIT_POLICY": "PASSIVE"}
         self.process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(self.port), "--max-new-tokens", "40", "--runs-per-minute", "0"],
+            [sys.executable, "app.py", "--port", str(self.port), "--max-new-tokens", "40", "--runs-per-minute", "0",
+             "--runs-per-minute-per-host", "0"],
             cwd=ROOT, env=environment, stdout=self.log.open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
         for _ in range(240):

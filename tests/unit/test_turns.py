@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from app import service as service_module
 from app import turns
 from app.service import Service
+from app.session import Visitor, visitor_of
 from app.settings import Settings
 from app.turns import Rate, Turns
 from pruning.errors import BusyError, RunStopped
@@ -90,7 +92,9 @@ def test_a_visitor_may_not_run_too_often_and_others_may(monkeypatch):
     rate = Rate(3)
     for _ in range(3):
         rate.count("a")
-    with pytest.raises(BusyError, match=r"3 runs in a minute is the limit\. The next one can start in 60 s"):
+    with pytest.raises(
+        BusyError, match=r"3 runs by one visitor in a minute is the limit\. The next one can start in 60 s"
+    ):
         rate.count("a")
     rate.count("b")
     now[0] = 61
@@ -98,6 +102,35 @@ def test_a_visitor_may_not_run_too_often_and_others_may(monkeypatch):
     for number in range(2000):
         rate.count(str(number))
     assert len(rate._times) == 1000
+
+
+def test_a_reload_makes_no_new_visitor_of_an_address_and_a_class_is_let_in():
+    limits = {"runs_per_minute": 2, "runs_per_minute_per_host": 60}
+    service = Service(Settings(**limits))
+    for number in range(60):
+        service.admit(Visitor(f"page {number}", "10.0.0.1"))
+    with pytest.raises(BusyError, match=r"60 runs from one address in a minute is the limit\. The next one can start"):
+        service.admit(Visitor("page 60", "10.0.0.1"))
+    service.admit(Visitor("page 61", "10.0.0.2"))
+    generous = Service(Settings())
+    for _ in range(20):
+        for pupil in range(30):
+            generous.admit(Visitor(f"pupil {pupil}", "10.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    ("host", "counted_as"),
+    [
+        ("192.168.1.7", "192.168.1.7"),
+        ("2001:db8:1:2:aaaa:bbbb:cccc:dddd", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.168.1.7", "192.168.1.7"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_an_address_is_counted_with_those_that_its_owner_has_as_well(host, counted_as):
+    request = SimpleNamespace(session_hash="a", client=SimpleNamespace(host=host))
+    assert visitor_of(request) == Visitor("a", counted_as)
 
 
 def test_twenty_visitors_at_once_get_their_own(tiny, monkeypatch):
