@@ -167,8 +167,12 @@ class Handlers:
             yield _status("error", sentence_for(error)), gr.skip()
             return
         question, example, url = request.question, self.album.example(state), self.album.url(state)
-        texts, phase = {"full": "", "pruned": ""}, "see"
-        yield _status("busy", messages.PHASES["see"], state.picture), gr.skip()
+        texts, phase, note = {"full": "", "pruned": ""}, "see", ""
+
+        def status(text: str, kind: str = "busy") -> dict[str, str]:
+            return _status(kind, f"{text} {note}".strip(), state.picture)
+
+        yield status(messages.PHASES["see"]), gr.skip()
         with self.service.hold(visitor.session) as hold:
             for event in self.service.run(hold, request, picture, self._evidence_of(example, question, picture)):
                 if event.kind == "failed":
@@ -177,18 +181,22 @@ class Handlers:
                 if event.kind == "done":
                     self._last.put(visitor.session, (state, event.value))
                     text = messages.FINISHED.format(seconds=time.perf_counter() - began)
-                    yield _status("idle", text, state.picture), self._live_view(event.value, state, example, url)
+                    yield status(text, "idle"), self._live_view(event.value, state, example, url)
                     return
                 if event.kind == "waiting":
-                    yield _status("busy", messages.WAITING.format(before=event.value), state.picture), gr.skip()
+                    yield status(messages.WAITING.format(before=event.value)), gr.skip()
                     continue
-                if event.kind == "phase":
+                if event.kind == "held_up":
+                    note = messages.HELD_UP
+                elif event.kind == "restarted":
+                    note, texts, phase = messages.RESTARTED, {"full": "", "pruned": ""}, "see"
+                elif event.kind == "phase":
                     phase = event.phase
                 else:
                     texts[event.phase] += event.text
                 answers = {"state": "running", "phase": "see" if phase == "load" else phase, "question": question}
                 answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
-                yield _status("busy", messages.PHASES[phase], state.picture), {"answers": answers, "of": state.picture}
+                yield status(messages.PHASES[phase]), {"answers": answers, "of": state.picture}
 
     def _live_view(self, record: RunRecord, state: SessionState, example: Example | None, url: str) -> dict[str, Any]:
         truth = self._truth(state, record)

@@ -106,6 +106,34 @@ def test_an_unexpected_error_is_a_note_and_not_a_trace(handlers, monkeypatch, ca
     assert code in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_dies_is_said_to_whom_it_concerns(handlers, tiny, monkeypatch):
+    monkeypatch.setattr(service_module, "GLANCE", 0.01)
+    real, died = tiny.answer, []
+
+    def die_once(*args):
+        if not died:
+            died.append(1)
+            for events in handlers.service._listening:  # somebody else's worker dies as well
+                events.put(service_module.Event("held_up"))
+            raise SystemExit
+        return real(*args)
+
+    monkeypatch.setattr(tiny, "answer", die_once)
+    events = ask(handlers)
+    texts = [e[0]["text"] for e in events]
+    assert any(t.endswith("The worker of another run broke off and was started again; yours goes on.") for t in texts)
+    assert texts[-1].startswith("Done in")
+    assert texts[-1].endswith("The worker of this run broke off and was started again.")
+    assert events[-1][1]["canvas"]["recorded"] is False
+    monkeypatch.setattr(tiny, "answer", lambda *args: exit())
+    last = ask(handlers, "Something else?")[-1]
+    assert last[0]["text"].startswith("The worker of this run broke off, was started again, and broke off again.")
+    assert last[1]["answers"] == {"state": "restore"}
+    monkeypatch.setattr(tiny, "answer", real)
+    assert ask(handlers, "Something else?")[-1][0]["text"].startswith("Done")
+
+
 def test_memory_that_runs_out_is_advice(handlers, monkeypatch):
     def full(*args):
         raise MemoryError
