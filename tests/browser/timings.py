@@ -57,13 +57,13 @@ def measure(repeats: int) -> dict[str, Any]:
             try:
                 found["start"].append(took)
                 if number == repeats - 1:
-                    _visit(browser, server.url, repeats, found, requests)
+                    visit(browser, server.url, repeats, found, requests)
             finally:
                 server.stop()
         chromium = browser.version
     return {
         "environment": _environment(chromium),
-        "ms": {name: _summary(values) for name, values in found.items()},
+        "ms": {name: summary(values) for name, values in found.items()},
         "requests": requests,
     }
 
@@ -75,7 +75,7 @@ def _started(folder: Path) -> tuple[Server, float]:
     return server, 1e3 * (time.perf_counter() - began)
 
 
-def _visit(browser: Browser, url: str, repeats: int, found: dict[str, Any], requests: dict[str, int]) -> None:
+def visit(browser: Browser, url: str, repeats: int, found: dict[str, Any], requests: dict[str, int]) -> None:
     """Everything that is measured against one running server."""
     Visitor(browser, url).close()  # the first visitor of a server pays for what all others find ready
     for _ in range(repeats):
@@ -117,7 +117,7 @@ def _live_runs(visitor: Visitor, clock: Callable[[str, Any, str], float]) -> lis
     return took
 
 
-def _summary(values: Sequence[float]) -> dict[str, float]:
+def summary(values: Sequence[float]) -> dict[str, float]:
     return {
         "median": round(statistics.median(values), 1),
         "least": round(min(values), 1),
