@@ -9,7 +9,8 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -52,16 +53,11 @@ def unpack(data: bytes) -> dict[str, RunRecord]:
     Raises:
         RecordFormatError: if it is not such a zip, is damaged, or unpacks to more than `MAX_UNPACKED` bytes.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(i.file_size for i in archive.infolist()) > MAX_UNPACKED:
-                raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
-            names = _names(archive)
-            if not names or len(names) > MAX_RECORDS:
-                raise RecordFormatError("The file holds no record.", ADVICE)
-            return {name: _read(archive, name) for name in names}
-    except (zipfile.BadZipFile, *_DAMAGE) as error:
-        raise RecordFormatError("The file is not a saved run, or it is damaged.", ADVICE) from error
+    with _opened(data) as archive:
+        names = _names(archive)
+        if not names or len(names) > MAX_RECORDS:
+            raise RecordFormatError("The file holds no record.", ADVICE)
+        return {name: _read(archive, name) for name in names}
 
 
 def pack_run(record: RunRecord, picture: bytes) -> bytes:
@@ -78,11 +74,19 @@ def unpack_run(data: bytes) -> tuple[RunRecord, bytes]:
     Raises:
         RecordFormatError: as `unpack`, or if there is no picture in it.
     """
-    record = next(iter(unpack(data).values()))
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    return next(iter(unpack(data).values())), picture_in(data)
+
+
+def picture_in(data: bytes) -> bytes:
+    """The picture's file in a zip made by `pack_run`; its record is left packed.
+
+    Raises:
+        RecordFormatError: if there is none, or as `unpack`.
+    """
+    with _opened(data) as archive:
         if PICTURE not in archive.namelist():
             raise RecordFormatError("The saved run holds no picture.", ADVICE)
-        return record, archive.read(PICTURE)
+        return archive.read(PICTURE)
 
 
 def read_one(path: Path, name: str) -> RunRecord:
@@ -95,6 +99,17 @@ def names_in(path: Path) -> list[str]:
     """Names of the records in a file that `pack` made."""
     with zipfile.ZipFile(path) as archive:
         return _names(archive)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(i.file_size for i in archive.infolist()) > MAX_UNPACKED:
+                raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
+            yield archive
+    except (zipfile.BadZipFile, *_DAMAGE) as error:
+        raise RecordFormatError("The file is not a saved run, or it is damaged.", ADVICE) from error
 
 
 def _names(archive: zipfile.ZipFile) -> list[str]:

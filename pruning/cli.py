@@ -15,6 +15,7 @@ import numpy as np
 from pruning.budget import mean_per_layer
 from pruning.catalogue import list_methods, list_models, methods_table, models_table
 from pruning.errors import ParameterError, PruningError
+from pruning.measured import speed_section
 from pruning.methods import METHODS
 from pruning.models import MODELS
 from pruning.records import RunRecord, RunRequest
@@ -39,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
     shown = commands.add_parser("list", help="methods with their parameters, and models")
     shown.add_argument("--json", action="store_true", help="for machines")
-    shown.add_argument("--markdown", action="store_true", help="the two tables of the README")
+    shown.add_argument("--markdown", action="store_true", help="the generated parts of the README")
     shown.set_defaults(do=_list)
 
     ran = commands.add_parser("run", help="answer a question with the whole picture and with the pruned one")
@@ -91,7 +92,7 @@ def _list(arguments: argparse.Namespace) -> int:
         print(json.dumps({"methods": methods, "models": models}, indent=1))
         return 0
     if arguments.markdown:
-        print(methods_table(), models_table(), sep="\n\n")
+        print(methods_table(), models_table(), speed_section(), sep="\n\n")
         return 0
     for m in methods:
         print(f"{m['key']:16} {m['title']}: {m['idea']}  ({m['paper']})")

@@ -65,6 +65,16 @@ class BusyError(PruningError):
     """Too many runs, by one visitor or by all together."""
 
 
+class WorkerDiedError(PruningError):
+    """What was working on a run came to an end without a word, and its replacement as well."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The worker of this run broke off, was started again, and broke off again.",
+            "The next run gets a new one: press Run, with a smaller picture or another method.",
+        )
+
+
 class RunStopped(PruningError):  # noqa: N818 (not a failure)
     """The person stopped the run."""
 
