@@ -248,7 +248,8 @@ class StructuralPlan:
         cut = sum(len(p.matrices) if p.hidden is not None else sum(m.shape.rank is not None for m in p.matrices)
                   for p in self.layers)  # fmt: skip
         n_matrices = sum(len(p.matrices) for p in self.layers)
-        return StructureSummary(self.digest, self.title, heads, parameters, cut, n_matrices, asdict(self.request))
+        request = asdict(self.request) | {"parts": list(self.request.parts)}
+        return StructureSummary(self.digest, self.title, heads, parameters, cut, n_matrices, request)
 
     # -- to disk and back -----------------------------------------------------------------------------------------
 

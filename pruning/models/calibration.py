@@ -50,7 +50,7 @@ class Calibration:
                     module = getattr(block.mlp, names[0])
                     module.register_forward_pre_hook(partial(self._inputs, facts, names))
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: the sums may be differentiated through later
     def run(self, model: nn.Module, prompts: Iterable[Prompt], stop: Callable[[], bool]) -> list[BlockFacts]:
         """Pass every prompt through the copy once; returns the facts of all blocks."""
         for prompt in prompts:
