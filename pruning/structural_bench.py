@@ -13,7 +13,7 @@ import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -96,16 +96,25 @@ class StructuralBench:
         self.results["environment"] = environment(self.adapter)
         done = self.results["plans"]
         missing = [n for n in (DENSE, *self.trained, *self.requests) if n not in done]
+        left = len(missing)
+        for name, figures in self._alone(missing) if self.n_jobs == 1 else self._shared(missing):
+            done[name] = figures
+            left -= 1
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(self.results, indent=1) + "\n")
+            print(json.dumps({"judged": name, "plans": len(done), "left": left}), flush=True)
+        return self.results
+
+    def _alone(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name in names:
+            yield name, judge_plan(self.adapter, self._plan(name), self.results["scenes"])
+
+    def _shared(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self.n_jobs, context, _open, (self.model,)) as pool:
-            waiting = {pool.submit(_judge, self._plan(n), self.results["scenes"]): n for n in missing}
+            waiting = {pool.submit(_judge, self._plan(n), self.results["scenes"]): n for n in names}
             for finished in as_completed(waiting):
-                name = waiting[finished]
-                done[name] = finished.result()
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.path.write_text(json.dumps(self.results, indent=1) + "\n")
-                print(json.dumps({"judged": name, "plan": len(done), "of": len(waiting)}), flush=True)
-        return self.results
+                yield waiting[finished], finished.result()
 
     def _plan(self, name: str) -> bytes:
         if name == DENSE:
@@ -120,10 +129,15 @@ def _open(model: str) -> None:
 
 
 def _judge(file: bytes, n_scenes: int) -> dict[str, Any]:
+    return judge_plan(_adapter, file, n_scenes)
+
+
+def judge_plan(adapter: VLMAdapter, file: bytes, n_scenes: int) -> dict[str, Any]:
+    """`judge` under the plan in a file's bytes; without any, of the whole model."""
     if not file:
-        return judge(_adapter, n_scenes)
+        return judge(adapter, n_scenes)
     plan = StructuralPlan.from_bytes(file)
-    view = _adapter.compressed(plan)
+    view = adapter.compressed(plan)
     try:
         return judge(view, n_scenes) | {"structure": plan.summary().to_dict()}
     finally:
