@@ -31,6 +31,7 @@ def add_commands(commands: Any) -> None:
     learnt.add_argument("--steps", type=int, default=1000)
     learnt.add_argument("--pool", type=int, default=256, help="different pairs to learn from (default: %(default)s)")
     learnt.add_argument("--batch", type=int, default=2, help="pairs a step (default: %(default)s)")
+    learnt.add_argument("--rate", type=float, default=1e-2, help="of the gates; fewer steps need more (default: 0.01)")
     learnt.add_argument("--task", default="kl", help="kl to the dense answers, or ce on their words")
     learnt.add_argument("--work", type=Path, default=CHECKPOINTS, help="checkpoint folder (default: %(default)s)")
     _shared(learnt, n_pairs=32)
@@ -55,6 +56,8 @@ def print_plan(plan: StructuralPlan) -> None:
         after, before = summary.parameters[part]
         print(f"  {part}: {kept} of {total} heads, {after:,} of {before:,} parameters in its layers")
     print(f"  feed-forward: {summary.factorised} of {summary.matrices} matrices compressed ({plan.request.ffn})")
+    for note in plan.notes:
+        print(f"  note: {note}")
     for layer in plan.layers:
         ranks = [f"{m.shape.name} {m.shape.rank or 'whole'}/{m.shape.break_even:.0f}" for m in layer.matrices]
         hidden = "" if layer.hidden is None else f", {len(layer.hidden)} hidden units"
@@ -127,7 +130,7 @@ def _train(a: argparse.Namespace) -> int:
     from pruning.train_heads import HeadRecipe, HeadTraining
 
     recipe = HeadRecipe(
-        sparsity=a.sparsity, steps=a.steps, pool=a.pool, batch=a.batch, task=a.task, seed=a.seed
+        sparsity=a.sparsity, steps=a.steps, pool=a.pool, batch=a.batch, rate=a.rate, task=a.task, seed=a.seed
     )  # before the model is opened: a bad recipe should not cost a minute
     request = _request(a)
     adapter, pairs = _open(a)
