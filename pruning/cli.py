@@ -1,4 +1,7 @@
-"""`python -m pruning list | run | select | bench`: the engine without a page. Writes records, draws nothing."""
+"""`python -m pruning list | run | select | bench | plan | train-heads | structural-bench`: the engine without a page.
+
+Writes records, plans and figures, draws nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from pruning.budget import mean_per_layer
-from pruning.catalogue import list_methods, list_models, methods_table, models_table
+from pruning.catalogue import list_methods, list_models, list_scores, methods_table, models_table, scores_table
 from pruning.errors import ParameterError, PruningError
 from pruning.measured import speed_section
 from pruning.methods import METHODS
 from pruning.models import MODELS
+from pruning.plans import StructuralPlan
 from pruning.records import RunRecord, RunRequest
+from pruning.structural_cli import add_commands
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,9 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning", description="Visual-token pruning, headless.")
-    commands = parser.add_subparsers(required=True, metavar="list | run | select | bench")
+    commands = parser.add_subparsers(
+        required=True, metavar="list | run | select | bench | plan | train-heads | structural-bench"
+    )
 
-    shown = commands.add_parser("list", help="methods with their parameters, and models")
+    shown = commands.add_parser("list", help="methods and head scores with their parameters, and models")
     shown.add_argument("--json", action="store_true", help="for machines")
     shown.add_argument("--markdown", action="store_true", help="the generated parts of the README")
     shown.set_defaults(do=_list)
@@ -49,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     ran.add_argument("--method", default="resprune", help=f"one of: {', '.join(METHODS)}")
     ran.add_argument("--keep-ratio", type=_number, default=1 / 9, help="share of visual tokens kept, in (0, 1]")
     ran.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the method")
+    ran.add_argument("--plan", type=Path, help="take out of the weights what this file says, for the pruned answer")
     ran.add_argument("--positions", default="method", help="method, original or renumbered")
     ran.add_argument("--seed", type=int, default=0)
     ran.add_argument("--max-new-tokens", type=int, default=64)
@@ -72,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("--repeats", type=int, default=7)
     timed.add_argument("--out", type=Path, help="write the figures as JSON")
     timed.set_defaults(do=_bench)
+    add_commands(commands)
     return parser
 
 
@@ -81,20 +90,20 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     found = bench(choose_device(arguments.device), max(1, arguments.repeats))
     if arguments.out:
-        _written(arguments.out, lambda path: path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8"))
+        written(arguments.out, lambda path: path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8"))
     print(table(found))
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    methods, models = list_methods(), list_models()
+    methods, scores, models = list_methods(), list_scores(), list_models()
     if arguments.json:
-        print(json.dumps({"methods": methods, "models": models}, indent=1))
+        print(json.dumps({"methods": methods, "scores": scores, "models": models}, indent=1))
         return 0
     if arguments.markdown:
-        print(methods_table(), models_table(), speed_section(), sep="\n\n")
+        print(methods_table(), scores_table(), models_table(), speed_section(), sep="\n\n")
         return 0
-    for m in methods:
+    for m in methods + scores:
         print(f"{m['key']:16} {m['title']}: {m['idea']}  ({m['paper']})")
         for p in m["parameters"]:
             allowed = " | ".join(p["options"]) if "options" in p else f"{p['low']:g} .. {p['high']:g}"
@@ -109,14 +118,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from pruning.models import load
     from pruning.pictures import read_picture
     from pruning.questions import clean_question
-    from pruning.runner import run
+    from pruning.runner import Compressed, run
 
+    plan = StructuralPlan.load(arguments.plan) if arguments.plan else None
     request = RunRequest(
         model=arguments.model,
         method=arguments.method,
         keep_ratio=arguments.keep_ratio,
         question=clean_question(arguments.question),
-        parameters=_settings(arguments.set),
+        parameters=settings(arguments.set),
         positions=arguments.positions,
         seed=arguments.seed,
         max_new_tokens=arguments.max_new_tokens,
@@ -125,8 +135,9 @@ def _run(arguments: argparse.Namespace) -> int:
     adapter = load(
         arguments.model, device=arguments.device, dtype=arguments.dtype, allow_download=arguments.allow_download
     )
-    record = run(request, adapter, picture)
-    saved = _written(arguments.out, record.save) if arguments.out else None
+    compressed = Compressed(plan, adapter.compressed(plan)) if plan else None
+    record = run(request, adapter, picture, compressed=compressed)
+    saved = written(arguments.out, record.save) if arguments.out else None
     if arguments.json:
         print(json.dumps(record.to_parts()[0], ensure_ascii=False))
     else:
@@ -134,7 +145,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _written(path: Path, write: Callable[[Path], Any]) -> Any:
+def written(path: Path, write: Callable[[Path], Any]) -> Any:
     try:
         return write(path)
     except OSError as error:
@@ -143,6 +154,10 @@ def _written(path: Path, write: Callable[[Path], Any]) -> Any:
 
 def _print_record(record: RunRecord, saved_at: Path | None) -> None:
     n = record.layout.n_tokens
+    if record.structure:
+        s = record.structure
+        heads = ", ".join(f"{kept} of {total} heads in the {part}" for part, (kept, total) in s.heads.items())
+        print(f"{s.title}: {heads}, {s.factorised} of {s.matrices} feed-forward matrices compressed ({s.digest[:12]})")
     saved = 1 - record.pruned_cost.prefill_flops / record.full_cost.prefill_flops
     mean = mean_per_layer(list(record.pruned.visual_per_layer))
     print(f"{record.method_title} ({record.variant}), positions {record.positions}")
@@ -154,6 +169,9 @@ def _print_record(record: RunRecord, saved_at: Path | None) -> None:
     print(f"  full   ({n}): {record.full.text}")
     print(f"  pruned ({record.pruned.visual_per_layer[-1]}): {record.pruned.text}")
     print(f"  mean per layer {mean:.1f} of {n}; prefill {saved:.0%} fewer multiply-adds (estimated)")
+    if record.structure:
+        tower = 1 - record.pruned_cost.tower_flops / record.full_cost.tower_flops
+        print(f"  vision tower {tower:.0%} fewer multiply-adds (estimated)")
     times = record.full.timing.read_ms, record.pruned.timing.read_ms, record.pruned.timing.prune_ms
     print(
         "  read {:.0f} -> {:.0f} ms, pruning {:.1f} ms (measured once, {})".format(
@@ -176,9 +194,9 @@ def _select(arguments: argparse.Namespace) -> int:
         raise ParameterError(
             f"{arguments.arrays} cannot be read as NPZ ({error}).", "Write it with numpy.savez."
         ) from error
-    found = select(arguments.kind, inputs, _settings(arguments.set))
+    found = select(arguments.kind, inputs, settings(arguments.set))
     if arguments.out:
-        _written(arguments.out, lambda path: np.savez_compressed(path, **found))
+        written(arguments.out, lambda path: np.savez_compressed(path, **found))
     if arguments.json:
         print(json.dumps({name: value.tolist() for name, value in found.items()}))
     else:
@@ -189,7 +207,7 @@ def _select(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+def settings(pairs: Sequence[str]) -> dict[str, Any]:
     """`name=value` pairs; a value is JSON where it can be read as such, else text."""
     found = {}
     for pair in pairs:

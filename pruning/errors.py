@@ -61,6 +61,10 @@ class RecordFormatError(PruningError):
     """A record file that is not one, is damaged, or comes from a newer version."""
 
 
+class PlanError(PruningError):
+    """A structural plan that is damaged, foreign, made for another model, or would leave a layer without a head."""
+
+
 class BusyError(PruningError):
     """Too many runs, by one visitor or by all together."""
 

@@ -24,6 +24,7 @@ from pruning.methods import method_class
 from pruning.methods.base import TokenPruner
 from pruning.models.base import Generated, Prompt, Seen, VLMAdapter, Watch
 from pruning.pictures import digest
+from pruning.plans import StructuralPlan
 from pruning.records import CLS_SOURCE, Answer, Cost, PruningStep, RunRecord, RunRequest, Selection, Timing
 from pruning.scoring import cosine
 from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, PruneContext, Signal, Stage
@@ -55,6 +56,16 @@ class Baseline:
 
     answer: Answer
     cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """A structural plan and the view of the model that carries it out (`adapter.compressed(plan)`), for the pruned
+    answer. Whoever made the view closes it.
+    """
+
+    plan: StructuralPlan
+    view: VLMAdapter
 
 
 class Session:
@@ -142,6 +153,7 @@ def run(
     evidence: np.ndarray | None = None,
     reused: Sequence[str] = (),
     listener: Listener | None = None,
+    compressed: Compressed | None = None,
 ) -> RunRecord:
     """Answer a question with the whole picture and with the pruned one.
 
@@ -152,6 +164,8 @@ def run(
         baseline: an earlier unpruned answer to this question.
         evidence: ids of the visual tokens that hold the answer, where the truth is known.
         reused: for the record, which of `seen` and `baseline` belong to another run (`LOOK`, `FULL_ANSWER`).
+        compressed: the model with weights taken out, which then looks, prunes tokens and gives the pruned answer; the
+            full answer is always the whole model's. With keep ratio 1 the two differ in their weights only.
 
     Raises:
         PruningError: with a sentence for the person, in all cases that they can change.
@@ -159,18 +173,24 @@ def run(
     listener = listener or Listener()
     request = replace(request, image_digest=digest(picture))
     method = method_class(request.method).from_parameters(request.keep_ratio, request.parameters)
-    method.check(adapter.info)
+    acting = compressed.view if compressed else adapter
+    if compressed:
+        request = replace(request, structure=compressed.plan.digest)
+    method.check(acting.info)
     prompt = adapter.prompt(picture, request.question)
-    session = Session(method, adapter, prompt, request)
+    session = Session(method, acting, prompt, request)
     if seen is None:
         seen, see_ms = see_picture(adapter, prompt, listener)
     if baseline is None:
         baseline = answer_in_full(adapter, prompt, seen, see_ms, request.max_new_tokens, listener)
-    if session.stages:
-        answer, cost = _answer_pruned(adapter, prompt, session, seen, see_ms, request.max_new_tokens, listener)
+    notes = tuple(adapter.limits(seen, request.question))
+    if compressed:
+        seen, see_ms = see_picture(acting, prompt, listener)
+    if session.stages or compressed:
+        answer, cost = _answer_pruned(acting, prompt, session, seen, see_ms, request.max_new_tokens, listener)
     else:
         answer, cost = baseline.answer, baseline.cost
-    alike = _nearest_survivors(adapter, seen, session) if listener.trace and session.steps else (None, None)
+    alike = _nearest_survivors(acting, seen, session) if listener.trace and session.steps else (None, None)
     return RunRecord(
         request=request,
         layout=prompt.layout,
@@ -187,8 +207,9 @@ def run(
         evidence=evidence,
         nearest_kept=alike[0],
         nearest_cosine=alike[1],
-        notes=tuple(adapter.limits(seen, request.question)),
+        notes=notes,
         reused=tuple(reused),
+        structure=compressed.plan.summary() if compressed else None,
     )
 
 

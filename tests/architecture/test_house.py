@@ -45,14 +45,19 @@ def test_rooms_import_only_what_their_door_allows(room):
 
 
 def test_methods_and_models_do_not_know_each_other():
-    for one, other in (("methods", "models"), ("models", "methods")):
+    pairs = [("methods", "models"), ("structural", "models")]
+    for one, other in pairs + [(b, a) for a, b in pairs]:
         for path in (ROOT / "pruning" / one).glob("*.py"):
             assert not any(i.startswith(f"pruning.{other}") for i in imports(path)), path.name
 
 
 def test_the_recipe_is_not_needed_by_anything_that_runs():
+    """One file may open it, for calibrating, training and judging; nothing that the page or a run needs leads there."""
+    door = ROOT / "pruning" / "drawn.py"
     for path in SOURCES:
-        if "demo_model" not in path.parts:
+        if path.name not in ("structural_cli.py", "structural_bench.py"):
+            assert "pruning.drawn" not in imports(path), path
+        if "demo_model" not in path.parts and path != door:
             assert not any(i.startswith("pruning.demo_model") for i in imports(path)), path
 
 
@@ -67,6 +72,8 @@ def test_only_the_models_room_and_the_recipe_know_transformers():
     ("module", "absent"),
     [
         ("pruning.records", ("torch", "transformers", "gradio", "cv2")),
+        ("pruning.plans", ("torch", "transformers", "gradio", "cv2")),
+        ("pruning.cli", ("transformers", "gradio", "cv2", "pruning.demo_model")),
         ("viz.view", ("torch", "transformers", "gradio")),
         ("pruning.runner", ("gradio", "plotly", "matplotlib")),
         ("app.main", ("gradio", "torch", "transformers")),

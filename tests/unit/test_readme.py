@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-from pruning.catalogue import methods_table, models_table
+from pruning.catalogue import methods_table, models_table, scores_table
 from pruning.cli import main
 from pruning.measured import speed_section
 
@@ -29,7 +29,8 @@ def test_it_keeps_its_order():
 
 
 @pytest.mark.parametrize(
-    ("name", "table"), [("methods", methods_table), ("models", models_table), ("speed", speed_section)]
+    ("name", "table"),
+    [("methods", methods_table), ("scores", scores_table), ("models", models_table), ("speed", speed_section)],
 )
 def test_what_is_generated_is_that_of_the_code(name, table):
     written = re.search(rf"<!-- {name}: .*? -->\n(.*?)\n?<!-- end -->", TEXT, re.S)[1]
