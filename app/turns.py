@@ -56,7 +56,7 @@ class Turns:
             yield
         finally:
             with self._moved:
-                self._line.remove(mine)
+                self._line = [thread for thread in self._line if thread is not mine]  # a dead one was swept out
                 self._moved.notify_all()
 
     def _sweep(self) -> None:
