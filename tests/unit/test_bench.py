@@ -32,6 +32,7 @@ def test_every_question_is_answered(small, tmp_path, capsys):
         assert row["kept"] == 64
         assert 0 < row["work_ratio"] < 0.2
         assert row["time_over_work"] == pytest.approx(row["time_ratio"] / row["work_ratio"], rel=0.01)
+        assert row["engine_over_bare"] > 0
         assert found["recording"][model]["engine_over_plain"] > 0
     assert set(found["memory"]["random 0.15 B"]) <= {"full", *METHODS}
     assert found["environment"]["torch"] == torch.__version__
