@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect
 from PIL import Image
+from playwright.sync_api import expect
 
 from pruning.methods import METHODS
 
