@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from pruning.demo_model.build import build_processor
+from pruning.methods import METHODS
 from pruning.models.llava import LlavaAdapter
 
 ROOT = Path(__file__).parents[1]
@@ -65,3 +68,18 @@ def tiny() -> LlavaAdapter:
 def noise() -> np.ndarray:
     """A picture wider than high, so that rows and columns cannot be swapped unnoticed."""
     return np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+
+
+@contextmanager
+def broken_fastv() -> Iterator[None]:
+    """FastV decides by dividing by zero."""
+
+    class Broken(METHODS["fastv"]):
+        def select(self, context, n_keep):
+            raise ZeroDivisionError
+
+    original, METHODS["fastv"] = METHODS["fastv"], Broken
+    try:
+        yield
+    finally:
+        METHODS["fastv"] = original

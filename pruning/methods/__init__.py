@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from pruning.errors import UnknownMethodError
-from pruning.methods.base import TokenPruner
+from pruning.methods.base import TokenPruner, look_up
 from pruning.methods.divprune import DivPrune
 from pruning.methods.fastv import FastV
 from pruning.methods.random_baseline import RandomBaseline
@@ -26,7 +23,4 @@ def method_class(key: str) -> type[TokenPruner]:
     Raises:
         UnknownMethodError: naming all keys, the closest first.
     """
-    if not isinstance(key, str) or key not in METHODS:
-        close = difflib.get_close_matches(str(key), METHODS, n=len(METHODS), cutoff=0.0)
-        raise UnknownMethodError(f"There is no method {key!r}.", f"Known methods: {', '.join(close)}.")
-    return METHODS[key]
+    return look_up(METHODS, key, "method")

@@ -8,18 +8,22 @@ one stage must remember for the next travels in `PruneContext.memory`.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 
 from pruning.budget import check_keep_ratio, n_keep
-from pruning.errors import BudgetError, ParameterError, SignalMissingError
+from pruning.errors import BudgetError, ParameterError, SignalMissingError, UnknownMethodError
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+
+Entry = TypeVar("Entry")
 
 BEFORE_PROJECTOR = Stage(Part.PROJECTOR)
 BEFORE_LANGUAGE_MODEL = Stage(Part.LANGUAGE_MODEL)
@@ -56,8 +60,62 @@ class Choice:
     help: str
 
 
+class Declared:
+    """A dataclass whose `Annotated` fields declare what a person may set, once for page, command line and request."""
+
+    title: ClassVar[str]
+    settable: ClassVar[str] = "parameter"  # what such a field is called in a sentence
+
+    @classmethod
+    def parameters(cls) -> dict[str, Param | Choice]:
+        """The declared fields by name, in order."""
+        hints = get_type_hints(cls, include_extras=True)
+        found = {}
+        for f in fields(cls):
+            hint = hints[f.name]
+            if get_origin(hint) is Annotated:
+                found[f.name] = next(a for a in get_args(hint)[1:] if isinstance(a, Param | Choice))
+        return found
+
+    @classmethod
+    def check_names(cls, parameters: dict[str, Any]) -> None:
+        """Refuse names that are not declared.
+
+        Raises:
+            ParameterError.
+        """
+        known = cls.parameters()
+        for name in parameters:
+            if name not in known:
+                allowed = ", ".join(known) or "none"
+                raise ParameterError(
+                    f"{cls.title} has no {cls.settable} {name!r}; it has: {allowed}.", "Check the spelling."
+                )
+
+    def check_values(self) -> None:
+        """Refuse values out of their declared range.
+
+        Raises:
+            ParameterError.
+        """
+        for name, declared in self.parameters().items():
+            _check_value(self.title, name, getattr(self, name), declared)
+
+
+def look_up(table: Mapping[str, Entry], key: str, kind: str) -> Entry:
+    """The entry of a table by key; `kind` says in the sentence what its entries are, such as "method".
+
+    Raises:
+        UnknownMethodError: naming all keys, the closest first.
+    """
+    if not isinstance(key, str) or key not in table:
+        close = difflib.get_close_matches(str(key), table, n=len(table), cutoff=0.0)
+        raise UnknownMethodError(f"There is no {kind} {key!r}.", f"Known {kind.split()[-1]}s: {', '.join(close)}.")
+    return table[key]
+
+
 @dataclass(frozen=True, kw_only=True)
-class TokenPruner(ABC):
+class TokenPruner(Declared, ABC):
     """Base of every method. Subclasses are frozen dataclasses whose `Annotated` fields are their parameters.
 
     Class facts:
@@ -83,21 +141,10 @@ class TokenPruner(ABC):
 
     def __post_init__(self) -> None:
         check_keep_ratio(self.keep_ratio)
+        self.check_values()
         for name, declared in self.parameters().items():
-            check_parameter(self.title, name, getattr(self, name), declared)
             if isinstance(declared, Param) and declared.step == int(declared.step):
                 object.__setattr__(self, name, int(getattr(self, name)))  # 3.0 is a whole number, but no index
-
-    @classmethod
-    def parameters(cls) -> dict[str, Param | Choice]:
-        """The declared hyper-parameters by field name, in order."""
-        hints = get_type_hints(cls, include_extras=True)
-        found = {}
-        for f in fields(cls):
-            hint = hints[f.name]
-            if get_origin(hint) is Annotated:
-                found[f.name] = next(a for a in get_args(hint)[1:] if isinstance(a, Param | Choice))
-        return found
 
     @classmethod
     def from_parameters(cls, keep_ratio: float, parameters: dict[str, Any]) -> TokenPruner:
@@ -106,13 +153,7 @@ class TokenPruner(ABC):
         Raises:
             ParameterError: if a name is not one of the method's parameters or a value is out of range.
         """
-        known = cls.parameters()
-        for name in parameters:
-            if name not in known:
-                allowed = ", ".join(known) or "none"
-                raise ParameterError(
-                    f"{cls.title} has no parameter {name!r}; it has: {allowed}.", "Check the spelling."
-                )
+        cls.check_names(parameters)
         return cls(keep_ratio=keep_ratio, **parameters)
 
     @classmethod
@@ -203,7 +244,7 @@ class TokenPruner(ABC):
         return {stage: n_keep(self.keep_ratio, n_tokens)}
 
 
-def check_parameter(title: str, name: str, value: Any, declared: Param | Choice) -> None:
+def _check_value(title: str, name: str, value: Any, declared: Param | Choice) -> None:
     if isinstance(declared, Choice):
         if value not in declared.options:
             allowed = ", ".join(declared.options)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from pruning.errors import UnknownMethodError
+from pruning.methods.base import look_up
 from pruning.structural.base import HeadScorer
 from pruning.structural.infoprune import InfoPrune
 from pruning.structural.magnitude import Magnitude
@@ -19,7 +17,4 @@ def scorer_class(key: str) -> type[HeadScorer]:
     Raises:
         UnknownMethodError: naming all keys, the closest first.
     """
-    if not isinstance(key, str) or key not in STRUCTURAL:
-        close = difflib.get_close_matches(str(key), STRUCTURAL, n=len(STRUCTURAL), cutoff=0.0)
-        raise UnknownMethodError(f"There is no head score {key!r}.", f"Known scores: {', '.join(close)}.")
-    return STRUCTURAL[key]
+    return look_up(STRUCTURAL, key, "head score")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar
 
 import torch
 
-from pruning.errors import ParameterError, PlanError
-from pruning.methods.base import Choice, Param, check_parameter
+from pruning.errors import PlanError
+from pruning.methods.base import Declared
 from pruning.structure import BlockFacts
 
 
@@ -46,27 +46,17 @@ class HeadScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadScorer(ABC):
+class HeadScorer(Declared, ABC):
     """Base of every head score. Subclasses are frozen dataclasses whose `Annotated` fields are their options."""
 
     key: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     idea: ClassVar[str]
+    settable: ClassVar[str] = "option"
 
     def __post_init__(self) -> None:
-        for name, declared in self.parameters().items():
-            check_parameter(self.title, name, getattr(self, name), declared)
-
-    @classmethod
-    def parameters(cls) -> dict[str, Param | Choice]:
-        """The declared options by field name, in order."""
-        hints = get_type_hints(cls, include_extras=True)
-        found = {}
-        for f in fields(cls):
-            if get_origin(hints[f.name]) is Annotated:
-                found[f.name] = next(a for a in get_args(hints[f.name])[1:] if isinstance(a, Param | Choice))
-        return found
+        self.check_values()
 
     @classmethod
     def from_parameters(cls, parameters: dict[str, Any]) -> HeadScorer:
@@ -75,11 +65,7 @@ class HeadScorer(ABC):
         Raises:
             ParameterError: if a name is not one of the options or a value is out of range.
         """
-        known = cls.parameters()
-        for name in parameters:
-            if name not in known:
-                allowed = ", ".join(known) or "none"
-                raise ParameterError(f"{cls.title} has no option {name!r}; it has: {allowed}.", "Check the spelling.")
+        cls.check_names(parameters)
         return cls(**parameters)
 
     @property

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_adapter, tiny_llava
+from conftest import broken_fastv, make_tiny_adapter, tiny_llava
 from reference import QUESTION, log_probs
 
 from pruning.errors import ParameterError, RunStopped, SignalMissingError
@@ -145,16 +145,8 @@ def test_model_is_left_as_it_was_after_success_and_after_a_crash(noise):
         run(request(method), adapter, noise)
     assert fingerprint(adapter) == before
 
-    class Broken(METHODS["fastv"]):
-        def select(self, context, n_keep):
-            raise ZeroDivisionError
-
-    original, METHODS["fastv"] = METHODS["fastv"], Broken
-    try:
-        with pytest.raises(ZeroDivisionError):
-            run(request("fastv"), adapter, noise)
-    finally:
-        METHODS["fastv"] = original
+    with broken_fastv(), pytest.raises(ZeroDivisionError):
+        run(request("fastv"), adapter, noise)
     assert fingerprint(adapter) == before
     again = run(request("fastv"), adapter, noise)
     fresh = run(request("fastv"), make_tiny_adapter(), noise)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, make_tiny_adapter
+from conftest import ROOT, broken_fastv, make_tiny_adapter
 from reference import QUESTION
 from test_runs import fingerprint
 
@@ -227,16 +227,8 @@ def test_the_shared_model_is_left_alone_by_plans_views_and_crashes(noise, recipe
     run(request(), adapter, noise, compressed=Compressed(plan, view))
     assert fingerprint(adapter) == before
 
-    class Broken(METHODS["fastv"]):
-        def select(self, context, n_keep):
-            raise ZeroDivisionError
-
-    original, METHODS["fastv"] = METHODS["fastv"], Broken
-    try:
-        with pytest.raises(ZeroDivisionError):
-            run(request("fastv"), adapter, noise, compressed=Compressed(plan, view))
-    finally:
-        METHODS["fastv"] = original
+    with broken_fastv(), pytest.raises(ZeroDivisionError):
+        run(request("fastv"), adapter, noise, compressed=Compressed(plan, view))
     assert fingerprint(adapter) == before
     with pytest.raises(ZeroDivisionError):
         make_plan(adapter, PlanRequest("tiny", heads=0.5, n_pairs=2), _Crash())
