@@ -32,6 +32,7 @@ N_PATCHES = ROWS * COLS
 SHORT_KINDS = tuple(k for k in KINDS if k != "describe")
 SHORT_UNTIL = 0.75  # of the phase: few tokens first, they are cheap and the objects are in them
 DRILL_FROM = 0.15  # of the phase: from here on every other batch asks the kinds that are learnt last, and only them
+WHOLE_FROM = 0.84  # of the phase: counting lags behind on whole pictures, so the last drills show them
 DRILL_KINDS = ("count", "count_all", "relation")
 LOCAL_KINDS = ("color", "shape", "size", "where", "digit", "relation")  # answerable without seeing every object
 DESCRIBE_WEIGHT = 0.4  # its long answers would outweigh all others
@@ -206,8 +207,10 @@ class View:
         return self.mode == "full" or (self.mode == "share" and self.amount > 0.4)
 
     @staticmethod
-    def draw(rng: np.random.Generator, progress: float) -> View:
-        """Short sequences first, the whole mixture later."""
+    def draw(rng: np.random.Generator, progress: float, *, drills: bool = False) -> View:
+        """Short sequences first, the whole mixture later; in the end drills show (nearly) whole pictures only."""
+        if drills and progress > WHOLE_FROM:
+            return View("full", 0.0) if rng.random() < 0.7 else View("share", float(rng.uniform(0.3, 1.0)))
         short = progress < SHORT_UNTIL
         chances = (0.0, 0.12, 0.55, 0.25, 0.08) if short else (0.3, 0.2, 0.2, 0.15, 0.15)
         mode = ("full", "share", "objects", "thin", "some")[rng.choice(5, p=chances)]
@@ -293,10 +296,10 @@ class _Batches(torch.utils.data.Dataset):
             pool = pool[pool % 10 == 0]
         elif progress < 0.15:
             pool = pool[pool % 10 < 3]
-        view = View.draw(rng, progress)
+        drills = progress > DRILL_FROM and number % 2 == 0
+        view = View.draw(rng, progress, drills=drills)
         share = 2 if view.is_long else 1  # half the pictures with twice the questions: as much to learn, half the cost
         chosen = rng.choice(pool, self.size // share, replace=len(pool) < self.size)
-        drills = progress > DRILL_FROM and number % 2 == 0
         if drills:  # half the pictures hold few objects: relations are not learnt on full ones alone
             chosen = np.unique(np.where(np.arange(len(chosen)) % 2, chosen, chosen // 10 * 10 + chosen % 3))
         segments, shown, chosen = [], [], np.sort(chosen)
