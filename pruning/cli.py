@@ -1,4 +1,4 @@
-"""`python -m pruning list | run | select | bench`: the engine without a page. Writes records, draws nothing."""
+"""`python -m pruning list | run | select | bench | train-accm`: the engine without a page. Writes records, draws nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning", description="Visual-token pruning, headless.")
-    commands = parser.add_subparsers(required=True, metavar="list | run | select | bench")
+    commands = parser.add_subparsers(required=True, metavar="list | run | select | bench | train-accm")
 
     shown = commands.add_parser("list", help="methods with their parameters, and models")
     shown.add_argument("--json", action="store_true", help="for machines")
@@ -71,7 +71,35 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("--repeats", type=int, default=7)
     timed.add_argument("--out", type=Path, help="write the figures as JSON")
     timed.set_defaults(do=_bench)
+
+    taught = commands.add_parser("train-accm", help="train the captioner and selector of ACCM, or go on with it")
+    taught.add_argument("--model", default="demo", help="the frozen model that will read the captions")
+    taught.add_argument("--device", default="auto")
+    taught.add_argument("--work", type=Path, default=Path(".training/accm"), help="checkpoints (default: %(default)s)")
+    taught.add_argument("--out", type=Path, default=Path("assets/models/accm"), help="default: %(default)s")
+    taught.add_argument("--features", type=Path, help="folder with tower features of the training scenes, if there is")
+    taught.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's own choice")
+    taught.add_argument("--warm-steps", type=int, default=4000)
+    taught.add_argument("--warm-batch", type=int, default=16, help="scenes a step (default: %(default)s)")
+    taught.add_argument("--scenes", type=int, default=20_000, help="training scenes (default: %(default)s)")
+    taught.set_defaults(do=_train_accm)
     return parser
+
+
+def _train_accm(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from pruning.demo_model.train_accm import AccmRecipe, train_accm
+    from pruning.models import load
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    adapter = load(arguments.model, device=arguments.device, dtype="float32")
+    recipe = AccmRecipe(
+        warm_steps=arguments.warm_steps, warm_batch=arguments.warm_batch, scenes=arguments.scenes
+    )  # fmt: skip
+    train_accm(adapter, arguments.work, arguments.out, recipe, arguments.features)
+    return 0
 
 
 def _bench(arguments: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pruning.geometry import TokenLayout
 from pruning.signals import Decision, Look, ModelInfo, PromptText, Stage
@@ -133,6 +133,7 @@ class VLMAdapter(Protocol):
     info: ModelInfo
     device: torch.device
     dtype: torch.dtype
+    tokenizer: Any
 
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout: ...
 
@@ -147,5 +148,7 @@ class VLMAdapter(Protocol):
     ) -> Generated: ...
 
     def limits(self, seen: Seen, question: str) -> list[str]: ...
+
+    def identity(self) -> dict[str, Any]: ...
 
     def close(self) -> None: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from pruning.geometry import Tile, TokenLayout, square_view
 from pruning.models.base import Decider, Generated, Picture, Prompt, Seen, Watch
 from pruning.models.capture import observe
 from pruning.models.language import LanguageHooks
+from pruning.models.sketch import sketch, vocabulary_digest
 from pruning.models.tower import TowerHooks
 from pruning.records import CLS_SOURCE
 from pruning.signals import TOWER_SIGNALS, Look, ModelInfo, Part, Signal
@@ -215,6 +217,16 @@ class LlavaAdapter:
             per_word_ms=1e3 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
             attention=torch.stack([run.word_attention[s] for s in spoken]) if watch.attention and spoken else None,
         )
+
+    def identity(self) -> dict[str, Any]:
+        """What something trained for this model can be recognised by; see `models.sketch`."""
+        core = self.model.model
+        return {
+            "vision_dim": self.info.vision_dim,
+            "vocabulary": vocabulary_digest(self.tokenizer),
+            "tower": sketch(core.vision_tower),
+            "language": sketch(core.language_model),
+        }
 
     def close(self) -> None:
         """Take every hook off the model again."""

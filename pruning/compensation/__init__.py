@@ -1,0 +1,1 @@
+"""Giving back in words what was pruned."""
