@@ -1,4 +1,7 @@
-"""`python -m pruning list | run | select | bench | train-accm`: the engine without a page. Writes records, draws nothing."""
+"""`python -m pruning list | run | select | bench | train-accm`: the engine without a page.
+
+Writes records, draws nothing.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ import numpy as np
 from pruning.budget import check_keep_ratio
 from pruning.errors import RecordFormatError
 from pruning.geometry import TokenLayout
+from pruning.help_record import Compensated, Compensation, read_compensated, read_compensation
 from pruning.signals import Part, Stage
 from pruning.verdict import Verdict, verdict
 
@@ -50,6 +51,7 @@ class RunRequest:
         parameters: the method's own parameters by name; missing ones have the method's defaults.
         positions: `original` (kept tokens keep their position ids, gaps allowed), `renumbered`, or `method` (what the
             method's paper or code does).
+        compensation: whether, and how, what was discarded is given back in words.
     """
 
     model: str
@@ -61,9 +63,11 @@ class RunRequest:
     positions: str = "method"
     seed: int = 0
     max_new_tokens: int = 64
+    compensation: Compensation | None = None
 
     def __post_init__(self) -> None:
         check_keep_ratio(self.keep_ratio)
+        object.__setattr__(self, "compensation", read_compensation(self.compensation))
         if self.positions not in ("method", "original", "renumbered"):
             raise RecordFormatError(f"positions is {self.positions!r}; it must be method, original or renumbered.")
         for name, low, high in (("seed", 0, MAX_SEED), ("max_new_tokens", 1, MAX_NEW_TOKENS)):
@@ -226,6 +230,7 @@ class RunRecord:
         notes: sentences the person should read (deviations, limits of the model).
         environment: machine, versions, device, dtype, date.
         reused: what was not done anew for this run but taken over, with its time, from another one.
+        compensated: the third answer, where the request asks for one.
     """
 
     request: RunRequest
@@ -245,6 +250,7 @@ class RunRecord:
     nearest_cosine: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     reused: tuple[str, ...] = ()
+    compensated: Compensated | None = None
 
     def __post_init__(self) -> None:
         for name, kind in _OPTIONAL.items():
@@ -263,7 +269,8 @@ class RunRecord:
         for name in ("nearest_kept", "nearest_cosine"):
             if getattr(self, name) is not None and getattr(self, name).shape != (n,):
                 raise RecordFormatError(f"{name} must have {n} entries.")
-        for answer in (self.full, self.pruned):
+        given_back = [self.compensated.answer] if self.compensated else []
+        for answer in (self.full, self.pruned, *given_back):
             if answer.attention is not None and answer.attention.shape[1] != n:
                 raise RecordFormatError(f"An answer's attention must have {n} columns.")
 
@@ -298,8 +305,12 @@ class RunRecord:
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("steps", "layout", *_OPTIONAL)}
         for name in ("request", "full", "pruned", "full_cost", "pruned_cost"):
             plain[name] = asdict(plain[name])
-        for name in ("full", "pruned"):
-            attention = plain[name].pop("attention")
+        answers = {"full": plain["full"], "pruned": plain["pruned"]}
+        if self.compensated is not None:
+            plain["compensated"] = asdict(self.compensated)
+            answers["compensated"] = plain["compensated"]["answer"]
+        for name, answer in answers.items():
+            attention = answer.pop("attention")
             if attention is not None:
                 arrays[f"{name}.attention"] = attention
         return {"schema_version": SCHEMA_VERSION, **plain, "layout": self.layout.to_dict(), "steps": steps}, arrays
@@ -332,6 +343,7 @@ class RunRecord:
                 **{name: arrays.get(name) for name in _OPTIONAL},
                 notes=tuple(data["notes"]),
                 reused=tuple(data.get("reused", ())),
+                compensated=_read_compensated(data.get("compensated"), arrays.get("compensated.attention")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RecordFormatError(f"The record is damaged: {error!r}.", "Run it again.") from error
@@ -395,3 +407,9 @@ def _read_answer(data: dict[str, Any], attention: np.ndarray | None) -> Answer:
     lists = ("words", "log_probs", "visual_per_layer")
     plain = {k: tuple(v) if k in lists else v for k, v in data.items() if k != "timing"}
     return Answer(**plain, timing=Timing(**data["timing"]), attention=attention)
+
+
+def _read_compensated(data: dict[str, Any] | None, attention: np.ndarray | None) -> Compensated | None:
+    if data is None:
+        return None
+    return read_compensated(data, _read_answer(data["answer"], attention), Cost(**data["cost"]))

@@ -138,7 +138,7 @@ def warm_up(
         if trainer.time_to_log(number):
             logged += 1
             last = number + 1 == steps
-            figures = check.run(captioner) if logged % 4 == 1 or last else {}
+            figures = check.run(captioner) if logged % 5 == 0 or last else {}
             trainer.log(number, loss=round(loss.item(), 4), **figures)
     captioner.eval()
 

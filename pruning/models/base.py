@@ -38,6 +38,7 @@ class Prompt:
         visual: `[tokens]` True at the placeholders.
         words: text of every token; `in_question`: which of them the person wrote; `whole`: the word that each is part
             of, between white space.
+        inserted: first and one past the last of the tokens that were put in between picture and question, if any.
     """
 
     input_ids: torch.Tensor
@@ -47,6 +48,7 @@ class Prompt:
     whole: list[str]
     pixels: torch.Tensor
     layout: TokenLayout
+    inserted: tuple[int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -146,6 +148,14 @@ class VLMAdapter(Protocol):
     def answer(
         self, prompt: Prompt, picture: Picture, decider: Decider | None, max_new_tokens: int, watch: Watch
     ) -> Generated: ...
+
+    def insert(self, prompt: Prompt, text: str) -> Prompt: ...
+
+    def score(
+        self, prompt: Prompt, picture: Picture, decider: Decider | None, token_ids: Sequence[int]
+    ) -> torch.Tensor: ...
+
+    def encode_text(self, texts: Sequence[str]) -> tuple[torch.Tensor, int]: ...
 
     def limits(self, seen: Seen, question: str) -> list[str]: ...
 

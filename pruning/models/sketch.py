@@ -8,13 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 MATRICES = 8
-TOLERANCE = 0.05  # rounding to bfloat16 moves an entry by about 0.004, another training by about 1
 
 
 @torch.no_grad()
@@ -30,11 +28,6 @@ def sketch(module: nn.Module) -> list[float]:
             round(float(flat @ direction / flat.norm().clamp(min=1e-12) / direction.norm()) * math.sqrt(len(flat)), 4)
         )
     return found
-
-
-def alike(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Do two sketches come from the same weights?"""
-    return len(one) == len(other) and all(abs(a - b) <= TOLERANCE for a, b in zip(one, other, strict=True))
 
 
 def vocabulary_digest(tokenizer) -> str:
