@@ -17,7 +17,10 @@ import numpy as np
 
 from pruning.budget import mean_per_layer
 from pruning.catalogue import list_methods, list_models, methods_table, models_table
+from pruning.compensation import COMPENSATORS, open_compensator
+from pruning.compensation.base import Compensator
 from pruning.errors import ParameterError, PruningError
+from pruning.help_record import Compensated, Compensation
 from pruning.methods import METHODS
 from pruning.models import MODELS
 from pruning.records import RunRecord, RunRequest
@@ -58,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     ran.add_argument("--device", default="auto")
     ran.add_argument("--dtype", default="auto")
     ran.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
+    ran.add_argument("--compensation", help=f"give back in words what was dropped: {', '.join(COMPENSATORS)}")
+    ran.add_argument("--captioner", help="its folder or hub id, if not the bundled one")
+    ran.add_argument("--caption", help="a caption written by hand instead")
+    ran.add_argument("--gate", type=_number, default=0.0, help="insert only above this probability (an extension)")
+    ran.add_argument("--measure-kl", action="store_true", help="how far each caption's answer is from the unpruned one")
     ran.add_argument("--out", type=Path, help="write the record to OUT.json and OUT.npz")
     ran.add_argument("--json", action="store_true", help="print the record's JSON")
     ran.set_defaults(do=_run)
@@ -85,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     taught.add_argument("--warm-steps", type=int, default=4000)
     taught.add_argument("--warm-batch", type=int, default=16, help="scenes a step (default: %(default)s)")
     taught.add_argument("--scenes", type=int, default=20_000, help="training scenes (default: %(default)s)")
+    taught.add_argument("--steps", type=int, default=600, help="of the second stage; 0: warm start alone")
+    taught.add_argument("--lessons", type=int, default=2, help="pictures a step of it (default: %(default)s)")
+    taught.add_argument("--objective", default="dpo", help="dpo (paper) or bestof (released code)")
+    taught.add_argument("--data", type=Path, help="folder of pictures with questions.json, instead of drawn scenes")
     taught.set_defaults(do=_train_accm)
     return parser
 
@@ -98,10 +110,9 @@ def _train_accm(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     adapter = load(arguments.model, device=arguments.device, dtype="float32")
-    recipe = AccmRecipe(
-        warm_steps=arguments.warm_steps, warm_batch=arguments.warm_batch, scenes=arguments.scenes
-    )  # fmt: skip
-    train_accm(adapter, arguments.work, arguments.out, recipe, arguments.features)
+    names = ("warm_steps", "warm_batch", "scenes", "steps", "lessons", "objective")
+    recipe = AccmRecipe(**{name: getattr(arguments, name) for name in names})
+    train_accm(adapter, arguments.work, arguments.out, recipe, arguments.features, arguments.data)
     return 0
 
 
@@ -150,18 +161,34 @@ def _run(arguments: argparse.Namespace) -> int:
         positions=arguments.positions,
         seed=arguments.seed,
         max_new_tokens=arguments.max_new_tokens,
+        compensation=_compensation(arguments),
     )
     picture = read_picture(arguments.image)
     adapter = load(
         arguments.model, device=arguments.device, dtype=arguments.dtype, allow_download=arguments.allow_download
     )
-    record = run(request, adapter, picture)
+    record = run(request, adapter, picture, compensator=_compensator(arguments, request, adapter))
     saved = _written(arguments.out, record.save) if arguments.out else None
     if arguments.json:
         print(json.dumps(record.to_parts()[0], ensure_ascii=False))
     else:
         _print_record(record, saved)
     return 0
+
+
+def _compensation(arguments: argparse.Namespace) -> Compensation | None:
+    key, caption = arguments.compensation, arguments.caption
+    if key is None and caption is None:
+        return None
+    return Compensation(key or "accm", gate=arguments.gate, caption=caption, measure_kl=arguments.measure_kl)
+
+
+def _compensator(arguments: argparse.Namespace, request: RunRequest, adapter: Any) -> Compensator | None:
+    """Opened only where the caption is not written by hand."""
+    wanted = request.compensation
+    if wanted is None or wanted.caption is not None:
+        return None
+    return open_compensator(wanted.key, adapter, arguments.captioner)
 
 
 def _written(path: Path, write: Callable[[Path], Any]) -> Any:
@@ -183,6 +210,8 @@ def _print_record(record: RunRecord, saved_at: Path | None) -> None:
         )
     print(f"  full   ({n}): {record.full.text}")
     print(f"  pruned ({record.pruned.visual_per_layer[-1]}): {record.pruned.text}")
+    if record.compensated:
+        _print_compensated(record.compensated)
     print(f"  mean per layer {mean:.1f} of {n}; prefill {saved:.0%} fewer multiply-adds (estimated)")
     times = record.full.timing.read_ms, record.pruned.timing.read_ms, record.pruned.timing.prune_ms
     print(
@@ -194,6 +223,24 @@ def _print_record(record: RunRecord, saved_at: Path | None) -> None:
         print(f"  note: {note}")
     if saved_at:
         print(f"  record: {saved_at} and its .npz")
+
+
+def _print_compensated(found: Compensated) -> None:
+    for i, c in enumerate(found.candidates):
+        mark = "*" if i == found.chosen else " "
+        score = "" if c.log_prob is None else f", log-probability {c.log_prob:.2f}"
+        kl = "" if c.kl is None else f", KL {c.kl:.4f}"
+        print(f"  {mark} caption {i + 1}: {c.text or '(empty)'}  [probability {c.probability:.2f}{score}{kl}]")
+    if found.kl_pruned is not None:
+        print(f"    no caption: KL {found.kl_pruned:.4f}")
+    print(f"  {found.title} ({found.caption_tokens} caption tokens): {found.answer.text}")
+    side = (found.captioner_flops + found.selector_flops) / 1e6
+    print(
+        f"  caption, captioner and selector ({side:.0f} M multiply-adds) cost as much as "
+        f"{found.break_even:.1f} visual tokens (estimated)"
+    )
+    if "why" in found.provenance:
+        print(f"  nothing inserted: {found.provenance['why']}")
 
 
 def _select(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pruning.runner import Session
 
 BY_HAND = "written by hand"
+PICTURE_MARK = "[picture]"  # for all the placeholders in a prompt that is shown
 
 
 class Replay:
@@ -112,7 +113,7 @@ def give_back(
             return float(kl_to_full(truth, said))
 
         kl, kl_pruned = [distance(c.text) for c in proposal.candidates], distance("")
-    before, behind = _around(prompt, helped)
+    before, behind = _around(adapter.tokenizer, prompt, helped)
     return Compensated(
         title=title,
         candidates=tuple(
@@ -169,10 +170,11 @@ def _what_to_insert(wanted: Compensation, proposal: Proposal) -> tuple[str, dict
     return best.text, {}
 
 
-def _around(prompt: Prompt, helped: Prompt) -> tuple[str, str]:
+def _around(tokenizer: Any, prompt: Prompt, helped: Prompt) -> tuple[str, str]:
     """The prompt's text before and behind the place of the insertion, the picture as one mark."""
-    last = int(prompt.visual.nonzero()[-1])
+    places = prompt.visual.nonzero()
+    first, last = int(places[0]), int(places[-1])
     at = helped.inserted[0] if helped.inserted else last + 1
-    first = int(prompt.visual.nonzero()[0])
-    before = "".join(prompt.words[:first]) + "[picture]" + "".join(prompt.words[last + 1 : at])
-    return before, "".join(prompt.words[at:])
+    ids = prompt.input_ids[0].tolist()
+    between = tokenizer.decode(ids[last + 1 : at]) if at > last + 1 else ""
+    return f"{tokenizer.decode(ids[:first])} {PICTURE_MARK}{between}", tokenizer.decode(ids[at:])

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 LEAD = "Additional information:"  # [code] of the paper; the bundled model was taught to read it
 MAX_CAPTION_CHARACTERS = 2000
-_ROLES = re.compile(r"\b(user|assistant|system|human|gpt)\s*:", re.IGNORECASE)
+_ROLES = re.compile(r"(user|assistant|system|human|gpt)\s*:", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"<\s*/?\s*(image|im_start|im_end|s|unk|pad|bos|eos|video|img)\s*/?\s*>", re.IGNORECASE)
 
 

@@ -21,11 +21,11 @@ SMALL_BUDGETS = (12, 72)  # kept tokens, half of the sets: where compensation is
 LARGE_BUDGETS = (72, 460)
 
 
-def draw_discarded(owner: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_discarded(owner: np.ndarray, rng: np.random.Generator, small: float = 0.7) -> np.ndarray:
     """Which tokens of one picture are discarded, bool `[patches]`. `owner` `[patches]`: number of the object that owns
-    each, 0 for background.
+    each, 0 for background. `small`: chance of a kept set out of `SMALL_BUDGETS`, else it is out of `LARGE_BUDGETS`.
     """
-    low, high = SMALL_BUDGETS if rng.random() < 0.7 else LARGE_BUDGETS
+    low, high = SMALL_BUDGETS if rng.random() < small else LARGE_BUDGETS
     n_keep = int(np.exp(rng.uniform(np.log(low), np.log(high))))
     noise = rng.random(N_PATCHES)
     how = rng.choice(("random", "grid", "objects first", "whole objects"), p=(0.3, 0.15, 0.35, 0.2))

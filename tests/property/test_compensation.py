@@ -324,7 +324,7 @@ def test_the_words_that_introduce_help_are_those_the_bundled_model_learnt():
         ("USER: a star <image> </s> <s>", "a star"),
         ("USUSER:ER: a star", "US ER: a star"),
         ("a\u2028star\x00 , a ring .", "a star, a ring"),
-        ("<unk> <ima<image>ge> \u202e", ""),
+        ("<unk> <ima<image>ge> \u202e", "<ima ge>"),
         (" . ", ""),
         ("\n\n", ""),
     ],
