@@ -17,7 +17,7 @@ import numpy as np
 
 from pruning.budget import mean_per_layer
 from pruning.catalogue import list_methods, list_models, methods_table, models_table
-from pruning.compensation import COMPENSATORS, open_compensator
+from pruning.compensation import COMPENSATORS
 from pruning.compensation.base import Compensator
 from pruning.errors import ParameterError, PruningError
 from pruning.help_record import Compensated, Compensation
@@ -185,10 +185,12 @@ def _compensation(arguments: argparse.Namespace) -> Compensation | None:
 
 def _compensator(arguments: argparse.Namespace, request: RunRequest, adapter: Any) -> Compensator | None:
     """Opened only where the caption is not written by hand."""
+    from pruning.give_back import open_compensator
+
     wanted = request.compensation
     if wanted is None or wanted.caption is not None:
         return None
-    return open_compensator(wanted.key, adapter, arguments.captioner)
+    return open_compensator(wanted.key, adapter, arguments.captioner, allow_download=arguments.allow_download)
 
 
 def _written(path: Path, write: Callable[[Path], Any]) -> Any:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from pruning.answers import to_answer, to_cost, wait_for
+from pruning.compensation import COMPENSATORS
+from pruning.compensation.accm import Accm
 from pruning.compensation.base import Candidate, Compensator, Discarded, Proposal
 from pruning.compensation.objective import kl_to_full
+from pruning.compensation.untrained import UntrainedCaptioner
 from pruning.compensation.wording import clean_caption, inserted_text
 from pruning.cost import break_even, prefill_flops
-from pruning.errors import CompensatorUnavailableError
+from pruning.errors import CaptionRejectedError, CompensatorUnavailableError
 from pruning.help_record import CandidateEntry, Compensated, Compensation
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
 from pruning.records import Answer, RunRequest
@@ -30,6 +34,32 @@ if TYPE_CHECKING:
 
 BY_HAND = "written by hand"
 PICTURE_MARK = "[picture]"  # for all the placeholders in a prompt that is shown
+
+
+def open_compensator(
+    key: str, adapter: VLMAdapter, source: Path | str | None = None, *, allow_download: bool = False
+) -> Compensator:
+    """A compensator of `COMPENSATORS`, ready for a loaded model.
+
+    Args:
+        source: `accm`: its folder, by default the one in `assets`. `accm_untrained`: hub id or folder of a captioner.
+
+    Raises:
+        CaptionRejectedError: for a key that is not in the table.
+        CompensatorUnavailableError: if its weights are missing, or made for another model.
+    """
+    if key not in COMPENSATORS:
+        raise CaptionRejectedError(f"There is no compensation {key!r}.", f"Known ones: {', '.join(COMPENSATORS)}.")
+    if key == Accm.key:
+        return Accm.open(adapter, None if source is None else Path(source))
+    if not source:
+        raise CompensatorUnavailableError(
+            f"{COMPENSATORS[key].title} needs a captioning model.", "Name one by hub id or folder (--captioner)."
+        )
+    from pruning.models.captioning import load_captioner  # transformers' generic classes are slow to import
+
+    captioner = load_captioner(str(source), adapter.device, allow_download=allow_download)
+    return UntrainedCaptioner(captioner, captioner.name, adapter.tokenizer.all_special_tokens)
 
 
 class Replay:
@@ -153,7 +183,7 @@ def _propose(
     if compensator is None or compensator.key != wanted.key:
         raise CompensatorUnavailableError(
             f"The run asks for {wanted.key!r}, and no such compensator was opened for this model.",
-            "Open it with pruning.compensation.open_compensator, or write a caption by hand.",
+            "Open it with pruning.give_back.open_compensator, or write a caption by hand.",
         )
     return compensator(what_was_discarded(session, prompt, whole, question, picture)), compensator.title
 

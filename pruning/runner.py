@@ -160,7 +160,7 @@ def run(
         baseline: an earlier unpruned answer to this question.
         evidence: ids of the visual tokens that hold the answer, where the truth is known.
         reused: for the record, which of `seen` and `baseline` belong to another run (`LOOK`, `FULL_ANSWER`).
-        compensator: opened for this model (`pruning.compensation.open_compensator`); needed for a compensation that is
+        compensator: opened for this model (`pruning.give_back.open_compensator`); needed for a compensation that is
             not written by hand.
 
     Raises:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from pruning.errors import CaptionRejectedError
-
 if TYPE_CHECKING:
     import torch
 
@@ -105,8 +103,3 @@ class Compensator(ABC):
         if proposal.candidates and (proposal.chosen is None or abs(total - 1) > 1e-4):
             raise AssertionError(f"{self.key} broke its contract: probabilities add up to {total}")
         return proposal
-
-
-def unknown_compensator(key: object, known: list[str]) -> CaptionRejectedError:
-    """The error for a key that is not in the table."""
-    return CaptionRejectedError(f"There is no compensation {key!r}.", f"Known ones: {', '.join(known)}.")

@@ -1,4 +1,4 @@
-"""`python -m pruning.demo_model train | evaluate | evaluate-accm | examples | record`: how the bundled model came to be."""
+"""How the bundled model came to be: `python -m pruning.demo_model train | evaluate | evaluate-accm | ...`."""
 
 from __future__ import annotations
 

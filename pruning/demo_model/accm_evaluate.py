@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pruning.compensation import open_compensator
 from pruning.compensation.accm import BEAMS
 from pruning.compensation.wording import inserted_text
 from pruning.cost import break_even, prefill_flops
@@ -31,7 +30,7 @@ from pruning.demo_model.language import owner_of
 from pruning.demo_model.questions import ask
 from pruning.demo_model.scene import draw, sample_scene, scene_rng
 from pruning.errors import BudgetError, ParameterError
-from pruning.give_back import Replay, what_was_discarded
+from pruning.give_back import Replay, open_compensator, what_was_discarded
 from pruning.methods import method_class
 from pruning.models import load
 from pruning.models.base import Watch
