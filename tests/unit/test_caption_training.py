@@ -243,7 +243,7 @@ def test_words_by_hand_on_the_command_line(tiny_folder, capsys):
 def test_a_data_folder_says_what_it_lacks(tmp_path, listed):
     if listed is not None:
         (tmp_path / "questions.json").write_text(listed)
-    with pytest.raises(ParameterError, match="questions.json"):
+    with pytest.raises(ParameterError, match=r"questions\.json"):
         FolderLessons(None, tmp_path)
 
 
