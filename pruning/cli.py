@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pruning.budget import mean_per_layer
-from pruning.catalogue import list_methods, list_models, methods_table, models_table
+from pruning.catalogue import list_compensators, list_methods, list_models, methods_table, models_table
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.base import Compensator
 from pruning.errors import ParameterError, PruningError
@@ -130,7 +130,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     methods, models = list_methods(), list_models()
     if arguments.json:
-        print(json.dumps({"methods": methods, "models": models}, indent=1))
+        print(json.dumps({"methods": methods, "models": models, "compensators": list_compensators()}, indent=1))
         return 0
     if arguments.markdown:
         print(methods_table(), models_table(), sep="\n\n")
@@ -140,6 +140,9 @@ def _list(arguments: argparse.Namespace) -> int:
         for p in m["parameters"]:
             allowed = " | ".join(p["options"]) if "options" in p else f"{p['low']:g} .. {p['high']:g}"
             print(f"{'':18}{p['name']} = {p['default']}  [{allowed}]  {p['help']}")
+    print()
+    for c in list_compensators():
+        print(f"{c['key']:16} {c['title']}: {c['idea']}  ({c['paper']})")
     print()
     for s in models:
         print(f"{s['key']:16} {s['title']}, {s['memory']}  ({s['source']})")

@@ -87,7 +87,8 @@ def train_accm(
     if lessons is None:
         cache = FeatureCache(features or work, recipe.scenes)
         tower = adapter.model.model.vision_tower
-        cache.fill(tower, adapter.device)
+        if cache.done < recipe.scenes:
+            cache.fill(tower, adapter.device)
         lessons = DrawnLessons(adapter, cache)
         if recipe.warm_steps:
             warm_up(
