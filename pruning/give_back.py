@@ -27,7 +27,7 @@ from pruning.errors import CaptionRejectedError, CompensatorUnavailableError
 from pruning.help_record import CandidateEntry, Compensated, Compensation
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
 from pruning.records import Answer, RunRequest
-from pruning.signals import Decision, Look, PromptText, Stage
+from pruning.signals import Decision, Look, Part, PromptText, Stage
 
 if TYPE_CHECKING:
     from pruning.runner import Session
@@ -124,8 +124,9 @@ def give_back(
     replay = Replay(session) if session.stages else None
     rows = adapter.project(used, replay)
     out = adapter.answer(helped, rows, replay, request.max_new_tokens, watch)
-    # A method that prunes in the tower saw the picture twice: once pruned, and once whole for the captioner.
-    tower = [*used.tokens_per_layer, *(whole.tokens_per_layer if used is not whole else ())]
+    # A method that prunes in the tower needs a second pass of the whole picture, if the captioner reads its features.
+    twice = any(s.part is Part.TOWER for s in session.stages) and wanted.caption is None and compensator.reads_features
+    tower = [*used.tokens_per_layer, *(whole.tokens_per_layer if twice else ())]
     timing = pruned.timing
     answer = to_answer(out, timing.see_ms, timing.prune_ms, out.read_ms)
     n_caption = helped.input_ids.shape[1] - prompt.input_ids.shape[1]

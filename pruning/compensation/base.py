@@ -83,12 +83,15 @@ class Proposal:
 
 
 class Compensator(ABC):
-    """Base of every compensator. Class facts: key, title, paper (URL), idea (about eight words)."""
+    """Base of every compensator. Class facts: key, title, paper (URL), idea (about eight words), and whether it reads
+    the tower's features of discarded tokens (else it reads pixels).
+    """
 
     key: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     idea: ClassVar[str]
+    reads_features: ClassVar[bool] = True
 
     @abstractmethod
     def propose(self, discarded: Discarded) -> Proposal:

@@ -34,6 +34,7 @@ class UntrainedCaptioner(Compensator):
     title: ClassVar[str] = "ACCM-style, untrained captioner"
     paper: ClassVar[str] = "https://arxiv.org/abs/2508.01236"
     idea: ClassVar[str] = "a hub captioner sees only dropped patches"
+    reads_features: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ from pruning.models.base import Watch
 from pruning.models.splice import insertion_points
 from pruning.records import RunRecord, RunRequest
 from pruning.runner import Listener, Session, run, see_picture
+from pruning.signals import Part
 
 CAPTION = "a large red circle with the digit 5 at the top left"
 N_NEW = 4
@@ -178,6 +179,17 @@ def test_the_account_adds_up(tiny, noise, accm):
     assert empty.total_flops == record.pruned_cost.prefill_flops
     assert empty.break_even == 0
     assert empty.answer.text == record.pruned.text
+
+
+def test_a_second_look_at_the_whole_picture_is_counted(tiny, noise, accm):
+    in_tower = {"where": Part.TOWER.value, "layer": 2}
+    record = run(replace(request(), parameters=in_tower), tiny, noise, compensator=accm)
+    both = record.pruned_cost.tower_flops + record.full_cost.tower_flops
+    assert record.compensated.cost.tower_flops == both
+    by_hand = run(replace(request(caption=CAPTION), parameters=in_tower), tiny, noise)
+    assert by_hand.compensated.cost.tower_flops == by_hand.pruned_cost.tower_flops
+    fastv = run(request("fastv"), tiny, noise, compensator=accm)
+    assert fastv.compensated.cost.tower_flops == fastv.full_cost.tower_flops
 
 
 def test_a_gate_keeps_doubtful_captions_out(tiny, noise, accm):
