@@ -96,8 +96,8 @@ def _one(
     figures = {
         "samples": n,
         "weight": n * float(weight),
-        "loss_captioner": n * float(caption),
-        "loss_selector": n * float(chosen),
+        "loss_captioner": n * float(caption.detach()),
+        "loss_selector": n * float(chosen.detach()),
         "selector_is_best": float((divergence.gather(1, pick) <= divergence.amin(1, keepdim=True)).sum()),
         "first_is_best": float((divergence[:, 0] <= divergence.amin(1)).sum()),
         "kl_without": float(without.sum()),

@@ -230,7 +230,7 @@ def test_any_model_can_be_taught_from_a_folder_and_then_used(tiny_folder, tmp_pa
 def test_words_by_hand_on_the_command_line(tiny_folder, capsys):
     ran = ["run", str(tiny_folder.parent / "data" / "a.png"), "What is this?", "--model", str(tiny_folder)]
     assert main([*ran, "--max-new-tokens", "2", "--caption", "a red star"]) == 0
-    assert "Written by hand (6 caption tokens)" in capsys.readouterr().out
+    assert "Written by hand (7 caption tokens)" in capsys.readouterr().out
     assert main([*ran, "--caption", "star " * 600]) == 2
     assert "characters" in capsys.readouterr().err
     assert main([*ran, "--caption", "a " * 900]) == 2
