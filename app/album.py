@@ -10,7 +10,7 @@ import numpy as np
 from app.examples import Example
 from app.service import BoundedCache
 from app.session import SessionState
-from pruning.archive import is_archive, unpack_run
+from pruning.archive import is_archive, picture_in
 from pruning.errors import ImageRejectedError
 from pruning.pictures import read_picture
 from viz.view import picture_url
@@ -61,7 +61,7 @@ class Album:
         if example is not None:
             return example.path.read_bytes()
         data = self.sent(state)
-        return unpack_run(data)[1] if is_archive(data) else data
+        return picture_in(data) if is_archive(data) else data
 
     def sent(self, state: SessionState) -> bytes:
         """What a visitor sent. Only files that came through the upload door, whatever a browser claims."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
+from app.asked import Asked
 from app.errors import sentence_for
 from app.handlers import Handlers
-from app.session import SessionState
+from app.session import SessionState, visitor_of
 from pruning import catalogue
 from pruning.records import RunRecord
 from viz.recipe import figures_of
@@ -54,9 +56,11 @@ def _endpoint(handlers: Handlers, description: str, shape: Callable[[RunRecord],
     ) -> dict[str, Any]:
         path = image.get("path") if isinstance(image, dict) else None
         state = SessionState(f"upload:{path}")
-        session = f"api:{request.session_hash or secrets.token_hex(8)}"
+        asked = Asked(question, method, keep, handlers.service.settings.model, positions, seed, parameters or {})
+        visitor = visitor_of(request)
+        visitor = replace(visitor, session=f"api:{visitor.session or secrets.token_hex(8)}")
         try:
-            return shape(handlers.record(state, question, method, keep, positions, seed, parameters or {}, session))
+            return shape(handlers.record(state, asked, visitor))
         except Exception as error:  # noqa: BLE001 (programs get a sentence too, and the log the rest)
             return {"error": sentence_for(error)}
 

@@ -15,20 +15,19 @@ import numpy as np
 
 from app import messages
 from app.album import Album
-from app.controls import changed_parameters
+from app.asked import Asked
 from app.errors import sentence_for
 from app.examples import Example
 from app.links import Link
 from app.service import BoundedCache, Hold, Service
-from app.session import SessionState
+from app.session import SessionState, Visitor
 from app.take_away import parcel, recipe_of
-from pruning.archive import is_archive, unpack_run
+from pruning.archive import is_archive, unpack
 from pruning.budget import n_keep
-from pruning.errors import BudgetError, LinkError, ParameterError, PruningError, RecordFormatError, RunStopped
-from pruning.methods import METHODS, method_class
+from pruning.errors import LinkError, PruningError, RecordFormatError, RunStopped
+from pruning.methods import METHODS
 from pruning.models import find_spec
 from pruning.pictures import digest
-from pruning.questions import clean_question
 from pruning.records import RunRecord, RunRequest, random_band
 from viz.view import picture_view, run_view
 
@@ -74,7 +73,7 @@ class Handlers:
 
     def _open_run(self, new: SessionState, session: str) -> tuple[Any, ...]:
         """The view of a saved run; nothing is computed."""
-        record, _ = unpack_run(self.album.sent(new))
+        record = next(iter(unpack(self.album.sent(new)).values()))
         if digest(self.album.picture(new)) != record.request.image_digest:
             raise RecordFormatError("The picture in the file is not the one of its run.", "Bring an unchanged file.")
         try:
@@ -114,17 +113,16 @@ class Handlers:
         Raises:
             PruningError: with what is wrong with the link.
         """
-        if link.model != self.service.settings.model:  # nobody's link may make this page load something else
+        asked = link.asked
+        if asked.model != self.service.settings.model:  # nobody's link may make this page load something else
             raise LinkError(
-                f"The link asks for the model {link.model[:60]!r}.", "Start PruneScope with --model for it."
+                f"The link asks for the model {asked.model[:60]!r}.", "Start PruneScope with --model for it."
             )
-        request = self._request(
-            link.question, link.method, link.count, link.model, link.positions, link.seed, link.parameters
-        )
-        METHODS[link.method].from_parameters(request.keep_ratio, request.parameters)
-        state, question, suggestions, status, run = self.open_example(link.example, link.method, link.count)
+        request = self._request(asked)
+        METHODS[asked.method].from_parameters(request.keep_ratio, request.parameters)
+        state, question, suggestions, status, run = self.open_example(link.example, asked.method, asked.count)
         source = run["recipe"]["source"]
-        recorded = (source["method"], source["count"], question) == (link.method, link.count, link.question)
+        recorded = (source["method"], source["count"], question) == (asked.method, asked.count, asked.question)
         if not recorded or (request.parameters, request.positions, request.seed) != ({}, "method", 0):
             run["go"], status = True, _status("idle", messages.FROM_LINK)
         return state, status, run, suggestions
@@ -146,7 +144,7 @@ class Handlers:
 
     def _recorded_view(self, number: int, record: RunRecord, url: str) -> dict[str, Any]:
         example = self.examples[number]
-        truth = example.truth(record.request.question)
+        truth = self._truth(SessionState(f"example:{number}"), record)
         view = run_view(record, url, recorded=True, how=_how(record), truth=truth, model=_model(record))
         count = n_keep(record.request.keep_ratio, record.layout.n_tokens)
         source = {"kind": "recorded", "example": number, "method": record.request.method, "count": count}
@@ -155,82 +153,66 @@ class Handlers:
 
     # -- live runs ------------------------------------------------------------------------------------------------
 
-    def run(
-        self,
-        state: SessionState,
-        question: str,
-        method: str,
-        count: float,
-        model: str,
-        positions: str,
-        seed: float,
-        parameters: dict[str, Any],
-        session: str,
-    ) -> Iterator[tuple[Any, ...]]:
+    def run(self, state: SessionState, asked: Asked, visitor: Visitor) -> Iterator[tuple[Any, ...]]:
         """Status and what is new of the run; many times while it goes on.
 
         Whatever fails, what was on the page stays, and the status says what to do.
         """
         began = time.perf_counter()
         try:
-            self.service.admit(session)
-            request = self._request(question, method, count, model, positions, seed, parameters)
+            self.service.admit(visitor)
+            request = self._request(asked)
             picture = self.album.picture(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield _status("error", sentence_for(error)), gr.skip()
             return
-        asked, example, url = request.question, self.album.example(state), self.album.url(state)
-        texts, phase = {"full": "", "pruned": ""}, "see"
-        yield _status("busy", messages.PHASES["see"], state.picture), gr.skip()
-        with self.service.hold(session) as hold:
-            for event in self.service.run(hold, request, picture, self._evidence_of(example, asked, picture)):
+        question, example, url = request.question, self.album.example(state), self.album.url(state)
+        texts, phase, note = {"full": "", "pruned": ""}, "see", ""
+
+        def status(text: str, kind: str = "busy") -> dict[str, str]:
+            return _status(kind, f"{text} {note}".strip(), state.picture)
+
+        yield status(messages.PHASES["see"]), gr.skip()
+        with self.service.hold(visitor.session) as hold:
+            for event in self.service.run(hold, request, picture, self._evidence_of(example, question, picture)):
                 if event.kind == "failed":
                     yield from self._failed(event.value, hold, state)
                     return
                 if event.kind == "done":
-                    self._last.put(session, (state, event.value))
+                    self._last.put(visitor.session, (state, event.value))
                     text = messages.FINISHED.format(seconds=time.perf_counter() - began)
-                    yield _status("idle", text, state.picture), self._live_view(event.value, state, example, url)
+                    yield status(text, "idle"), self._live_view(event.value, state, example, url)
                     return
                 if event.kind == "waiting":
-                    yield _status("busy", messages.WAITING.format(before=event.value), state.picture), gr.skip()
+                    yield status(messages.WAITING.format(before=event.value)), gr.skip()
                     continue
-                if event.kind == "phase":
+                if event.kind == "held_up":
+                    note = messages.HELD_UP
+                elif event.kind == "restarted":
+                    note, texts, phase = messages.RESTARTED, {"full": "", "pruned": ""}, "see"
+                elif event.kind == "phase":
                     phase = event.phase
                 else:
                     texts[event.phase] += event.text
-                answers = {"state": "running", "phase": "see" if phase == "load" else phase, "question": asked}
+                answers = {"state": "running", "phase": "see" if phase == "load" else phase, "question": question}
                 answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
-                yield _status("busy", messages.PHASES[phase], state.picture), {"answers": answers, "of": state.picture}
+                yield status(messages.PHASES[phase]), {"answers": answers, "of": state.picture}
 
-    @staticmethod
-    def _live_view(record: RunRecord, state: SessionState, example: Example | None, url: str) -> dict[str, Any]:
-        truth = "" if example is None else example.truth(record.request.question)
+    def _live_view(self, record: RunRecord, state: SessionState, example: Example | None, url: str) -> dict[str, Any]:
+        truth = self._truth(state, record)
         view = run_view(record, url, recorded=False, how=_how(record), truth=truth, model=_model(record))
         where = () if example is None else (example.key, example.place)
         return view | {"recipe": recipe_of(record, LIVE, *where), "random": None, "of": state.picture}
 
-    def record(
-        self,
-        state: SessionState,
-        question: str,
-        method: str,
-        count: float,
-        positions: str,
-        seed: float,
-        parameters: dict[str, Any],
-        session: str,
-    ) -> RunRecord:
-        """One run with the page's own model, from beginning to end.
+    def record(self, state: SessionState, asked: Asked, visitor: Visitor) -> RunRecord:
+        """One run from beginning to end.
 
         Raises:
             PruningError: with what is wrong.
         """
-        self.service.admit(session)
-        model = self.service.settings.model
-        request = self._request(question, method, count, model, positions, seed, parameters)
-        picture = self.album.picture(state)
-        with self.service.hold(session) as hold:
+        self.service.admit(visitor)
+        request, picture = self._request(asked), self.album.picture(state)
+        with self.service.hold(visitor.session) as hold:
             for event in self.service.run(hold, request, picture, lambda adapter: None):
                 if event.kind == "failed":
                     raise event.value
@@ -238,15 +220,15 @@ class Handlers:
                     return event.value
         raise RunStopped
 
-    def run_random(self, source: Any, session: str) -> Iterator[tuple[Any, ...]]:
+    def run_random(self, source: Any, visitor: Visitor) -> Iterator[tuple[Any, ...]]:
         """Status, and at the end how random pruning with `RANDOM_SEEDS` seeds does on the run that is shown.
 
         Args:
             source: says which run that is, as `recipe_of` wrote it.
         """
         try:
-            self.service.admit(session)
-            state, shown = self._wished(source, session)
+            self.service.admit(visitor)
+            state, shown = self._wished(source, visitor.session)
             picture = self.album.picture(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield _status("error", sentence_for(error)), gr.skip()
@@ -256,7 +238,7 @@ class Handlers:
         base = replace(shown.request, method="random_baseline", **asked)
         evidence = self._evidence_of(self.album.example(state), base.question, picture)
         records: list[RunRecord] = []
-        with self.service.hold(session) as hold:
+        with self.service.hold(visitor.session) as hold:
             for seed in range(RANDOM_SEEDS):
                 text = messages.RANDOM.format(done=seed, of=RANDOM_SEEDS)
                 yield _status("busy", text, state.picture), gr.skip()
@@ -280,7 +262,8 @@ class Handlers:
         try:
             state, record = self._wished(getattr(wish, "source", None), session)
             stop, dark = int(getattr(wish, "stop", 0)), bool(getattr(wish, "dark", False))
-            made = parcel(record, self.album.picture(state), self.album.file(state), str(wish.kind), stop, dark=dark)
+            picture, file, truth = self.album.picture(state), self.album.file(state), self._truth(state, record)
+            made = parcel(record, picture, file, str(wish.kind), stop, dark=dark, truth=truth)
         except Exception as error:  # noqa: BLE001 (whatever fails while drawing, the browser must hear of it)
             return {"number": number, "problem": sentence_for(error)}
         return made | {"number": number}
@@ -314,39 +297,12 @@ class Handlers:
 
         return evidence
 
-    def _request(
-        self,
-        question: str,
-        method: str,
-        count: float,
-        model: str,
-        positions: str,
-        seed: float,
-        parameters: dict[str, Any],
-    ) -> RunRequest:
-        asked = clean_question(question)
-        if not isinstance(parameters, dict):
-            raise ParameterError(f"The parameters are {parameters!r:.80}; they must have names.", "Leave them out.")
-        changed = changed_parameters(method_class(method), parameters)
-        return RunRequest(
-            model=model,
-            method=method,
-            keep_ratio=self._keep_ratio(count),
-            question=asked,
-            parameters=changed,
-            positions=positions,
-            seed=int(seed) if isinstance(seed, float) and seed.is_integer() else seed,  # a number box gives 3.0
-            max_new_tokens=self.service.settings.max_new_tokens,
-        )
+    def _truth(self, state: SessionState, record: RunRecord) -> str:
+        example = self.album.example(state)
+        return "" if example is None else example.truth(record.request.question)
 
-    def _keep_ratio(self, count: float) -> float:
-        if isinstance(count, bool) or not isinstance(count, int | float) or not math.isfinite(count):
-            example = self.n_tokens // 9
-            raise BudgetError(f"The number of pieces is {count!r}; it must be a whole number.", f"Try {example}.")
-        if not 1 <= count <= self.n_tokens:
-            allowed = f"{count:g} pieces were asked for; allowed are 1 to {self.n_tokens}."
-            raise BudgetError(allowed, "Move the slider and press Run again.")
-        return int(count) / self.n_tokens
+    def _request(self, asked: Asked) -> RunRequest:
+        return asked.request(self.n_tokens, self.service.settings.max_new_tokens)
 
 
 def _model(record: RunRecord) -> str:

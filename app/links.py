@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from app.asked import Asked
 from app.examples import Example
 from pruning.errors import LinkError
 from pruning.methods import method_class
@@ -14,16 +14,10 @@ from pruning.methods.base import Param
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a link asks for. `example` is a number; `parameters` are the method's own, by name."""
+    """What a link asks for, about the example of this number."""
 
     example: int
-    question: str
-    method: str
-    count: int
-    model: str
-    positions: str = "method"
-    seed: int = 0
-    parameters: dict[str, Any] = field(default_factory=dict)
+    asked: Asked
 
 
 def read_link(fields: Mapping[str, str], examples: Sequence[Example], model: str) -> Link | None:
@@ -41,8 +35,7 @@ def read_link(fields: Mapping[str, str], examples: Sequence[Example], model: str
     declared = method_class(method).parameters()
     given = {name.removeprefix("set."): text for name, text in fields.items() if name.startswith("set.")}
     try:
-        return Link(
-            example=number,
+        asked = Asked(
             question=fields.get("question") or examples[number].questions[0].text,
             method=method,
             count=int(fields.get("keep", 64)),
@@ -51,5 +44,6 @@ def read_link(fields: Mapping[str, str], examples: Sequence[Example], model: str
             seed=int(fields.get("seed", 0)),
             parameters={n: float(t) if isinstance(declared.get(n), Param) else t for n, t in given.items()},
         )
+        return Link(number, asked)
     except ValueError as error:
         raise LinkError("The link holds something that should be a number and is none.", "Copy it again.") from error

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
-from app.settings import read_settings
+from app.settings import Settings, read_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serve the page until it is interrupted."""
+    """Serve the page until it is interrupted. What visitors sent is deleted at the end."""
     settings = read_settings(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # or the folder would stay behind
+    with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # no other program's files are among those that make room
+        _serve(settings, Path(folder))
+
+
+def _serve(settings: Settings, folder: Path) -> None:
     # Before gradio and the hub library are imported: no call home, no hub unless a download was allowed.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -22,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from app.headers import SecurityHeaders
     from app.page import build_page, look
     from app.service import Service
+    from app.uploads import UploadRoom
     from pruning.pictures import MAX_BYTES
 
     service = Service(settings)
@@ -41,6 +53,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         show_error=False,
         state_session_capacity=200,
         max_threads=80,  # a waiting visitor holds one
-        app_kwargs={"middleware": [Middleware(SecurityHeaders)]},
+        app_kwargs={"middleware": [Middleware(SecurityHeaders), Middleware(UploadRoom, folder=folder)]},
         **look(),
     )

@@ -1,11 +1,13 @@
 """Shares what is scarce among visitors: loaded models, encoded pictures, full answers. The only file with a lock.
 
-A run happens on a thread of its own, so that the page can show what comes and stop it; one run at a time uses a model.
+A run happens on a worker, a thread of its own, so that the page can show what comes and stop it; one run at a time
+uses a model. A worker that dies is replaced, and everybody whose run goes on hears of it.
 """
 
 from __future__ import annotations
 
 import contextvars
+import logging
 import queue
 import threading
 from collections import OrderedDict
@@ -17,14 +19,18 @@ from typing import Any
 import numpy as np
 
 from app.errors import sentence_for
+from app.session import Visitor
 from app.settings import Settings
 from app.turns import Rate, Turns
-from pruning.errors import ModelUnavailableError, RunStopped
+from pruning.errors import ModelUnavailableError, RunStopped, WorkerDiedError
 from pruning.geometry import TokenLayout
 from pruning.models import MODELS, check, load
 from pruning.models.base import VLMAdapter
 from pruning.pictures import digest
 from pruning.records import RunRecord, RunRequest
+
+log = logging.getLogger("prunescope")
+GLANCE = 0.5  # seconds between looks at whether a silent worker still lives
 
 
 class BoundedCache:
@@ -62,7 +68,9 @@ class BoundedCache:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happens in a run: `kind` is waiting (value: runs before this one), phase, piece, done or failed."""
+    """What happens in a run: `kind` is waiting (value: runs before this one), phase, piece, restarted (its worker died;
+    it begins anew), held_up (another's worker died), done or failed.
+    """
 
     kind: str
     phase: str = ""
@@ -86,7 +94,9 @@ class Service:
         self._adapter: tuple[str, VLMAdapter] | None = None
         self._loading = threading.Lock()
         self._turns, self._rate = Turns(settings.longest_queue), Rate(settings.runs_per_minute)
+        self._host_rate = Rate(settings.runs_per_minute_per_host, "from one address")
         self._holds: dict[str, Hold] = {}
+        self._listening: set[queue.Queue[Event]] = set()  # of the runs that go on or wait
         self._lock = threading.Lock()
         self.problem = ""  # why the start-up model cannot be used, if it cannot
         self._seen, self._baselines = BoundedCache(12), BoundedCache(128)
@@ -131,13 +141,14 @@ class Service:
         loaded = self._adapter
         return loaded[1].layout(picture_wh) if loaded is not None else None
 
-    def admit(self, visitor: str) -> None:
-        """Count a run of a visitor.
+    def admit(self, visitor: Visitor) -> None:
+        """Count a run of a visitor: for the opened page, and for the address, which no reload makes new.
 
         Raises:
             BusyError: if it is one too many for now.
         """
-        self._rate.count(visitor)
+        self._rate.count(visitor.session)
+        self._host_rate.count(visitor.host)
 
     @contextmanager
     def hold(self, session: str) -> Iterator[Hold]:
@@ -175,24 +186,41 @@ class Service:
     ) -> Iterator[Event]:
         """Run and yield what happens; ends with `done` (value: the record) or `failed` (value: the exception).
 
-        When the hold is stopped, the run ends at the next layer.
+        When the hold is stopped, the run ends at the next layer. A run whose worker dies gets a second one, and no
+        third: it may be the run that kills them.
         """
+        with self._listen() as events:
+            for again in (True, False):
+                job = (self._work, events, hold.stop, request, picture, evidence)
+                worker = threading.Thread(target=contextvars.copy_context().run, args=job, name="run", daemon=True)
+                worker.start()
+                for event in _heard(events, worker):
+                    if event.kind == "done" and hold.stop.is_set():
+                        event = Event("failed", value=RunStopped())
+                    yield event
+                    if event.kind in ("done", "failed"):
+                        return
+                self._tell_the_others(events)
+                if again:
+                    yield Event("restarted")
+            yield Event("failed", value=WorkerDiedError())
+
+    @contextmanager
+    def _listen(self) -> Iterator[queue.Queue[Event]]:
         events: queue.Queue[Event] = queue.Queue()
-        context = contextvars.copy_context()
-        worker = threading.Thread(
-            target=context.run,
-            args=(self._work, events, hold.stop, request, picture, evidence),
-            name="run",
-            daemon=True,
-        )
-        worker.start()
-        while True:
-            event = events.get()
-            if event.kind == "done" and hold.stop.is_set():
-                event = Event("failed", value=RunStopped())
-            yield event
-            if event.kind in ("done", "failed"):
-                return
+        with self._lock:
+            self._listening.add(events)
+        try:
+            yield events
+        finally:
+            with self._lock:
+                self._listening.discard(events)
+
+    def _tell_the_others(self, mine: queue.Queue[Event]) -> None:
+        log.error("a worker died during a run; another one takes its place")
+        with self._lock:
+            for events in self._listening - {mine}:
+                events.put(Event("held_up"))
 
     def _work(self, events, stop, request, picture, evidence) -> None:
         try:
@@ -203,7 +231,7 @@ class Service:
                     events.put(Event("phase", "load"))
                 record = self._run(events, stop, request, picture, evidence)
             events.put(Event("done", value=record))
-        except BaseException as error:  # noqa: BLE001 (handed to the page's own thread)
+        except Exception as error:  # noqa: BLE001 (handed to the page's own thread; what is worse ends this one)
             events.put(Event("failed", value=error))
 
     def _run(self, events, stop, request, picture, evidence) -> RunRecord:
@@ -237,3 +265,13 @@ class Service:
             request, adapter, picture, seen=seen[0], see_ms=seen[1], baseline=baseline,
             evidence=evidence(adapter), reused=reused, listener=listener,
         )  # fmt: skip
+
+
+def _heard(events: queue.Queue[Event], worker: threading.Thread) -> Iterator[Event]:
+    """What a worker says, until it is dead and everything it said was heard."""
+    while True:
+        try:
+            yield events.get(timeout=GLANCE)
+        except queue.Empty:
+            if not worker.is_alive() and events.empty():
+                return

@@ -1,8 +1,10 @@
-"""What the page remembers of one visitor between two clicks: keys and small values only."""
+"""What the page remembers of one visitor between two clicks, and by what it tells visitors apart: small values only."""
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,3 +12,28 @@ class SessionState:
     """`picture` is `example:<number>` or `upload:<path>`."""
 
     picture: str = "example:0"
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """`session` is one opened page, or one program; a reload makes a new one. `host` is the address it comes from."""
+
+    session: str
+    host: str = ""
+
+
+def visitor_of(request: Any) -> Visitor:
+    """The visitor behind a `gr.Request`. Behind a proxy on this computer the address is the one that it passes on."""
+    client = request.client
+    return Visitor(request.session_hash or "", network(client.host) if client is not None else "")
+
+
+def network(host: str) -> str:
+    """The address by which a host is counted: whoever has one IPv6 address has the 2^64 beside it too."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 4:
+        return host
+    return str(address.ipv4_mapped or ipaddress.ip_network((host.partition("%")[0], 64), strict=False))

@@ -13,6 +13,7 @@ RANGES = {
     "max_new_tokens": (1, 1024),
     "longest_queue": (1, 1000),
     "runs_per_minute": (0, 100_000),
+    "runs_per_minute_per_host": (0, 100_000),
 }
 
 
@@ -29,6 +30,7 @@ class Settings:
     max_new_tokens: int = 96
     longest_queue: int = 24
     runs_per_minute: int = 120
+    runs_per_minute_per_host: int = 600  # a class behind one address, at twenty a minute each
 
 
 def read_settings(argv: Sequence[str] | None = None) -> Settings:
@@ -45,7 +47,15 @@ def read_settings(argv: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
     parser.add_argument("--max-new-tokens", type=int, default=default.max_new_tokens, help="longest answer")
     parser.add_argument("--longest-queue", type=int, default=default.longest_queue, help="runs that may wait")
-    parser.add_argument("--runs-per-minute", type=int, default=default.runs_per_minute, help="per visitor; 0: no limit")
+    parser.add_argument(
+        "--runs-per-minute", type=int, default=default.runs_per_minute, help="per opened page; 0: no limit"
+    )
+    parser.add_argument(
+        "--runs-per-minute-per-host",
+        type=int,
+        default=default.runs_per_minute_per_host,
+        help="per address, behind which a whole class may sit; 0: no limit",
+    )
     found = parser.parse_args(argv)
     for name, (low, high) in RANGES.items():
         if not low <= getattr(found, name) <= high:

@@ -37,12 +37,15 @@ def recipe_of(record: RunRecord, source: dict[str, Any], example: str = "", path
     }
 
 
-def parcel(record: RunRecord, picture: np.ndarray, file: bytes, kind: str, stop: int, *, dark: bool) -> dict[str, str]:
+def parcel(
+    record: RunRecord, picture: np.ndarray, file: bytes, kind: str, stop: int, *, dark: bool, truth: str = ""
+) -> dict[str, str]:
     """`name`, `type` and base64 `data` of a file.
 
     Args:
         file: the picture's own file, for the record.
         stop: the stage that a figure shows; 0 is the whole picture.
+        truth: the known answer, where the page shows one.
     """
     if kind not in TYPES:
         raise RecordFormatError(f"{kind!r} is no kind of file here.", f"Choose one of {', '.join(TYPES)}.")
@@ -53,12 +56,12 @@ def parcel(record: RunRecord, picture: np.ndarray, file: bytes, kind: str, stop:
         from viz.animation import gif, mp4
         from viz.figure import frames
 
-        pictures = frames(record, picture, theme(dark=dark))
-        data = gif(pictures, figures_of(record)) if kind == "gif" else mp4(pictures)
+        pictures = frames(record, picture, theme(dark=dark), truth)
+        data = gif(pictures, figures_of(record, truth)) if kind == "gif" else mp4(pictures)
     else:
         from viz.figure import figure_file
 
-        data = figure_file(record, picture, stop, kind, theme(dark=dark))
+        data = figure_file(record, picture, stop, kind, theme(dark=dark), truth)
     count = n_keep(record.request.keep_ratio, record.layout.n_tokens)
     method = re.sub(r"[^a-z0-9_]", "", record.request.method.lower())[:40]
     return {

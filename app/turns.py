@@ -1,4 +1,4 @@
-"""Who may run now: one run at a time in the order of arrival, and no visitor more often than others can bear."""
+"""Who may run now: one run at a time in the order of arrival, and nobody more often than others can bear."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MINUTE = 60.0
 
 
 class Turns:
-    """A line in which everybody waits for the model. Safe to use from several threads.
+    """A line in which threads wait for the model, each of them once. A thread that died holds nobody up.
 
     Args:
         longest: how many may stand in it, the one whose turn it is included.
@@ -22,7 +22,7 @@ class Turns:
 
     def __init__(self, longest: int) -> None:
         self.longest = longest
-        self._line: list[object] = []
+        self._line: list[threading.Thread] = []
         self._moved = threading.Condition()
 
     @contextmanager
@@ -36,8 +36,9 @@ class Turns:
         Raises:
             BusyError: if the line is full. RunStopped: if `stop` said so.
         """
-        mine = object()
+        mine = threading.current_thread()
         with self._moved:
+            self._sweep()
             if len(self._line) >= self.longest:
                 raise BusyError(f"{len(self._line)} runs are waiting already.", "Try again in a minute.")
             self._line.append(mine)
@@ -51,22 +52,30 @@ class Turns:
                         ahead(before)
                         told = before
                     self._moved.wait(0.2)
+                    self._sweep()
             yield
         finally:
             with self._moved:
                 self._line.remove(mine)
                 self._moved.notify_all()
 
+    def _sweep(self) -> None:
+        self._line = [thread for thread in self._line if thread.is_alive()]
+
 
 class Rate:
-    """At most `per_minute` runs a visitor and minute; 0 means no limit. Remembers the last 1,000 visitors."""
+    """At most `per_minute` runs a minute for everybody who is counted; 0 means no limit. Remembers the last 1,000.
 
-    def __init__(self, per_minute: int) -> None:
-        self.per_minute = per_minute
+    Args:
+        counted: who that is, for the sentence.
+    """
+
+    def __init__(self, per_minute: int, counted: str = "by one visitor") -> None:
+        self.per_minute, self.counted = per_minute, counted
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def count(self, visitor: str) -> None:
+    def count(self, who: str) -> None:
         """Note one more run.
 
         Raises:
@@ -76,15 +85,14 @@ class Rate:
             return
         now = time.monotonic()
         with self._lock:
-            mine = self._times.setdefault(visitor, deque())
-            self._times.move_to_end(visitor)
+            mine = self._times.setdefault(who, deque())
+            self._times.move_to_end(who)
             while len(self._times) > 1000:
                 self._times.popitem(last=False)
             while mine and now - mine[0] > MINUTE:
                 mine.popleft()
             if len(mine) >= self.per_minute:
                 wait = MINUTE - (now - mine[0])
-                raise BusyError(
-                    f"{len(mine)} runs in a minute is the limit.", f"The next one can start in {wait:.0f} s."
-                )
+                limit = f"{len(mine)} runs {self.counted} in a minute is the limit."
+                raise BusyError(limit, f"The next one can start in {wait:.0f} s.")
             mine.append(now)

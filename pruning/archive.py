@@ -9,8 +9,10 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,11 +40,7 @@ def pack(records: Mapping[str, RunRecord]) -> bytes:
         for name, record in records.items():
             if not _NAME.fullmatch(name):
                 raise RecordFormatError(f"{name!r} cannot be the name of a record.", "Use letters, digits, . - and _.")
-            data, arrays = record.to_parts()
-            packed = io.BytesIO()
-            np.savez(packed, **arrays)
-            archive.writestr(zipfile.ZipInfo(f"{name}.json", _EPOCH), json.dumps(data, ensure_ascii=False), 8)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npz", _EPOCH), packed.getvalue(), 8)
+            write_parts(archive, name, *record.to_parts())
     return buffer.getvalue()
 
 
@@ -52,16 +50,11 @@ def unpack(data: bytes) -> dict[str, RunRecord]:
     Raises:
         RecordFormatError: if it is not such a zip, is damaged, or unpacks to more than `MAX_UNPACKED` bytes.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(i.file_size for i in archive.infolist()) > MAX_UNPACKED:
-                raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
-            names = _names(archive)
-            if not names or len(names) > MAX_RECORDS:
-                raise RecordFormatError("The file holds no record.", ADVICE)
-            return {name: _read(archive, name) for name in names}
-    except (zipfile.BadZipFile, *_DAMAGE) as error:
-        raise RecordFormatError("The file is not a saved run, or it is damaged.", ADVICE) from error
+    with _opened(data) as archive:
+        names = _names(archive)
+        if not names or len(names) > MAX_RECORDS:
+            raise RecordFormatError("The file holds no record.", ADVICE)
+        return {name: _read(archive, name) for name in names}
 
 
 def pack_run(record: RunRecord, picture: bytes) -> bytes:
@@ -78,11 +71,19 @@ def unpack_run(data: bytes) -> tuple[RunRecord, bytes]:
     Raises:
         RecordFormatError: as `unpack`, or if there is no picture in it.
     """
-    record = next(iter(unpack(data).values()))
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    return next(iter(unpack(data).values())), picture_in(data)
+
+
+def picture_in(data: bytes) -> bytes:
+    """The picture's file in a zip made by `pack_run`; its record is left packed.
+
+    Raises:
+        RecordFormatError: if there is none, or as `unpack`.
+    """
+    with _opened(data) as archive:
         if PICTURE not in archive.namelist():
             raise RecordFormatError("The saved run holds no picture.", ADVICE)
-        return record, archive.read(PICTURE)
+        return archive.read(PICTURE)
 
 
 def read_one(path: Path, name: str) -> RunRecord:
@@ -97,11 +98,37 @@ def names_in(path: Path) -> list[str]:
         return _names(archive)
 
 
+@contextmanager
+def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(i.file_size for i in archive.infolist()) > MAX_UNPACKED:
+                raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
+            yield archive
+    except (zipfile.BadZipFile, *_DAMAGE) as error:
+        raise RecordFormatError("The file is not a saved run, or it is damaged.", ADVICE) from error
+
+
 def _names(archive: zipfile.ZipFile) -> list[str]:
     return [i.removesuffix(".json") for i in archive.namelist() if i.endswith(".json")]
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> RunRecord:
+    return RunRecord.from_parts(*read_parts(archive, name))
+
+
+def write_parts(archive: zipfile.ZipFile, name: str, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Add `<name>.json` and `<name>.npz` to an open zip."""
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    archive.writestr(zipfile.ZipInfo(f"{name}.json", _EPOCH), json.dumps(data, ensure_ascii=False), 8)
+    archive.writestr(zipfile.ZipInfo(f"{name}.npz", _EPOCH), packed.getvalue(), 8)
+
+
+def read_parts(archive: zipfile.ZipFile, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What `write_parts` added, with pickles refused and bombs not unpacked."""
+    if sum(archive.getinfo(f"{name}.{kind}").file_size for kind in ("json", "npz")) > MAX_UNPACKED:
+        raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
     parsed = json.loads(archive.read(f"{name}.json"))
     if not isinstance(parsed, dict):
         raise RecordFormatError(f"{name}.json is not a record.", ADVICE)
@@ -110,4 +137,4 @@ def _read(archive: zipfile.ZipFile, name: str) -> RunRecord:
         if sum(i.file_size for i in inner.infolist()) > MAX_UNPACKED:
             raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
     with np.load(io.BytesIO(arrays), allow_pickle=False) as file:
-        return RunRecord.from_parts(parsed, {k: file[k] for k in file.files})
+        return parsed, {k: file[k] for k in file.files}

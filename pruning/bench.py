@@ -10,8 +10,9 @@ from __future__ import annotations
 import ctypes
 import gc
 import statistics
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from pruning.cost import prefill_flops
 from pruning.errors import BudgetError
 from pruning.methods import METHODS
 from pruning.models import load
-from pruning.models.base import Prompt, VLMAdapter, Watch
+from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
 from pruning.models.random_weights import Shape, random_llava
 from pruning.records import RunRequest
-from pruning.runner import Listener, Session, answer_in_full, environment, see_picture
+from pruning.runner import Session, environment, see_picture
 from pruning.signals import ModelInfo, PromptText, PruneContext, Signal, Stage
 
 QUESTION = "What color is the star?"
@@ -44,7 +45,12 @@ def bench(device: torch.device, repeats: int = REPEATS) -> dict[str, Any]:
     """Everything; on a GPU also the shape of LLaVA-1.5-7B in bfloat16."""
     shapes = {"random 0.15 B": SMALL} | ({"random 7 B": LLAVA_7B} if device.type == "cuda" else {})
     bundled = load("demo", device=str(device))
-    found: dict[str, Any] = {"environment": environment(bundled), "prefill": {}, "recording": {}, "memory": {}}
+    found: dict[str, Any] = {
+        "environment": environment(bundled) | {"commit": commit()},
+        "prefill": {},
+        "recording": {},
+        "memory": {},
+    }
     found["prefill"]["bundled"] = prefill(bundled, repeats)
     found["recording"]["bundled"] = recording(bundled, repeats)
     for name, shape in shapes.items():
@@ -55,6 +61,20 @@ def bench(device: torch.device, repeats: int = REPEATS) -> dict[str, Any]:
         del adapter
     found["selection"] = selection(repeats)
     return found
+
+
+def commit() -> str:
+    """The commit of this checkout, with a `+` where tracked files differ from it; empty outside of git."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/assets/benchmarks")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def picture() -> np.ndarray:
@@ -95,29 +115,36 @@ def prefill(adapter: VLMAdapter, repeats: int) -> list[dict[str, float]]:
 
 
 def recording(adapter: VLMAdapter, repeats: int) -> dict[str, float]:
-    """Time of an unpruned answer through the engine over a plain `generate` with the same picture and question; and
-    with what the page records for its hover cards.
+    """What writing a run down costs, over a plain `generate` with the same picture, question and number of words: with
+    kept set and counts only, and with what the page records for its hover cards. Medians of the ratios of each round.
+
+    One token of all is dropped, so that there is a kept set to decide and write, and the work stays that of the whole.
     """
-    prompt = adapter.prompt(picture(), QUESTION)
-    words = 16
+    prompt, words = adapter.prompt(picture(), QUESTION), 16
+    nearly_all = 1 - 1 / prompt.layout.n_tokens
 
     def plain() -> None:
         with torch.inference_mode():
             adapter.model.generate(
-                input_ids=prompt.input_ids, pixel_values=prompt.pixels, do_sample=False, max_new_tokens=words,
-                return_dict_in_generate=True, output_logits=True,
-            )  # fmt: skip
+                input_ids=prompt.input_ids, pixel_values=prompt.pixels, do_sample=False, max_new_tokens=words
+            )
 
-    def engine(listener: Listener) -> None:
-        seen, see_ms = see_picture(adapter, prompt)
-        answer_in_full(adapter, prompt, seen, see_ms, words, listener)
+    def engine(see: Callable[[], Seen], watch: Watch) -> None:
+        session = _session(adapter, prompt, "uniform_grid", nearly_all)
+        adapter.answer(prompt, adapter.project(see(), session), session, words, watch)
 
-    counts = _alternate(lambda: _timed(lambda: engine(Listener())), lambda: _timed(plain), repeats)
-    traced = _alternate(lambda: _timed(lambda: engine(Listener(trace=True))), lambda: _timed(plain), repeats)
+    def kept_and_counts() -> None:
+        engine(lambda: adapter.see(prompt, (), None, Watch()), Watch())
+
+    def everything() -> None:
+        engine(lambda: see_picture(adapter, prompt)[0], Watch(attention=True))
+
+    works = (plain, kept_and_counts, everything)
+    rounds = _in_turns([lambda work=work: _timed(work) for work in works], repeats)
     return {
-        "plain_ms": round(counts[1], 2),
-        "engine_over_plain": round(counts[0] / counts[1], 3),
-        "with_attention_over_plain": round(traced[0] / traced[1], 3),
+        "plain_ms": round(statistics.median(r[0] for r in rounds), 2),
+        "engine_over_plain": round(statistics.median(r[1] / r[0] for r in rounds), 3),
+        "with_attention_over_plain": round(statistics.median(r[2] / r[0] for r in rounds), 3),
     }
 
 
@@ -182,11 +209,16 @@ def _timed(work: Callable[[], None]) -> float:
     return 1e3 * (time.perf_counter() - began)
 
 
+def _in_turns(measurements: Sequence[Callable[[], float]], repeats: int) -> list[list[float]]:
+    """Rounds in which each is taken once, after one that does not count."""
+    rounds = [[measure() for measure in measurements] for _ in range(1 + repeats)]
+    return rounds[1:]
+
+
 def _alternate(one: Callable[[], float], other: Callable[[], float], repeats: int) -> tuple[float, float]:
-    """Medians of two measurements taken in turns, after one of each that does not count."""
-    one(), other()
-    pairs = [(one(), other()) for _ in range(repeats)]
-    return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
+    """Medians of two measurements taken in turns."""
+    rounds = _in_turns((one, other), repeats)
+    return statistics.median(r[0] for r in rounds), statistics.median(r[1] for r in rounds)
 
 
 def peak_memory(adapter: VLMAdapter) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What there is to choose from: methods with their parameters, and models; as data and as the README's tables."""
+"""What there is to choose from: methods and head scores with their parameters, and models; as data and as tables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 from pruning.compensation import COMPENSATORS
 from pruning.methods import METHODS
-from pruning.methods.base import Param, TokenPruner
+from pruning.methods.base import Choice, Param, TokenPruner
 from pruning.models import MODELS
+from pruning.structural import STRUCTURAL
 
 
 def list_methods() -> list[dict[str, Any]]:
@@ -18,6 +19,15 @@ def list_methods() -> list[dict[str, Any]]:
 def list_compensators() -> list[dict[str, str]]:
     """Every way of giving back in words what was dropped; JSON-ready."""
     return [{"key": c.key, "title": c.title, "idea": c.idea, "paper": c.paper} for c in COMPENSATORS.values()]
+
+
+def list_scores() -> list[dict[str, Any]]:
+    """Every head score with its options; JSON-ready."""
+    return [
+        {"key": s.key, "title": s.title, "idea": s.idea, "paper": s.paper,
+         "parameters": [_declared(n, getattr(s(), n), d) for n, d in s.parameters().items()]}
+        for s in STRUCTURAL.values()
+    ]  # fmt: skip
 
 
 def list_models() -> list[dict[str, Any]]:
@@ -40,6 +50,15 @@ def methods_table() -> str:
     return "\n".join(lines)
 
 
+def scores_table() -> str:
+    """The README's table of head scores."""
+    lines = ["| head score | idea | paper | file |", "| --- | --- | --- | --- |"]
+    for key, score in STRUCTURAL.items():
+        paper = f"[{score.paper.rsplit('/', 1)[1]}]({score.paper})"
+        lines.append(f"| {score.title} | {score.idea} | {paper} | [`{key}.py`](pruning/structural/{key}.py) |")
+    return "\n".join(lines)
+
+
 def models_table() -> str:
     """The README's table of models."""
     lines = ["| model | parameters | memory | licence | start with |", "| --- | --- | --- | --- | --- |"]
@@ -51,14 +70,14 @@ def models_table() -> str:
 
 def _describe(method: type[TokenPruner]) -> dict[str, Any]:
     defaults = method()
-    parameters = []
-    for name, declared in method.parameters().items():
-        entry = {"name": name, "default": getattr(defaults, name), "label": declared.label, "help": declared.help}
-        if isinstance(declared, Param):
-            entry |= {"low": declared.low, "high": declared.high, "step": declared.step}
-        else:
-            entry["options"] = list(declared.options)
-        parameters.append(entry)
+    parameters = [_declared(n, getattr(defaults, n), d) for n, d in method.parameters().items()]
     needs = sorted(s.value for s in method.needs)
     facts = {"key": method.key, "title": method.title, "idea": method.idea, "paper": method.paper, "needs": needs}
     return {**facts, "positions": method.default_positions, "parameters": parameters}
+
+
+def _declared(name: str, default: object, declared: Param | Choice) -> dict[str, Any]:
+    entry = {"name": name, "default": default, "label": declared.label, "help": declared.help}
+    if isinstance(declared, Param):
+        return entry | {"low": declared.low, "high": declared.high, "step": declared.step}
+    return entry | {"options": list(declared.options)}

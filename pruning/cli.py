@@ -1,6 +1,6 @@
-"""`python -m pruning list | run | select | bench | train-accm`: the engine without a page.
+"""`python -m pruning list | run | select | bench | plan | train-heads | structural-bench | train-accm`: no page.
 
-Writes records, draws nothing.
+Writes records, plans and figures, draws nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +16,25 @@ from typing import Any
 import numpy as np
 
 from pruning.budget import mean_per_layer
-from pruning.catalogue import list_compensators, list_methods, list_models, methods_table, models_table
+from pruning.catalogue import (
+    list_compensators,
+    list_methods,
+    list_models,
+    list_scores,
+    methods_table,
+    models_table,
+    scores_table,
+)
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.base import Compensator
 from pruning.errors import ParameterError, PruningError
 from pruning.help_record import Compensated, Compensation
+from pruning.measured import speed_section
 from pruning.methods import METHODS
 from pruning.models import MODELS
+from pruning.plans import StructuralPlan
 from pruning.records import RunRecord, RunRequest
+from pruning.structural_cli import add_commands
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,11 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning", description="Visual-token pruning, headless.")
-    commands = parser.add_subparsers(required=True, metavar="list | run | select | bench | train-accm")
+    commands = parser.add_subparsers(
+        required=True, metavar="list | run | select | bench | plan | train-heads | structural-bench | train-accm"
+    )
 
-    shown = commands.add_parser("list", help="methods with their parameters, and models")
+    shown = commands.add_parser("list", help="methods and head scores with their parameters, and models")
     shown.add_argument("--json", action="store_true", help="for machines")
-    shown.add_argument("--markdown", action="store_true", help="the two tables of the README")
+    shown.add_argument("--markdown", action="store_true", help="the generated parts of the README")
     shown.set_defaults(do=_list)
 
     ran = commands.add_parser("run", help="answer a question with the whole picture and with the pruned one")
@@ -54,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     ran.add_argument("--method", default="resprune", help=f"one of: {', '.join(METHODS)}")
     ran.add_argument("--keep-ratio", type=_number, default=1 / 9, help="share of visual tokens kept, in (0, 1]")
     ran.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the method")
+    ran.add_argument("--plan", type=Path, help="take out of the weights what this file says, for the pruned answer")
     ran.add_argument("--positions", default="method", help="method, original or renumbered")
     ran.add_argument("--seed", type=int, default=0)
     ran.add_argument("--max-new-tokens", type=int, default=64)
@@ -82,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("--repeats", type=int, default=7)
     timed.add_argument("--out", type=Path, help="write the figures as JSON")
     timed.set_defaults(do=_bench)
+    add_commands(commands)
 
     taught = commands.add_parser("train-accm", help="train the captioner and selector of ACCM, or go on with it")
     taught.add_argument("--model", default="demo", help="the frozen model that will read the captions")
@@ -122,20 +137,21 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     found = bench(choose_device(arguments.device), max(1, arguments.repeats))
     if arguments.out:
-        _written(arguments.out, lambda path: path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8"))
+        written(arguments.out, lambda path: path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8"))
     print(table(found))
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    methods, models = list_methods(), list_models()
+    methods, scores, models = list_methods(), list_scores(), list_models()
     if arguments.json:
-        print(json.dumps({"methods": methods, "models": models, "compensators": list_compensators()}, indent=1))
+        lists = {"methods": methods, "scores": scores, "models": models, "compensators": list_compensators()}
+        print(json.dumps(lists, indent=1))
         return 0
     if arguments.markdown:
-        print(methods_table(), models_table(), sep="\n\n")
+        print(methods_table(), scores_table(), models_table(), speed_section(), sep="\n\n")
         return 0
-    for m in methods:
+    for m in methods + scores:
         print(f"{m['key']:16} {m['title']}: {m['idea']}  ({m['paper']})")
         for p in m["parameters"]:
             allowed = " | ".join(p["options"]) if "options" in p else f"{p['low']:g} .. {p['high']:g}"
@@ -153,14 +169,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from pruning.models import load
     from pruning.pictures import read_picture
     from pruning.questions import clean_question
-    from pruning.runner import run
+    from pruning.runner import Compressed, run
 
+    plan = StructuralPlan.load(arguments.plan) if arguments.plan else None
     request = RunRequest(
         model=arguments.model,
         method=arguments.method,
         keep_ratio=arguments.keep_ratio,
         question=clean_question(arguments.question),
-        parameters=_settings(arguments.set),
+        parameters=settings(arguments.set),
         positions=arguments.positions,
         seed=arguments.seed,
         max_new_tokens=arguments.max_new_tokens,
@@ -170,8 +187,10 @@ def _run(arguments: argparse.Namespace) -> int:
     adapter = load(
         arguments.model, device=arguments.device, dtype=arguments.dtype, allow_download=arguments.allow_download
     )
-    record = run(request, adapter, picture, compensator=_compensator(arguments, request, adapter))
-    saved = _written(arguments.out, record.save) if arguments.out else None
+    compressed = Compressed(plan, adapter.compressed(plan)) if plan else None
+    compensator = _compensator(arguments, request, adapter)
+    record = run(request, adapter, picture, compressed=compressed, compensator=compensator)
+    saved = written(arguments.out, record.save) if arguments.out else None
     if arguments.json:
         print(json.dumps(record.to_parts()[0], ensure_ascii=False))
     else:
@@ -196,7 +215,7 @@ def _compensator(arguments: argparse.Namespace, request: RunRequest, adapter: An
     return open_compensator(wanted.key, adapter, arguments.captioner, allow_download=arguments.allow_download)
 
 
-def _written(path: Path, write: Callable[[Path], Any]) -> Any:
+def written(path: Path, write: Callable[[Path], Any]) -> Any:
     try:
         return write(path)
     except OSError as error:
@@ -205,6 +224,10 @@ def _written(path: Path, write: Callable[[Path], Any]) -> Any:
 
 def _print_record(record: RunRecord, saved_at: Path | None) -> None:
     n = record.layout.n_tokens
+    if record.structure:
+        s = record.structure
+        heads = ", ".join(f"{kept} of {total} heads in the {part}" for part, (kept, total) in s.heads.items())
+        print(f"{s.title}: {heads}, {s.factorised} of {s.matrices} feed-forward matrices compressed ({s.digest[:12]})")
     saved = 1 - record.pruned_cost.prefill_flops / record.full_cost.prefill_flops
     mean = mean_per_layer(list(record.pruned.visual_per_layer))
     print(f"{record.method_title} ({record.variant}), positions {record.positions}")
@@ -218,6 +241,9 @@ def _print_record(record: RunRecord, saved_at: Path | None) -> None:
     if record.compensated:
         _print_compensated(record.compensated)
     print(f"  mean per layer {mean:.1f} of {n}; prefill {saved:.0%} fewer multiply-adds (estimated)")
+    if record.structure:
+        tower = 1 - record.pruned_cost.tower_flops / record.full_cost.tower_flops
+        print(f"  vision tower {tower:.0%} fewer multiply-adds (estimated)")
     times = record.full.timing.read_ms, record.pruned.timing.read_ms, record.pruned.timing.prune_ms
     print(
         "  read {:.0f} -> {:.0f} ms, pruning {:.1f} ms (measured once, {})".format(
@@ -258,9 +284,9 @@ def _select(arguments: argparse.Namespace) -> int:
         raise ParameterError(
             f"{arguments.arrays} cannot be read as NPZ ({error}).", "Write it with numpy.savez."
         ) from error
-    found = select(arguments.kind, inputs, _settings(arguments.set))
+    found = select(arguments.kind, inputs, settings(arguments.set))
     if arguments.out:
-        _written(arguments.out, lambda path: np.savez_compressed(path, **found))
+        written(arguments.out, lambda path: np.savez_compressed(path, **found))
     if arguments.json:
         print(json.dumps({name: value.tolist() for name, value in found.items()}))
     else:
@@ -271,7 +297,7 @@ def _select(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+def settings(pairs: Sequence[str]) -> dict[str, Any]:
     """`name=value` pairs; a value is JSON where it can be read as such, else text."""
     found = {}
     for pair in pairs:

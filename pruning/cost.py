@@ -4,7 +4,9 @@ No clocks here; everything this file says is an estimate and is labelled so. The
 FastV / PyramidDrop / SparseVLM / ViTCoP tables: with n tokens entering a layer of width d and feed-forward width m,
 `F(n) = 4 n d^2 + 2 n^2 d + 3 n d m` (gated feed-forward, three matrices), summed over the layers with each layer's
 own n. These are multiply-adds although tables print "FLOPs". With grouped-query attention the key and value
-projections are narrower: `2 n d^2 + 2 n d d_kv` replaces `4 n d^2`.
+projections are narrower: `2 n d^2 + 2 n d d_kv` replaces `4 n d^2`. Where a structural plan took weights out, every
+layer is counted by its own shape: `4 n d^2 f + 2 n^2 d f` with a share f of the heads, `n k (d_in + d_out)` for a
+matrix of rank k.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from collections.abc import Sequence
 
 from pruning.records import Cost
 from pruning.signals import ModelInfo
+from pruning.structure import LayerShape
 
 FORMULA = "sum over layers of 2nd^2 + 2nd*d_kv + 2n^2d + 3ndm, n = visual + text tokens entering the layer"
+COMPRESSED = "; d and m as left by the structural plan, layer by layer"
 
 
 def layer_flops(n_tokens: int, dim: int, ffn_dim: int, kv_dim: int | None = None, matrices: int = 3) -> int:
@@ -35,10 +39,23 @@ def kv_bytes(visual_per_layer: Sequence[int], text_tokens: int, kv_dim: int, byt
     return sum(2 * (n + text_tokens) * kv_dim * bytes_per_value for n in visual_per_layer)
 
 
+def shaped_flops(shapes: Sequence[LayerShape], tokens_per_layer: Sequence[int]) -> int:
+    """Multiply-adds of layers that differ in shape; one count of entering tokens for each."""
+    return sum(shape.flops(n) for shape, n in zip(shapes, tokens_per_layer, strict=True))
+
+
 def estimate(
     info: ModelInfo, visual_per_layer: Sequence[int], text_tokens: int, tower_per_layer: Sequence[int], value_bytes: int
 ) -> Cost:
     """The estimate for one answer. `tower_per_layer`: tokens ([CLS] included) that entered each tower layer."""
+    if info.text_shapes:
+        total = [n + text_tokens for n in visual_per_layer]
+        return Cost(
+            prefill_flops=float(shaped_flops(info.text_shapes, total)),
+            tower_flops=float(shaped_flops(info.tower_shapes, tower_per_layer)),
+            kv_bytes=sum(2 * n * s.kv_dim * value_bytes for s, n in zip(info.text_shapes, total, strict=True)),
+            formula=FORMULA + COMPRESSED,
+        )
     tower = sum(layer_flops(n, info.vision_dim, info.vision_ffn_dim, matrices=2) for n in tower_per_layer)
     return Cost(
         prefill_flops=float(

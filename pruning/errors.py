@@ -69,8 +69,22 @@ class RecordFormatError(PruningError):
     """A record file that is not one, is damaged, or comes from a newer version."""
 
 
+class PlanError(PruningError):
+    """A structural plan that is damaged, foreign, made for another model, or would leave a layer without a head."""
+
+
 class BusyError(PruningError):
     """Too many runs, by one visitor or by all together."""
+
+
+class WorkerDiedError(PruningError):
+    """What was working on a run came to an end without a word, and its replacement as well."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The worker of this run broke off, was started again, and broke off again.",
+            "The next run gets a new one: press Run, with a smaller picture or another method.",
+        )
 
 
 class RunStopped(PruningError):  # noqa: N818 (not a failure)

@@ -21,6 +21,7 @@ from pruning.errors import RecordFormatError
 from pruning.geometry import TokenLayout
 from pruning.help_record import Compensated, Compensation, read_compensated, read_compensation
 from pruning.signals import Part, Stage
+from pruning.structure import StructureSummary
 from pruning.verdict import Verdict, verdict
 
 SCHEMA_VERSION = 1
@@ -49,6 +50,7 @@ class RunRequest:
     Attributes:
         image_digest: sha256 of the picture's pixels; the picture itself is not part of a request.
         parameters: the method's own parameters by name; missing ones have the method's defaults.
+        structure: digest of the structural plan that the pruned answer ran under, or nothing; filled in by the runner.
         positions: `original` (kept tokens keep their position ids, gaps allowed), `renumbered`, or `method` (what the
             method's paper or code does).
         compensation: whether, and how, what was discarded is given back in words.
@@ -63,6 +65,7 @@ class RunRequest:
     positions: str = "method"
     seed: int = 0
     max_new_tokens: int = 64
+    structure: str = ""
     compensation: Compensation | None = None
 
     def __post_init__(self) -> None:
@@ -231,6 +234,7 @@ class RunRecord:
         environment: machine, versions, device, dtype, date.
         reused: what was not done anew for this run but taken over, with its time, from another one.
         compensated: the third answer, where the request asks for one.
+        structure: what was taken out of the weights for the pruned answer, or None; the full answer has all of them.
     """
 
     request: RunRequest
@@ -250,6 +254,7 @@ class RunRecord:
     nearest_cosine: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     reused: tuple[str, ...] = ()
+    structure: StructureSummary | None = None
     compensated: Compensated | None = None
 
     def __post_init__(self) -> None:
@@ -305,6 +310,7 @@ class RunRecord:
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("steps", "layout", *_OPTIONAL)}
         for name in ("request", "full", "pruned", "full_cost", "pruned_cost"):
             plain[name] = asdict(plain[name])
+        plain["structure"] = None if self.structure is None else self.structure.to_dict()
         answers = {"full": plain["full"], "pruned": plain["pruned"]}
         if self.compensated is not None:
             plain["compensated"] = asdict(self.compensated)
@@ -343,9 +349,10 @@ class RunRecord:
                 **{name: arrays.get(name) for name in _OPTIONAL},
                 notes=tuple(data["notes"]),
                 reused=tuple(data.get("reused", ())),
+                structure=StructureSummary.from_dict(data["structure"]) if data.get("structure") else None,
                 compensated=_read_compensated(data.get("compensated"), arrays.get("compensated.attention")),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordFormatError(f"The record is damaged: {error!r}.", "Run it again.") from error
 
     @classmethod

@@ -26,6 +26,7 @@ from pruning.methods import method_class
 from pruning.methods.base import TokenPruner
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
 from pruning.pictures import digest
+from pruning.plans import StructuralPlan
 from pruning.records import CLS_SOURCE, Answer, Cost, PruningStep, RunRecord, RunRequest, Selection
 from pruning.scoring import cosine
 from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, PruneContext, Signal, Stage
@@ -59,6 +60,16 @@ class Baseline:
     answer: Answer
     cost: Cost
     token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """A structural plan and the view of the model that carries it out (`adapter.compressed(plan)`), for the pruned
+    answer. Whoever made the view closes it.
+    """
+
+    plan: StructuralPlan
+    view: VLMAdapter
 
 
 class Session:
@@ -148,6 +159,7 @@ def run(
     evidence: np.ndarray | None = None,
     reused: Sequence[str] = (),
     listener: Listener | None = None,
+    compressed: Compressed | None = None,
     compensator: Compensator | None = None,
 ) -> RunRecord:
     """Answer a question with the whole picture and with the pruned one, and, if the request has a compensation, with
@@ -160,6 +172,8 @@ def run(
         baseline: an earlier unpruned answer to this question.
         evidence: ids of the visual tokens that hold the answer, where the truth is known.
         reused: for the record, which of `seen` and `baseline` belong to another run (`LOOK`, `FULL_ANSWER`).
+        compressed: the model with weights taken out, which then looks, prunes tokens and gives the pruned answer; the
+            full answer is always the whole model's. With keep ratio 1 the two differ in their weights only.
         compensator: opened for this model (`pruning.give_back.open_compensator`); needed for a compensation that is
             not written by hand.
 
@@ -169,26 +183,32 @@ def run(
     listener = listener or Listener()
     request = replace(request, image_digest=digest(picture))
     method = method_class(request.method).from_parameters(request.keep_ratio, request.parameters)
-    method.check(adapter.info)
+    acting = compressed.view if compressed else adapter
+    if compressed:
+        request = replace(request, structure=compressed.plan.digest)
+    method.check(acting.info)
     prompt = adapter.prompt(picture, request.question)
-    session = Session(method, adapter, prompt, request)
+    session = Session(method, acting, prompt, request)
     if seen is None:
         seen, see_ms = see_picture(adapter, prompt, listener)
     if baseline is None:
         baseline = answer_in_full(adapter, prompt, seen, see_ms, request.max_new_tokens, listener)
+    notes = tuple(adapter.limits(seen, request.question))
+    if compressed:
+        seen, see_ms = see_picture(acting, prompt, listener)
     used = seen
-    if session.stages:
-        answer, cost, used = _answer_pruned(adapter, prompt, session, seen, see_ms, request.max_new_tokens, listener)
+    if session.stages or compressed:
+        answer, cost, used = _answer_pruned(acting, prompt, session, seen, see_ms, request.max_new_tokens, listener)
     else:
         answer, cost = baseline.answer, baseline.cost
     compensated = None
     if request.compensation is not None:
         listener.phase("compensate")
         compensated = give_back(
-            request, adapter, compensator, picture, prompt, seen, used, session, answer, baseline.token_ids,
+            request, acting, compensator, picture, prompt, seen, used, session, answer, baseline.token_ids,
             listener.watch("compensated"),
         )  # fmt: skip
-    alike = _nearest_survivors(adapter, seen, session) if listener.trace and session.steps else (None, None)
+    alike = _nearest_survivors(acting, seen, session) if listener.trace and session.steps else (None, None)
     return RunRecord(
         request=request,
         layout=prompt.layout,
@@ -205,8 +225,9 @@ def run(
         evidence=evidence,
         nearest_kept=alike[0],
         nearest_cosine=alike[1],
-        notes=tuple(adapter.limits(seen, request.question)),
+        notes=notes,
         reused=tuple(reused),
+        structure=compressed.plan.summary() if compressed else None,
         compensated=compensated,
     )
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from pruning.structure import LayerShape
+
 
 class Part(StrEnum):
     """The three parts of a vision-language model, in the order in which a picture passes them."""
@@ -81,6 +83,7 @@ class ModelInfo:
         vision_dim, text_dim, text_ffn_dim: widths.
         kv_dim: width of the keys of one layer (smaller than `text_dim` with grouped-query attention).
         signals: what the family's adapter can observe.
+        tower_shapes, text_shapes: sizes of every layer, where layers differ because weights were taken out; else empty.
     """
 
     name: str
@@ -93,6 +96,8 @@ class ModelInfo:
     text_ffn_dim: int
     kv_dim: int
     signals: frozenset[Signal]
+    tower_shapes: tuple[LayerShape, ...] = ()
+    text_shapes: tuple[LayerShape, ...] = ()
 
 
 @dataclass(slots=True)

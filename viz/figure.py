@@ -37,42 +37,47 @@ _TEXT = {
 }
 
 
-def figure_file(record: RunRecord, picture: np.ndarray, stop: int, kind: str, theme: Theme = LIGHT) -> bytes:
+def figure_file(
+    record: RunRecord, picture: np.ndarray, stop: int, kind: str, theme: Theme = LIGHT, truth: str = ""
+) -> bytes:
     """The figure as a file.
 
     Args:
         picture: uint8 `[height, width, 3]` RGB, the one that was run.
         stop: number of stages shown, 0 (whole picture) to `len(record.steps)`.
         kind: one of `KINDS`.
+        truth: the known answer, where there is one.
     """
     if kind not in KINDS:
         raise ValueError(f"a figure is one of {', '.join(KINDS)}; got {kind!r}")
-    inside = json.dumps(figures_of(record), ensure_ascii=False)
+    inside = json.dumps(figures_of(record, truth), ensure_ascii=False)
     titles = {"png": {"Title": "PruneScope", "Description": inside}, "svg": {"Description": inside, "Date": None}}
     titles["pdf"] = {"Title": "PruneScope", "Subject": inside, "CreationDate": None}
     buffer = io.BytesIO()
     with rc_context(_TEXT):
-        draw(record, picture, stop, theme).savefig(buffer, format=kind, dpi=DPI, metadata=titles[kind])
+        draw(record, picture, stop, theme, truth).savefig(buffer, format=kind, dpi=DPI, metadata=titles[kind])
     return buffer.getvalue()
 
 
-def frames(record: RunRecord, picture: np.ndarray, theme: Theme = LIGHT, dpi: int = 100) -> list[np.ndarray]:
+def frames(
+    record: RunRecord, picture: np.ndarray, theme: Theme = LIGHT, truth: str = "", dpi: int = 100
+) -> list[np.ndarray]:
     """The figure after every stage, from the whole picture on, uint8 `[height, width, 3]` RGB."""
     pictures = []
     with rc_context(_TEXT):
         for stop in range(len(record.steps) + 1):
-            canvas = FigureCanvasAgg(draw(record, picture, stop, theme))
+            canvas = FigureCanvasAgg(draw(record, picture, stop, theme, truth))
             canvas.figure.set_dpi(dpi)
             canvas.draw()
             pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     return pictures
 
 
-def draw(record: RunRecord, picture: np.ndarray, stop: int, theme: Theme) -> Figure:
+def draw(record: RunRecord, picture: np.ndarray, stop: int, theme: Theme, truth: str) -> Figure:
     """The figure itself; the caller chooses the format."""
     figure = Figure(figsize=SIZE, facecolor=theme.paper)
     _draw_picture(figure.add_axes((0.02, 0.13, 0.5, 0.78)), record, picture, stop, theme)
-    _write_answers(figure, record, stop, theme)
+    _write_answers(figure, record, stop, theme, truth)
     figure.text(0.02, 0.945, figures_of(record)["headline"], fontsize=13, fontweight="bold", color=theme.ink)
     small = "\n".join(textwrap.wrap(caption(record), 150))
     figure.text(0.02, 0.02, small, fontsize=6.5, color=theme.quiet, va="bottom", parse_math=False)
@@ -112,7 +117,7 @@ def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]
     return [((x0, x1), (y0, y1)) for (x0, y0, x1, y1), n in edges.items() if n == 1]
 
 
-def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme) -> None:
+def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, truth: str) -> None:
     found, n = figures_of(record), record.layout.n_tokens
     fate = fates_after(record, stop)
     rows = record.steps[stop - 1].selection.n_rows if stop else n
@@ -131,6 +136,7 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme) -
     gone, new = ([w.text for w in diff if w.fate == fate_of] for fate_of in ("gone", "new"))
     facts = [
         found["verdict"] + (f": −{' '.join(gone)} +{' '.join(new)}" if gone or new else ""),
+        *([f"known answer: {truth}"] if truth else []),
         f"{stop_titles(record)[stop]}: {rows} rows go on",
         f"{(fate == KEPT).sum()} kept, {(fate == MERGED).sum()} merged, {(fate == DROPPED).sum()} dropped so far",
         f"mean {found['mean_entering_a_layer']:.1f} pieces entering a layer",

@@ -16,8 +16,8 @@ from viz.view import evidence_kept, headline, pieces_left
 YOUR_PICTURE = "your_picture.jpg"
 
 
-def figures_of(record: RunRecord) -> dict[str, Any]:
-    """What the page says of a run in numbers and words; JSON-ready."""
+def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
+    """What the page says of a run in numbers and words; JSON-ready. `truth` is the known answer, where there is one."""
     request, rows = record.request, record.pruned.visual_per_layer
     return {
         "tool": f"PruneScope {record.environment['prunescope']}",
@@ -33,6 +33,7 @@ def figures_of(record: RunRecord) -> dict[str, Any]:
         "full_answer": record.full.text,
         "pruned_answer": record.pruned.text,
         "verdict": verdict(record.full.text, record.pruned.text).value,
+        "known_answer": truth or None,
         "headline": headline(record),
         "tokens": record.layout.n_tokens,
         "kept_at_end": pieces_left(record),

@@ -8,11 +8,13 @@ from typing import Any
 import gradio as gr
 
 from app import messages
+from app.asked import Asked
 from app.components import static_component
 from app.controls import build_controls
 from app.errors import sentence_for
 from app.handlers import Handlers
 from app.links import read_link
+from app.session import visitor_of
 from app.settings import Settings
 from pruning.errors import PruningError
 from pruning.methods import METHODS
@@ -21,7 +23,7 @@ from pruning.models import MODELS
 OPENING = ("resprune", 64)
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 RUNS_AT_ONCE = 40  # handlers that wait side by side; `app.turns` lets one at a time use the model
-SHARE_TEXT = "(count) => `${(100 * count / {total}).toFixed(1)} % = ${count} of {total} image pieces`"
+SHARE_TEXT = "{share} % = {count} of {total} image pieces"  # the browser and Python fill in the same words
 SWITCH = "(method, count, question) => { window.prunescope.choose(method, count, question); }"
 
 
@@ -65,7 +67,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
     upload.upload(_bringer(handlers), [upload, state], brought, **QUIET)
     view.picture(_dropped(handlers), state, brought, **QUIET)
     away.take(_taker(handlers), None, away, concurrency_limit=2, **(QUIET | {"queue": True}))
-    count.change(None, count, share, js=SHARE_TEXT.replace("{total}", str(total)), **QUIET)
+    count.change(None, count, share, js=_share_in_browser(total), **QUIET)
     method.change(_show_parameters, method, [about, *groups], **QUIET)
     for control in (method, count):  # recorded runs are switched in the browser
         control.change(None, [method, count, ask], None, js=SWITCH, **QUIET)
@@ -104,9 +106,10 @@ def _runner(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
     """The handler behind Run; of all parameters on the page it passes on those of the chosen method."""
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
 
-    def run(request: gr.Request, state, asked, key, n, model, policy, seed, *values) -> Iterator[tuple[Any, ...]]:
+    def run(request: gr.Request, state, question, key, n, model, policy, seed, *values) -> Iterator[tuple[Any, ...]]:
         mine = {name: v for (owner, name), v in zip(names, values, strict=True) if owner == key}
-        yield from handlers.run(state, asked, key, n, model, policy, seed, mine, request.session_hash or "")
+        asked = Asked(question, key, n, model, policy, seed, mine)
+        yield from handlers.run(state, asked, visitor_of(request))
 
     return run
 
@@ -120,7 +123,7 @@ def _shelf(handlers: Handlers) -> Callable[[int], str]:
 
 def _dice(handlers: Handlers) -> Callable[..., Iterator[tuple[Any, ...]]]:
     def dice(request: gr.Request, event: gr.EventData) -> Iterator[tuple[Any, ...]]:
-        yield from handlers.run_random(getattr(event, "source", None), request.session_hash or "")
+        yield from handlers.run_random(getattr(event, "source", None), visitor_of(request))
 
     return dice
 
@@ -139,8 +142,9 @@ def _linked(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
             shown = handlers.open_link(link)
         except PruningError as error:
             return [untouched[0], {"kind": "error", "text": sentence_for(error)}, *untouched[2:]]
-        own = [link.parameters.get(n, gr.skip()) if key == link.method else gr.skip() for key, n in names]
-        settings = [link.question, link.method, link.count, link.model, link.positions, link.seed]
+        asked = link.asked
+        own = [asked.parameters.get(n, gr.skip()) if key == asked.method else gr.skip() for key, n in names]
+        settings = [asked.question, asked.method, asked.count, asked.model, asked.positions, asked.seed]
         return [*shown, *settings, *own]
 
     return open_link
@@ -205,7 +209,12 @@ def _about(key: str) -> str:
 
 
 def _share(count: int, total: int) -> str:
-    return f"{100 * count / total:.1f} % = {count} of {total} image pieces"
+    return SHARE_TEXT.format(share=f"{100 * count / total:.1f}", count=count, total=total)
+
+
+def _share_in_browser(total: int) -> str:
+    share = f"${{(100 * count / {total}).toFixed(1)}}"
+    return f"(count) => `{SHARE_TEXT.format(share=share, count='${count}', total=total)}`"
 
 
 def _parameter_groups(chosen: str) -> tuple[list[gr.Group], dict[str, dict[str, Any]]]:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from pruning.demo_model.build import COLS, ROWS, SIDE, SYSTEM_PROMPT, WIDTH
+from pruning.demo_model.instances import INSTANCE_LAYER, InstanceHead, first_tokens
 from pruning.demo_model.optimise import Trainer
 from pruning.demo_model.questions import HELP_PREFIX, KINDS, Question, ask, ask_many, decorate, phrase
 from pruning.demo_model.scene import Scene, draw, patch_coverage, sample_scene, scene_rng
@@ -149,8 +150,12 @@ def pack(tokenizer, kept: np.ndarray, segments: list[list[Segment]]) -> Batch:
     return Batch(torch.from_numpy(kept), *columns, segments)
 
 
-def forward(model, prefix: list[int], features: torch.Tensor, batch: Batch, *, renumber: bool) -> torch.Tensor:
-    """Hidden states of the packed text, `[batch, text, dim]`. `features` are the kept tokens, before the projector."""
+def forward(
+    model, prefix: list[int], features: torch.Tensor, batch: Batch, *, renumber: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(Hidden states of the packed text, `[batch, text, dim]`; those of the visual tokens behind `INSTANCE_LAYER`,
+    `[batch, k, dim]`). `features` are the kept tokens, before the projector.
+    """
     device = features.device
     embed = model.get_input_embeddings()
     visual = model.model.multi_modal_projector(features)
@@ -167,15 +172,18 @@ def forward(model, prefix: list[int], features: torch.Tensor, batch: Batch, *, r
     sees = (block[:, :, None] == block[:, None, :]) | (block[:, None, :] == 0)
     sees &= torch.ones(total, total, dtype=torch.bool).tril()
     out = model.model.language_model(
-        inputs_embeds=states, position_ids=position.to(device), attention_mask=sees[:, None].to(device), use_cache=False
-    )
-    return out.last_hidden_state[:, n_prefix + n_kept :]
+        inputs_embeds=states, position_ids=position.to(device), attention_mask=sees[:, None].to(device),
+        use_cache=False, output_hidden_states=True,
+    )  # fmt: skip
+    half_way = out.hidden_states[INSTANCE_LAYER][:, n_prefix : n_prefix + n_kept]
+    return out.last_hidden_state[:, n_prefix + n_kept :], half_way
 
 
 def exact_matches(model, prefix, features: torch.Tensor, batch: Batch) -> dict[str, list[bool]]:
     """Per kind: was every answer token the most likely one? (Teacher-forced; equals greedy decoding on matches.)"""
     with torch.no_grad():
-        guess = model.lm_head(forward(model, prefix, features, batch, renumber=True)).argmax(-1).cpu()
+        text, _ = forward(model, prefix, features, batch, renumber=True)
+        guess = model.lm_head(text).argmax(-1).cpu()
     right = (guess == batch.target) | (batch.target == -100)
     found: dict[str, list[bool]] = {}
     for row, scene in enumerate(batch.segments):
@@ -276,7 +284,7 @@ class _Batches(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.steps - self.start
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, Batch, str, bool]:
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, Batch, str, bool]:
         number = self.start + index
         rng = np.random.default_rng((11, number))
         progress = number / self.steps
@@ -289,7 +297,7 @@ class _Batches(torch.utils.data.Dataset):
         share = 2 if view.is_long else 1  # half the pictures with twice the questions: as much to learn, half the cost
         chosen = rng.choice(pool, self.size // share, replace=len(pool) < self.size)
         drills = progress > DRILL_FROM and number % 2 == 0
-        if drills:  # half the pictures hold few objects and are about relations, which are not learnt on full ones
+        if drills:  # half the pictures hold few objects: relations are not learnt on full ones alone
             chosen = np.unique(np.where(np.arange(len(chosen)) % 2, chosen, chosen // 10 * 10 + chosen % 3))
         segments, shown, chosen = [], [], np.sort(chosen)
         for i in chosen:
@@ -299,12 +307,12 @@ class _Batches(torch.utils.data.Dataset):
             if view.mode == "some":
                 visible = {int(k) for k in rng.permutation(n)[: int(rng.integers(1, n + 1))]}
             shown.append(visible)
-            drill = () if not drills else ("relation",) if i % 10 < 3 else DRILL_KINDS
-            segments.append(write_segments(scene, view, visible, rng, 10 * share, drill))
+            segments.append(write_segments(scene, view, visible, rng, 10 * share, DRILL_KINDS if drills else ()))
         kept = view.keep(self.cache.owner[chosen], shown, rng)
-        features = np.take_along_axis(self.cache.features[chosen], kept[..., None], 1)
+        features = torch.from_numpy(np.take_along_axis(self.cache.features[chosen], kept[..., None], 1))
+        first = torch.from_numpy(first_tokens(np.take_along_axis(self.cache.owner[chosen], kept, 1)))
         renumber = bool(rng.random() < 0.5)
-        return torch.from_numpy(features), pack(self.tokenizer, kept, segments), view.mode, renumber
+        return features, first, pack(self.tokenizer, kept, segments), view.mode, renumber
 
 
 def train_language(
@@ -312,7 +320,10 @@ def train_language(
 ) -> None:
     """Run the phase `language` to its end, or go on with it. The tower is not touched."""
     model.model.vision_tower.requires_grad_(False)
+    device = next(model.parameters()).device
+    instances = InstanceHead(model.config.text_config.hidden_size).to(device)
     parts = {"projector": model.model.multi_modal_projector, "language": model.model.language_model}
+    parts["instances"] = instances
     trainer = Trainer("language", parts, steps, rate, folder, warmup=150)
     if trainer.done:
         return
@@ -322,20 +333,21 @@ def train_language(
     loader = iter(DataLoader(batches, None, num_workers=1, prefetch_factor=6))
     logged = 0
     for number in trainer.loop():
-        features, batch, mode, renumber = next(loader)
+        features, first, batch, mode, renumber = next(loader)
         with trainer.autocast():
-            hidden = forward(model, prefix, features.to(trainer.device, torch.float32), batch, renumber=renumber)
-            wanted = (batch.target != -100).to(trainer.device)
+            hidden, picture = forward(model, prefix, features.to(device, torch.float32), batch, renumber=renumber)
+            wanted = (batch.target != -100).to(device)
             logits = model.lm_head(hidden[wanted])
+            instance_loss, found = instances(picture, first.to(device))
         target, weight = batch.target[batch.target != -100], batch.weight[batch.target != -100]
-        each = F.cross_entropy(logits.float(), target.to(trainer.device), reduction="none")
-        weight = weight.to(trainer.device)
+        each = F.cross_entropy(logits.float(), target.to(device), reduction="none")
+        weight = weight.to(device)
         loss = (each * weight).sum() / weight.sum()
-        trainer.step(loss, number)
+        trainer.step(loss + instance_loss, number)
         if trainer.time_to_log(number):
             logged += 1
-            figures = check.run(trainer.device) if logged % 8 == 1 else {}
-            trainer.log(number, mode=mode, loss=round(loss.item(), 3), **figures)
+            figures = check.run(device) if logged % 8 == 1 else {}
+            trainer.log(number, mode=mode, loss=round(loss.item(), 3), instances=round(found, 3), **figures)
 
 
 class _Check:

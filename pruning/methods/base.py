@@ -84,7 +84,7 @@ class TokenPruner(ABC):
     def __post_init__(self) -> None:
         check_keep_ratio(self.keep_ratio)
         for name, declared in self.parameters().items():
-            _check_parameter(self.title, name, getattr(self, name), declared)
+            check_parameter(self.title, name, getattr(self, name), declared)
             if isinstance(declared, Param) and declared.step == int(declared.step):
                 object.__setattr__(self, name, int(getattr(self, name)))  # 3.0 is a whole number, but no index
 
@@ -203,7 +203,7 @@ class TokenPruner(ABC):
         return {stage: n_keep(self.keep_ratio, n_tokens)}
 
 
-def _check_parameter(title: str, name: str, value: Any, declared: Param | Choice) -> None:
+def check_parameter(title: str, name: str, value: Any, declared: Param | Choice) -> None:
     if isinstance(declared, Choice):
         if value not in declared.options:
             allowed = ", ".join(declared.options)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pruning.geometry import TokenLayout
-from pruning.signals import Decision, Look, ModelInfo, PromptText, Stage
+from pruning.signals import Decision, Look, ModelInfo, Part, PromptText, Stage
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+    from pruning.models.gating import Gated
+    from pruning.plans import StructuralPlan
+    from pruning.structure import BlockFacts
 
 TEXT_ROW = -2  # in a vector of row ids: the row is text; CLS_SOURCE marks a [CLS] row, 0 and up a visual token
 
@@ -160,5 +164,15 @@ class VLMAdapter(Protocol):
     def limits(self, seen: Seen, question: str) -> list[str]: ...
 
     def identity(self) -> dict[str, Any]: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+    def facts(
+        self, parts: Sequence[Part], wanted: Sequence[str], prompts: Iterable[Prompt], stop: Callable[[], bool]
+    ) -> list[BlockFacts]: ...
+
+    def gated(self, parts: Sequence[Part]) -> Gated: ...
+
+    def compressed(self, plan: StructuralPlan) -> VLMAdapter: ...
 
     def close(self) -> None: ...

@@ -8,8 +8,10 @@ from its configuration in `layout`; the hidden state before the last one feeds t
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,16 +21,22 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pruning.cost import layer_flops
-from pruning.errors import CaptionRejectedError, ModelUnavailableError, QuestionRejectedError
+from pruning.errors import CaptionRejectedError, ModelUnavailableError, PlanError, QuestionRejectedError
 from pruning.geometry import Tile, TokenLayout, square_view
+from pruning.models.anatomy import Block, fingerprint, take_apart
 from pruning.models.base import Decider, Generated, Picture, Prompt, Seen, Watch
+from pruning.models.calibration import Calibration
 from pruning.models.capture import observe
+from pruning.models.gating import Gated
 from pruning.models.language import LanguageHooks
 from pruning.models.sketch import sketch, vocabulary_digest
 from pruning.models.splice import insertion_points, splice
 from pruning.models.tower import TowerHooks
+from pruning.models.view import compress, shared_copy
+from pruning.plans import StructuralPlan
 from pruning.records import CLS_SOURCE
 from pruning.signals import TOWER_SIGNALS, Look, ModelInfo, Part, Signal
+from pruning.structure import BlockFacts
 
 TOWERS = {"clip_vision_model", "siglip_vision_model"}
 TEXT_LAYERS = 1  # of the language model serve as the selector's frozen text encoder
@@ -300,12 +308,85 @@ class LlavaAdapter:
             "language": sketch(core.language_model),
         }
 
+    # -- weights --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Which weights these are; a structural plan is for one fingerprint."""
+        return fingerprint(self.model)
+
+    def facts(
+        self, parts: Sequence[Part], wanted: Sequence[str], prompts: Iterable[Prompt], stop: Callable[[], bool]
+    ) -> list[BlockFacts]:
+        """What a structural score may know of the layers of some parts; `wanted` as in `models.calibration`.
+
+        Tower layers behind the one that feeds the projector are left out: nothing that they do is read.
+        """
+        with self._private() as copied:
+            calibration = Calibration(copied.blocks(parts), wanted)
+            return calibration.run(copied.model, prompts if wanted else (), stop)
+
+    def gated(self, parts: Sequence[Part]) -> Gated:
+        """A private copy whose heads can be turned down, for training."""
+        copied = shared_copy(self.model)
+        return Gated(copied, self._take_apart(copied, parts))
+
+    def compressed(self, plan: StructuralPlan) -> LlavaAdapter:
+        """An adapter around a private view of this model with the plan carried out: fewer heads, thin matrices.
+
+        Every tensor that the plan leaves alone is shared; this model is not touched. `close` the view after use.
+
+        Raises:
+            PlanError: if the plan is for another model or names layers that it does not have.
+        """
+        if plan.fingerprint != self.fingerprint:
+            raise PlanError(
+                f"The plan was made for other weights ({plan.request.model}) than those of {self.info.name}.",
+                "Load the model that the plan names, or make a plan for this one.",
+            )
+        copied = shared_copy(self.model)
+        parts = tuple(dict.fromkeys(p.part for p in plan.layers))
+        blocks = {(b.part, b.layer): b for b in self._take_apart(copied, parts)}
+        for one in plan.layers:
+            if (one.part, one.layer) not in blocks:
+                raise PlanError(f"{self.info.name} has no layer {one.layer} in use in its {one.part}.", "Make it anew.")
+            compress(blocks[one.part, one.layer], one)
+        view = LlavaAdapter(copied, self.processor, self.info.name, limits=self._limits)
+        shapes = {part: tuple(b.shape for b in take_apart(part, layers, self.info.name))
+                  for part, layers in _layers_of(copied).items()}  # fmt: skip
+        tower, text = shapes[Part.TOWER], shapes[Part.LANGUAGE_MODEL]
+        view.info = replace(view.info, tower_shapes=tower, text_shapes=text)
+        return view
+
+    def blocks(self, parts: Sequence[Part]) -> list[Block]:
+        """The layers of some parts taken apart, tower first; without tower layers that nothing reads."""
+        return self._take_apart(self.model, parts)
+
+    def _take_apart(self, model, parts: Sequence[Part]) -> list[Block]:
+        used = {Part.TOWER: self.info.feature_layer + 1, Part.LANGUAGE_MODEL: self.info.text_layers}
+        layers = _layers_of(model)
+        return [b for p in used if p in parts for b in take_apart(p, layers[p][: used[p]], self.info.name)]
+
+    @contextmanager
+    def _private(self) -> Iterator[LlavaAdapter]:
+        copied = LlavaAdapter(shared_copy(self.model), self.processor, self.info.name, limits=self._limits)
+        try:
+            yield copied
+        finally:
+            copied.close()
+
     def close(self) -> None:
         """Take every hook off the model again."""
         self._tower.remove()
         self._language.remove()
         for undo in self._undo:
             undo()
+
+
+def _layers_of(model) -> dict[Part, Sequence[torch.nn.Module]]:
+    core = model.model
+    tower = getattr(core.vision_tower, "vision_model", core.vision_tower)
+    return {Part.TOWER: tower.encoder.layers, Part.LANGUAGE_MODEL: core.language_model.layers}
 
 
 def _word_around(text: str, start: int, end: int) -> str:

@@ -8,9 +8,11 @@ from visitor import Server, Visitor, chromium_browser
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    running = Server(tmp_path_factory.mktemp("server"))
+    folder = tmp_path_factory.mktemp("server")
+    running = Server(folder)
     yield running
     running.stop()
+    assert not list(folder.glob("prunescope-*")), "what visitors sent is deleted at the end"
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+HEADLINE = "document.querySelector('.pc-headline')?.textContent.length > 0"
 SCREENSHOTS = ROOT / "screenshots"  # ignored by git; looked at by a person
 
 
@@ -36,26 +37,29 @@ def free_port() -> int:
 
 
 class Server:
-    """`python app.py` in a process of its own."""
+    """`python app.py` in a process of its own. `glance`: seconds between looks at whether it answers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, glance: float = 0.5) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
-        self.log = folder / "server.log"
+        self.folder, self.log = folder, folder / "server.log"
         environment = {k: v for k, v in os.environ.items() if not re.match("(HF|GRADIO)_", k)}
-        environment |= {"GRADIO_TEMP_DIR": str(folder / "uploads"), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment |= {"TMPDIR": str(folder), "OMP_WAIT_POLICY": "PASSIVE"}
         self.process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(self.port), "--max-new-tokens", "40", "--runs-per-minute", "0"],
+            [sys.executable, "app.py", "--port", str(self.port), "--max-new-tokens", "40", "--runs-per-minute", "0",
+             "--runs-per-minute-per-host", "0"],
             cwd=ROOT, env=environment, stdout=self.log.open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
-        for _ in range(240):
+        patience = time.monotonic() + 120
+        while time.monotonic() < patience:
             if self.process.poll() is not None:
                 raise RuntimeError(self.log.read_text())
             try:
                 urllib.request.urlopen(self.url, timeout=1)
                 return
             except OSError:
-                time.sleep(0.5)
+                time.sleep(glance)
+        self.stop()
         raise RuntimeError(f"no answer from the server: {self.log.read_text()}")
 
     def stop(self) -> None:
@@ -72,10 +76,21 @@ def chromium_browser() -> Iterator[Browser]:
 
 
 class Visitor:
-    """A browser of one person, which notes every request, error and dialog."""
+    """A browser of one person, which notes every request, error and dialog. `still`: this person wants no motion."""
 
-    def __init__(self, chromium: Browser, url: str, width: int = 1280, height: int = 720, query: str = "") -> None:
-        self.context = chromium.new_context(viewport={"width": width, "height": height})
+    def __init__(
+        self,
+        chromium: Browser,
+        url: str,
+        width: int = 1280,
+        height: int = 720,
+        query: str = "",
+        ready: str = HEADLINE,
+        *,
+        still: bool = False,
+    ) -> None:
+        motion = "reduce" if still else "no-preference"
+        self.context = chromium.new_context(viewport={"width": width, "height": height}, reduced_motion=motion)
         self.page = self.context.new_page()
         self.page.set_default_timeout(60_000)
         self.requests: list[str] = []
@@ -87,7 +102,7 @@ class Visitor:
         self.page.on("dialog", lambda d: (self.dialogs.append(d.message), d.dismiss()))
         self.url = url
         self.page.goto(url + query)
-        self.page.wait_for_function("document.querySelector('.pc-headline')?.textContent.length > 0")
+        self.ready_at = self.page.wait_for_function(ready).json_value()
 
     @property
     def foreign(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ def test_every_question_is_answered(small, tmp_path, capsys):
         assert found["recording"][model]["engine_over_plain"] > 0
     assert set(found["memory"]["random 0.15 B"]) <= {"full", *METHODS}
     assert found["environment"]["torch"] == torch.__version__
+    assert re.fullmatch(r"[0-9a-f]{12}\+?", found["environment"]["commit"])
     printed = capsys.readouterr().out
     assert all(METHODS[key].title in printed for key in METHODS)
     assert table(found) in printed

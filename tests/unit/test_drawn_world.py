@@ -185,9 +185,9 @@ def test_packed_questions_do_not_see_each_other():
     with torch.no_grad():
         for renumber in (True, False):
             packed = pack(tokenizer, kept, [segments])
-            together = forward(model, prefix, features, packed, renumber=renumber)[0]
+            together = forward(model, prefix, features, packed, renumber=renumber)[0][0]
             for number, segment in enumerate(segments, start=1):
-                alone = forward(model, prefix, features, pack(tokenizer, kept, [[segment]]), renumber=renumber)[0]
+                alone = forward(model, prefix, features, pack(tokenizer, kept, [[segment]]), renumber=renumber)[0][0]
                 assert torch.allclose(together[packed.block[0] == number], alone, atol=1e-4)
 
 

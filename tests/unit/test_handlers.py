@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from app import service as service_module
+from app.asked import Asked
 from app.errors import sentence_for
 from app.examples import read_examples
 from app.handlers import Handlers
 from app.service import BoundedCache, Service
-from app.session import SessionState
+from app.session import SessionState, Visitor
 from app.settings import Settings, read_settings
 from pruning.errors import BudgetError, RunStopped
 from pruning.methods import METHODS
@@ -34,7 +35,7 @@ def handlers(tiny, monkeypatch, tmp_path) -> Handlers:
 
 def ask(handlers, question="What color is the cross?", state=START, method="resprune", count=9, session="me", **kwargs):
     parts = {"model": "demo", "positions": "method", "seed": 0, "parameters": {}} | kwargs
-    return list(handlers.run(state, question, method, count, session=session, **parts))
+    return list(handlers.run(state, Asked(question, method, count, **parts), Visitor(session)))
 
 
 def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
@@ -105,6 +106,34 @@ def test_an_unexpected_error_is_a_note_and_not_a_trace(handlers, monkeypatch, ca
     assert code in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_dies_is_said_to_whom_it_concerns(handlers, tiny, monkeypatch):
+    monkeypatch.setattr(service_module, "GLANCE", 0.01)
+    real, died = tiny.answer, []
+
+    def die_once(*args):
+        if not died:
+            died.append(1)
+            for events in handlers.service._listening:  # somebody else's worker dies as well
+                events.put(service_module.Event("held_up"))
+            raise SystemExit
+        return real(*args)
+
+    monkeypatch.setattr(tiny, "answer", die_once)
+    events = ask(handlers)
+    texts = [e[0]["text"] for e in events]
+    assert any(t.endswith("The worker of another run broke off and was started again; yours goes on.") for t in texts)
+    assert texts[-1].startswith("Done in")
+    assert texts[-1].endswith("The worker of this run broke off and was started again.")
+    assert events[-1][1]["canvas"]["recorded"] is False
+    monkeypatch.setattr(tiny, "answer", lambda *args: exit())
+    last = ask(handlers, "Something else?")[-1]
+    assert last[0]["text"].startswith("The worker of this run broke off, was started again, and broke off again.")
+    assert last[1]["answers"] == {"state": "restore"}
+    monkeypatch.setattr(tiny, "answer", real)
+    assert ask(handlers, "Something else?")[-1][0]["text"].startswith("Done")
+
+
 def test_memory_that_runs_out_is_advice(handlers, monkeypatch):
     def full(*args):
         raise MemoryError
@@ -147,7 +176,7 @@ def test_leaving_the_page_ends_the_run(handlers, monkeypatch):
         raise RunStopped
 
     monkeypatch.setattr(Service, "_run", slow)
-    events = handlers.run(START, "What?", "resprune", 9, "demo", "method", 0, {}, "b")
+    events = handlers.run(START, Asked("What?", "resprune", 9, "demo"), Visitor("b"))
     for _ in range(3):
         next(events)
     events.close()  # what Gradio does when the browser goes away
@@ -216,14 +245,14 @@ def test_all_recorded_runs_of_an_example_travel_at_once(handlers):
 
 def test_random_band_runs_every_seed(handlers):
     ask(handlers)
-    events = list(handlers.run_random({"kind": "live"}, "me"))
+    events = list(handlers.run_random({"kind": "live"}, Visitor("me")))
     assert "seed 19 of 20" in [e[0]["text"] for e in events][-2]
     band = events[-1][1]["random"]
     assert band["seeds"] == 20
     assert 0 <= band["same"] <= 20
     assert band["evidence"][0] <= band["evidence"][1] <= band["evidence"][2]
     for source, visitor in (({"kind": "live"}, "somebody else"), (None, "nobody"), ("x", "nobody")):
-        assert list(handlers.run_random(source, visitor))[-1][0]["kind"] == "error"
+        assert list(handlers.run_random(source, Visitor(visitor)))[-1][0]["kind"] == "error"
 
 
 def test_going_on_to_another_picture_ends_the_run_without_a_word(handlers, monkeypatch):

@@ -9,8 +9,9 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-from pruning.catalogue import methods_table, models_table
+from pruning.catalogue import methods_table, models_table, scores_table
 from pruning.cli import main
+from pruning.measured import speed_section
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 HEADINGS = [
@@ -27,8 +28,11 @@ def test_it_keeps_its_order():
     assert re.findall(r"^## (.+)$", TEXT, re.M) == HEADINGS
 
 
-@pytest.mark.parametrize(("name", "table"), [("methods", methods_table), ("models", models_table)])
-def test_tables_are_those_of_the_code(name, table):
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("methods", methods_table), ("scores", scores_table), ("models", models_table), ("speed", speed_section)],
+)
+def test_what_is_generated_is_that_of_the_code(name, table):
     written = re.search(rf"<!-- {name}: .*? -->\n(.*?)\n?<!-- end -->", TEXT, re.S)[1]
     assert written == table(), "run `python -m pruning list --markdown` and paste"
 

@@ -73,7 +73,8 @@ def test_figures_are_those_of_the_screen(method):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_figure_carries_its_figures(kind):
     record = RECORDS["vitcop"]
-    assert inside(kind, figure_file(record, EXAMPLE.picture, 3, kind)) == json.loads(json.dumps(figures_of(record)))
+    carried = inside(kind, figure_file(record, EXAMPLE.picture, 3, kind, truth="red"))
+    assert carried == json.loads(json.dumps(figures_of(record, "red")))
 
 
 def test_an_svg_says_them_in_words_that_can_be_read():
@@ -86,6 +87,18 @@ def test_an_svg_says_them_in_words_that_can_be_read():
     assert figures_of(record)["headline"] in text
     assert text.count("<image") == 1, "only the picture is an image"
     assert text.count("M ") > 576, "every square is a path"
+
+
+def test_what_the_page_knows_to_be_right_is_in_the_figure_and_only_there(handlers):
+    record = RECORDS["resprune"]
+    source = {"kind": "recorded", "example": 0, "method": "resprune", "count": 64}
+    made = handlers.take(SimpleNamespace(kind="svg", stop=1, number=1, source=source), "a")
+    text = base64.b64decode(made["data"]).decode()
+    shown = handlers.open_example(0, "resprune", 64)[4]["answers"]["truth"]
+    assert shown
+    assert f">known answer: {shown}<" in text
+    assert inside("svg", text.encode())["known_answer"] == shown
+    assert "known answer" not in figure_file(record, EXAMPLE.picture, 1, "svg").decode(), "nobody's own picture has one"
 
 
 def test_fates_add_up_over_the_stages():

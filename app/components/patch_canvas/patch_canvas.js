@@ -5,6 +5,8 @@ const { make, on, emit, explain, drawing: d } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 const canvas = $('.pc-canvas'), ink = canvas.getContext('2d'), card = $('.pc-card'), live = $('.pc-live'), dropHint = $('.pc-drop');
 const HEIGHT_SHARE = 0.5, SAME_LINE = '#56B4E9', ALIKE_LINE = '#CC79A7';
+const FATES = { [d.GONE]: 'gone', [d.DROPPED]: 'dropped', [d.MERGED]: 'merged', [d.KEPT]: 'kept' };
+const STILL = window.matchMedia('(prefers-reduced-motion: reduce)');
 const state = { view: null, photo: null, stops: [], boxes: [], stop: 0, mode: 'kept', options: { evidence: true, grid: false, model: false, strength: 72 }, at: -1, pinned: false, word: null, timer: null };
 
 // ---- a run ---------------------------------------------------------------------------------------------------------
@@ -17,6 +19,7 @@ function open(view) {
   state.attention = d.attentionOf(view);
   state.nearest = view.nearest ? { token: window.prunescope.bytes(view.nearest.token, Int32Array), cosine: window.prunescope.bytes(view.nearest.cosine, Float32Array) } : null;
   state.evidence = new Set(view.evidence || []);
+  cells();
   state.stop = state.stops.length - 1;
   state.pinned = false;
   state.word = null;
@@ -30,10 +33,18 @@ function open(view) {
   photo.src = view.picture;
 }
 
+// How high the picture may be so that the stages below it fit on the first screen, however long the headline is. Where
+// the columns stand below each other they do not, and only the share counts.
+function room() {
+  const above = $('.pc-frame').getBoundingClientRect().top + window.scrollY, share = window.innerHeight * HEIGHT_SHARE;
+  const below = $('.pc-tools').offsetHeight + $('.pc-stages').offsetHeight + 3 * 8;
+  return above > share ? share : Math.min(share, window.innerHeight - above - below);
+}
+
 function scene() {
   const { layout } = state.view, [w, h] = layout.picture_wh, tile = layout.tiles[0], model = state.options.model && layout.tiles.length === 1;
   const frame = model ? tile.box_xyxy : [0, 0, w, h], across = frame[2] - frame[0], down = frame[3] - frame[1];
-  const wide = $('.pc-frame').clientWidth || 480, high = Math.max(250, window.innerHeight * HEIGHT_SHARE), ratio = window.devicePixelRatio || 1;
+  const wide = $('.pc-frame').clientWidth || 480, high = Math.max(250, room()), ratio = window.devicePixelRatio || 1;
   const scale = Math.min(wide / across, high / down);
   canvas.style.width = `${Math.round(across * scale)}px`;
   canvas.style.height = `${Math.round(down * scale)}px`;
@@ -45,7 +56,9 @@ function scene() {
 
 function draw() {
   if (!state.view || !state.photo) return;
-  const s = state.scene = scene(), stop = state.stops[state.stop], fates = state.boxes.map((_, i) => d.fateAt(state.stops, i, state.stop).fate);
+  const stop = state.stops[state.stop];
+  legend(stop); // first: how much room it takes decides how much there is for the picture
+  const s = state.scene = scene(), fates = state.boxes.map((_, i) => d.fateAt(state.stops, i, state.stop).fate);
   d.photo(ink, s);
   if (state.word) d.attention(ink, s, state.word.weights);
   else if (state.mode === 'kept') d.fates(ink, s, fates);
@@ -55,7 +68,6 @@ function draw() {
   if (state.options.evidence && state.evidence.size) d.evidence(ink, s, (i) => state.evidence.has(i));
   d.unseen(ink, s, state.view.layout.tiles);
   if (state.at >= 0) d.ring(ink, s, state.at, links(state.at));
-  legend(stop);
 }
 
 function links(token) {
@@ -97,6 +109,7 @@ function mark() {
   const s = state.stops[state.stop], parts = [s.title];
   if (state.stop > 0) parts.push(`${s.rows} rows go on`, ...(s.summary ? [s.summary] : []), `decided in ${s.ms.toFixed(1)} ms (measured once)`, `positions: ${state.view.positions}`);
   $('.pc-about').textContent = parts.join(' · ');
+  nameCells();
   emit('stop', state.stop);
   emit('stage', state.stop > 0 && s.part === 'language model' ? s.layer : null);
 }
@@ -110,6 +123,7 @@ function go(stop) {
 }
 
 function play() {
+  if (STILL.matches) { go((state.stop + 1) % state.stops.length); return; } // one stage a press, nothing moves by itself
   if (state.timer) { clearInterval(state.timer); state.timer = null; $('.pc-play').textContent = '▶'; return; }
   go(0);
   $('.pc-play').textContent = '❚❚';
@@ -159,6 +173,7 @@ function show(token) {
   card.replaceChildren(make('b', '', `Piece ${token}`), ...list.map(([name, value]) => { const r = make('div', 'row'); r.append(make('span', '', name), make('span', '', value)); return r; }));
   if (s) { const bar = make('div', 'bar'), fill = make('i'); fill.style.width = `${100 * (1 - (s.rank - 1) / Math.max(1, s.of - 1))}%`; bar.append(fill); card.append(bar); }
   card.hidden = false;
+  canvas.setAttribute('aria-activedescendant', cellId(token));
   draw();
   const [x, y, w] = d.cell(state.scene, state.boxes[token]), k = canvas.clientWidth / canvas.width, left = canvas.offsetLeft + (x + w) * k + 10;
   card.style.left = `${left + 246 > $('.pc-frame').clientWidth ? Math.max(0, canvas.offsetLeft + x * k - 254) : left}px`;
@@ -177,11 +192,30 @@ function strongest(answer, token) {
 
 function speak(token) { live.textContent = `Piece row ${state.boxes[token].row + 1}, column ${state.boxes[token].col + 1}, ${facts(token).list.slice(1).map(([n, v]) => n === 'now' ? v : `${n} ${v}`).join(', ')}`; }
 
-function hide() { if (state.at >= 0) emit('piece', null); state.at = -1; card.hidden = true; }
+function hide() { if (state.at >= 0) emit('piece', null); state.at = -1; card.hidden = true; canvas.removeAttribute('aria-activedescendant'); }
+
+// ---- the same for who does not see it: rows and cells inside the canvas, which are read and never drawn -----------------
+
+const cellId = (token) => `pc-piece-${token}`;
+
+function cells() {
+  const rows = new Map();
+  state.boxes.forEach((b, token) => {
+    const key = `${b.tile}.${b.row}`, cell = make('div');
+    if (!rows.has(key)) { rows.set(key, make('div')); rows.get(key).setAttribute('role', 'row'); }
+    cell.id = cellId(token);
+    cell.setAttribute('role', 'gridcell');
+    rows.get(key).append(cell);
+  });
+  canvas.replaceChildren(...rows.values());
+}
+
+function nameCells() {
+  state.boxes.forEach((_, token) => { canvas.querySelector(`#${cellId(token)}`).textContent = `piece ${token} ${FATES[d.fateAt(state.stops, token, state.stop).fate]}`; });
+}
 
 // ---- the same as a table -------------------------------------------------------------------------------------------
 
-const FATES = { [d.GONE]: 'gone', [d.DROPPED]: 'dropped', [d.MERGED]: 'merged', [d.KEPT]: 'kept' };
 const sorting = { column: 0, down: false };
 
 function table() {

@@ -1,0 +1,98 @@
+"""Where a model keeps its heads and its feed-forward matrices, and which model it is.
+
+Fits layers that hold `self_attn` with `q_proj`, `k_proj`, `v_proj` and an output projection, and `mlp` with either
+`fc1, fc2` (CLIP, SigLIP) or `gate_proj, up_proj, down_proj` (Llama and its kin). Their forward functions count heads by
+dividing widths by `head_dim`, so a layer may have fewer heads than its configuration says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pruning.errors import PlanError
+from pruning.signals import Part
+from pruning.structure import LayerShape, MatrixShape
+
+PLAIN, GATED = ("fc1", "fc2"), ("gate_proj", "up_proj", "down_proj")
+SAMPLED = 64  # numbers of every tensor that the fingerprint reads
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One layer taken apart. `out_name` is what its output projection is called, `names` its feed-forward matrices."""
+
+    part: Part
+    layer: int
+    attention: nn.Module
+    mlp: nn.Module
+    out_name: str
+    names: tuple[str, ...]
+    head_dim: int
+
+    @property
+    def out(self) -> nn.Linear:
+        return getattr(self.attention, self.out_name)
+
+    @property
+    def shape(self) -> LayerShape:
+        """Sizes as they are in the modules, whole or compressed."""
+        a = self.attention
+        return LayerShape(
+            dim=a.q_proj.in_features,
+            q_dim=a.q_proj.out_features,
+            kv_dim=a.k_proj.out_features,
+            matrices=tuple(_matrix(n, getattr(self.mlp, n)) for n in self.names),
+            qkv_biased=a.q_proj.bias is not None,
+            out_biased=self.out.bias is not None,
+            ffn_biased=_last(getattr(self.mlp, self.names[-1])).bias is not None,
+        )
+
+
+def take_apart(part: Part, layers: Sequence[nn.Module], name: str) -> list[Block]:
+    """The blocks of a part's layers, in order.
+
+    Raises:
+        PlanError: if a layer is built in a way that this version does not know.
+    """
+    found = []
+    for i, layer in enumerate(layers):
+        attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
+        out_name = next((n for n in ("o_proj", "out_proj") if hasattr(attention, n)), None)
+        names = next((n for n in (PLAIN, GATED) if all(hasattr(mlp, m) for m in n)), None)
+        known = out_name and names and all(hasattr(attention, p) for p in ("q_proj", "k_proj", "v_proj", "head_dim"))
+        if not known:
+            raise PlanError(
+                f"Layer {i} of the {part} of {name} is a {type(layer).__name__}, whose heads this version cannot find.",
+                "Choose another model or another part.",
+            )
+        found.append(Block(part, i, attention, mlp, out_name, names, attention.head_dim))
+    return found
+
+
+def fingerprint(model: nn.Module) -> str:
+    """sha256 of the names, shapes and some values of all parameters, in bfloat16: the same for one checkpoint on a CPU
+    and on a GPU, and another one after any training.
+    """
+    found = hashlib.sha256()
+    for name, p in model.named_parameters():
+        flat = p.detach().flatten()
+        places = torch.linspace(0, len(flat) - 1, min(SAMPLED, len(flat)), dtype=torch.float64).long()
+        values = flat[places.to(flat.device)].bfloat16().cpu().view(torch.int16).numpy()
+        found.update(f"{name} {tuple(p.shape)}".encode() + values.tobytes())
+    return found.hexdigest()
+
+
+def _matrix(name: str, module: nn.Module) -> MatrixShape:
+    if isinstance(module, nn.Sequential):  # two thin ones, as `models.view` makes them
+        first, second = module
+        return MatrixShape(name, first.in_features, second.out_features, first.out_features)
+    return MatrixShape(name, module.in_features, module.out_features)
+
+
+def _last(module: nn.Module) -> nn.Linear:
+    return module[-1] if isinstance(module, nn.Sequential) else module

@@ -1,0 +1,40 @@
+"""Heads with a tap: every head's output times a gate, on a private copy, so that gates can be learnt.
+
+A gate at 0 is the head taken out (the bias behind the heads stays), a gate at 1 changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from pruning.models.anatomy import Block
+from pruning.models.base import Prompt
+
+
+class Gated:
+    """A private copy whose heads are multiplied by `gates` (one `[heads]` tensor per block), and which answers with
+    log-probabilities of given answer tokens. No weight of it learns.
+    """
+
+    def __init__(self, model: nn.Module, blocks: Sequence[Block]) -> None:
+        self.model = model
+        self.gates: list[torch.Tensor] | None = None
+        for i, block in enumerate(blocks):
+            width = block.shape.q_dim // (block.shape.kv_dim // block.head_dim)
+            block.out.register_forward_pre_hook(partial(self._turn, i, width))
+
+    def answer_logits(self, prompt: Prompt, answer_ids: torch.Tensor) -> torch.Tensor:
+        """Logits `[answer, vocabulary]` float32 of every answer token, the right ones before it given."""
+        ids = torch.cat([prompt.input_ids, answer_ids[None, :-1].to(prompt.input_ids.device)], 1)
+        out = self.model(input_ids=ids, pixel_values=prompt.pixels, use_cache=False, logits_to_keep=len(answer_ids))
+        return out.logits[0].float()
+
+    def _turn(self, index: int, width: int, module: nn.Module, args: tuple):
+        if self.gates is None:
+            return None
+        gate = self.gates[index].repeat_interleave(width).to(args[0].dtype)
+        return (args[0] * gate, *args[1:])

@@ -1,0 +1,124 @@
+"""What a head score is: a frozen dataclass of options, a few facts, and one function of a layer's `BlockFacts`.
+
+A score knows no model and runs none; what it must be shown is in `needs`. It judges every head of one layer; ranking
+heads of all layers against each other and keeping at least one in each is `choose_heads`, the same for all scores.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+
+import torch
+
+from pruning.errors import ParameterError, PlanError
+from pruning.methods.base import Choice, Param, check_parameter
+from pruning.structure import BlockFacts
+
+
+class Statistic(StrEnum):
+    """What calibration pictures must be run for."""
+
+    HEAD_OUTPUTS = "head outputs"
+    ATTENTION_MAPS = "attention maps"
+    FFN_INPUTS = "feed-forward inputs"
+
+
+@dataclass(slots=True)
+class HeadScores:
+    """Scores of one layer's heads `[heads]`, higher means keep, and what they rest on (None where not looked at).
+
+    Attributes:
+        erank: effective rank over its largest possible value, 0 .. 1; ks: distance caused by taking the head out.
+        spectra: `[heads, n]` singular values of each head as shares; whole: `[m]` those of all heads together;
+            without: `[heads, m]` those of all heads but one.
+    """
+
+    score: torch.Tensor
+    erank: torch.Tensor | None = None
+    ks: torch.Tensor | None = None
+    spectra: torch.Tensor | None = None
+    whole: torch.Tensor | None = None
+    without: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadScorer(ABC):
+    """Base of every head score. Subclasses are frozen dataclasses whose `Annotated` fields are their options."""
+
+    key: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    idea: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for name, declared in self.parameters().items():
+            check_parameter(self.title, name, getattr(self, name), declared)
+
+    @classmethod
+    def parameters(cls) -> dict[str, Param | Choice]:
+        """The declared options by field name, in order."""
+        hints = get_type_hints(cls, include_extras=True)
+        found = {}
+        for f in fields(cls):
+            if get_origin(hints[f.name]) is Annotated:
+                found[f.name] = next(a for a in get_args(hints[f.name])[1:] if isinstance(a, Param | Choice))
+        return found
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any]) -> HeadScorer:
+        """Build a score from a request.
+
+        Raises:
+            ParameterError: if a name is not one of the options or a value is out of range.
+        """
+        known = cls.parameters()
+        for name in parameters:
+            if name not in known:
+                allowed = ", ".join(known) or "none"
+                raise ParameterError(f"{cls.title} has no option {name!r}; it has: {allowed}.", "Check the spelling.")
+        return cls(**parameters)
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """What calibration pictures must be run for; empty for a score that looks at weights only."""
+        return frozenset()
+
+    @abstractmethod
+    def score(self, block: BlockFacts, generator: torch.Generator) -> HeadScores:
+        """Judge the heads of one layer. Pure; no randomness but `generator`."""
+
+
+def n_heads_kept(share: float, total: int, layers: int) -> int:
+    """Heads that stay of `total` in `layers` layers: the nearest whole number, at least one a layer."""
+    return min(total, max(layers, int(share * total + 0.5)))
+
+
+def choose_heads(scores: Sequence[torch.Tensor], n_keep: int) -> list[torch.Tensor]:
+    """The heads that stay in every layer, ascending, `n_keep` in all: the lowest scores go first, whatever the layer,
+    but the best head of a layer always stays. Of equal scores the lower layer, then the lower head goes first.
+
+    Raises:
+        PlanError: if that would leave a layer without a head.
+    """
+    if n_keep < len(scores):
+        raise PlanError(
+            f"{n_keep} heads were asked for in {len(scores)} layers; every layer needs at least one.",
+            "Keep more heads.",
+        )
+    flat = torch.cat([s.double() for s in scores])
+    left = [len(s) for s in scores]
+    layer_of = [layer for layer, s in enumerate(scores) for _ in range(len(s))]
+    stays = torch.ones(len(flat), dtype=torch.bool)
+    to_go = len(flat) - n_keep
+    for index in torch.sort(flat, stable=True).indices.tolist():
+        if not to_go:
+            break
+        if left[layer_of[index]] > 1:
+            stays[index] = False
+            left[layer_of[index]] -= 1
+            to_go -= 1
+    return [part.nonzero()[:, 0] for part in stays.split([len(s) for s in scores])]
