@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pruning.compensation import COMPENSATORS
 from pruning.methods import METHODS
 from pruning.methods.base import Choice, Param, TokenPruner
 from pruning.models import MODELS
@@ -13,6 +14,11 @@ from pruning.structural import STRUCTURAL
 def list_methods() -> list[dict[str, Any]]:
     """Every method with its paper, what it needs and its parameters; JSON-ready."""
     return [_describe(method) for method in METHODS.values()]
+
+
+def list_compensators() -> list[dict[str, str]]:
+    """Every way of giving back in words what was dropped; JSON-ready."""
+    return [{"key": c.key, "title": c.title, "idea": c.idea, "paper": c.paper} for c in COMPENSATORS.values()]
 
 
 def list_scores() -> list[dict[str, Any]]:

@@ -65,3 +65,25 @@ def estimate(
         kv_bytes=kv_bytes(visual_per_layer, text_tokens, info.kv_dim, value_bytes),
         formula=FORMULA,
     )
+
+
+def break_even(info: ModelInfo, visual_per_layer: Sequence[int], text_tokens: int, extra_flops: float) -> float:
+    """How many more visual tokens in every layer would cost `extra_flops` (multiply-adds), with a fraction; 0 for 0.
+
+    `text_tokens` are those of the prompt without what is being compared.
+    """
+
+    def cost(more: int) -> int:
+        longer = [n + more for n in visual_per_layer]
+        return prefill_flops(longer, text_tokens, info.text_dim, info.text_ffn_dim, info.kv_dim)
+
+    target, high = cost(0) + extra_flops, 1
+    if extra_flops <= 0:
+        return 0.0
+    while cost(high) < target:
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(middle) <= target else (low, middle)
+    return low + (target - cost(low)) / (cost(low + 1) - cost(low))

@@ -46,6 +46,14 @@ class ModelUnavailableError(PruningError):
     """Weights that are missing, foreign, or too large for this machine."""
 
 
+class CompensatorUnavailableError(PruningError):
+    """A captioner that is missing, damaged, or made for another model."""
+
+
+class CaptionRejectedError(PruningError):
+    """A caption that does not fit into the model's context, or an unknown way of compensating."""
+
+
 class SignalMissingError(PruningError):
     """A method asks for a signal that this model cannot give."""
 

@@ -19,6 +19,7 @@ import numpy as np
 from pruning.budget import check_keep_ratio
 from pruning.errors import RecordFormatError
 from pruning.geometry import TokenLayout
+from pruning.help_record import Compensated, Compensation, read_compensated, read_compensation
 from pruning.signals import Part, Stage
 from pruning.structure import StructureSummary
 from pruning.verdict import Verdict, verdict
@@ -52,6 +53,7 @@ class RunRequest:
         structure: digest of the structural plan that the pruned answer ran under, or nothing; filled in by the runner.
         positions: `original` (kept tokens keep their position ids, gaps allowed), `renumbered`, or `method` (what the
             method's paper or code does).
+        compensation: whether, and how, what was discarded is given back in words.
     """
 
     model: str
@@ -64,9 +66,11 @@ class RunRequest:
     seed: int = 0
     max_new_tokens: int = 64
     structure: str = ""
+    compensation: Compensation | None = None
 
     def __post_init__(self) -> None:
         check_keep_ratio(self.keep_ratio)
+        object.__setattr__(self, "compensation", read_compensation(self.compensation))
         if self.positions not in ("method", "original", "renumbered"):
             raise RecordFormatError(f"positions is {self.positions!r}; it must be method, original or renumbered.")
         for name, low, high in (("seed", 0, MAX_SEED), ("max_new_tokens", 1, MAX_NEW_TOKENS)):
@@ -229,6 +233,7 @@ class RunRecord:
         notes: sentences the person should read (deviations, limits of the model).
         environment: machine, versions, device, dtype, date.
         reused: what was not done anew for this run but taken over, with its time, from another one.
+        compensated: the third answer, where the request asks for one.
         structure: what was taken out of the weights for the pruned answer, or None; the full answer has all of them.
     """
 
@@ -250,6 +255,7 @@ class RunRecord:
     notes: tuple[str, ...] = ()
     reused: tuple[str, ...] = ()
     structure: StructureSummary | None = None
+    compensated: Compensated | None = None
 
     def __post_init__(self) -> None:
         for name, kind in _OPTIONAL.items():
@@ -268,7 +274,8 @@ class RunRecord:
         for name in ("nearest_kept", "nearest_cosine"):
             if getattr(self, name) is not None and getattr(self, name).shape != (n,):
                 raise RecordFormatError(f"{name} must have {n} entries.")
-        for answer in (self.full, self.pruned):
+        given_back = [self.compensated.answer] if self.compensated else []
+        for answer in (self.full, self.pruned, *given_back):
             if answer.attention is not None and answer.attention.shape[1] != n:
                 raise RecordFormatError(f"An answer's attention must have {n} columns.")
 
@@ -304,8 +311,12 @@ class RunRecord:
         for name in ("request", "full", "pruned", "full_cost", "pruned_cost"):
             plain[name] = asdict(plain[name])
         plain["structure"] = None if self.structure is None else self.structure.to_dict()
-        for name in ("full", "pruned"):
-            attention = plain[name].pop("attention")
+        answers = {"full": plain["full"], "pruned": plain["pruned"]}
+        if self.compensated is not None:
+            plain["compensated"] = asdict(self.compensated)
+            answers["compensated"] = plain["compensated"]["answer"]
+        for name, answer in answers.items():
+            attention = answer.pop("attention")
             if attention is not None:
                 arrays[f"{name}.attention"] = attention
         return {"schema_version": SCHEMA_VERSION, **plain, "layout": self.layout.to_dict(), "steps": steps}, arrays
@@ -339,6 +350,7 @@ class RunRecord:
                 notes=tuple(data["notes"]),
                 reused=tuple(data.get("reused", ())),
                 structure=StructureSummary.from_dict(data["structure"]) if data.get("structure") else None,
+                compensated=_read_compensated(data.get("compensated"), arrays.get("compensated.attention")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordFormatError(f"The record is damaged: {error!r}.", "Run it again.") from error
@@ -402,3 +414,9 @@ def _read_answer(data: dict[str, Any], attention: np.ndarray | None) -> Answer:
     lists = ("words", "log_probs", "visual_per_layer")
     plain = {k: tuple(v) if k in lists else v for k, v in data.items() if k != "timing"}
     return Answer(**plain, timing=Timing(**data["timing"]), attention=attention)
+
+
+def _read_compensated(data: dict[str, Any] | None, attention: np.ndarray | None) -> Compensated | None:
+    if data is None:
+        return None
+    return read_compensated(data, _read_answer(data["answer"], attention), Cost(**data["cost"]))

@@ -19,13 +19,15 @@ import torch
 import transformers
 
 from pruning import __version__
-from pruning.cost import estimate
+from pruning.answers import to_answer, to_cost, wait_for
+from pruning.compensation.base import Compensator
+from pruning.give_back import give_back
 from pruning.methods import method_class
 from pruning.methods.base import TokenPruner
-from pruning.models.base import Generated, Prompt, Seen, VLMAdapter, Watch
+from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
 from pruning.pictures import digest
 from pruning.plans import StructuralPlan
-from pruning.records import CLS_SOURCE, Answer, Cost, PruningStep, RunRecord, RunRequest, Selection, Timing
+from pruning.records import CLS_SOURCE, Answer, Cost, PruningStep, RunRecord, RunRequest, Selection
 from pruning.scoring import cosine
 from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, PruneContext, Signal, Stage
 
@@ -36,9 +38,10 @@ WHILE_TIMED = {"recorded_during": "what every word attends to"}  # beside measur
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """How the page follows a run: `phase` names what begins ("see", "full", "prune", "pruned"), `piece` gets every
-    piece of text with the phase it belongs to, `stop` is asked often and ends the run when it says True. `trace` also
-    records what every word attends to, and each token's nearest survivor.
+    """How the page follows a run: `phase` names what begins ("see", "full", "prune", "pruned", "compensate"), `piece`
+    gets every piece of text with the phase it belongs to (for the third answer that is "compensated"), `stop` is asked
+    often and ends the run when it says True. `trace` also records what every word attends to, and each token's nearest
+    survivor.
     """
 
     phase: Callable[[str], None] = lambda phase: None
@@ -52,10 +55,11 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The unpruned answer to one question about one picture, and its estimated cost."""
+    """The unpruned answer to one question about one picture, its estimated cost, and its token ids."""
 
     answer: Answer
     cost: Cost
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Session:
         self.stages: Sequence[Stage] = tuple(sorted(self.plan))
         self.looks: Sequence[Look] = method.looks(info) if self.plan else ()
         self.steps: list[PruningStep] = []
+        self.decisions: dict[Stage, Decision] = {}
         self._places = torch.from_numpy(prompt.layout.positions()).float().to(adapter.device)
         self._generator = torch.Generator().manual_seed(request.seed)
         self._memory: dict[str, object] = {}
@@ -96,7 +101,7 @@ class Session:
         text: PromptText | None = None,
     ) -> Decision:
         """Ask the method which rows go on after `stage`, and note the answer in original token ids."""
-        _wait_for(features.device)
+        wait_for(features.device)
         began = time.perf_counter()
         context = PruneContext(
             stage=stage,
@@ -111,8 +116,9 @@ class Session:
             memory=self._memory,
         )
         decision = self.method(context, self.plan[stage])
-        _wait_for(features.device)
+        wait_for(features.device)
         elapsed = 1e3 * (time.perf_counter() - began)
+        self.decisions[stage] = decision
         self.steps.append(
             PruningStep(stage, self._selection(ids, decision), elapsed, decision.summary, _extra(decision))
         )
@@ -154,8 +160,10 @@ def run(
     reused: Sequence[str] = (),
     listener: Listener | None = None,
     compressed: Compressed | None = None,
+    compensator: Compensator | None = None,
 ) -> RunRecord:
-    """Answer a question with the whole picture and with the pruned one.
+    """Answer a question with the whole picture and with the pruned one, and, if the request has a compensation, with
+    the pruned one and words for what was dropped.
 
     Args:
         request: what to run; `image_digest` is filled in.
@@ -166,6 +174,8 @@ def run(
         reused: for the record, which of `seen` and `baseline` belong to another run (`LOOK`, `FULL_ANSWER`).
         compressed: the model with weights taken out, which then looks, prunes tokens and gives the pruned answer; the
             full answer is always the whole model's. With keep ratio 1 the two differ in their weights only.
+        compensator: opened for this model (`pruning.give_back.open_compensator`); needed for a compensation that is
+            not written by hand.
 
     Raises:
         PruningError: with a sentence for the person, in all cases that they can change.
@@ -186,10 +196,18 @@ def run(
     notes = tuple(adapter.limits(seen, request.question))
     if compressed:
         seen, see_ms = see_picture(acting, prompt, listener)
+    used = seen
     if session.stages or compressed:
-        answer, cost = _answer_pruned(acting, prompt, session, seen, see_ms, request.max_new_tokens, listener)
+        answer, cost, used = _answer_pruned(acting, prompt, session, seen, see_ms, request.max_new_tokens, listener)
     else:
         answer, cost = baseline.answer, baseline.cost
+    compensated = None
+    if request.compensation is not None:
+        listener.phase("compensate")
+        compensated = give_back(
+            request, acting, compensator, picture, prompt, seen, used, session, answer, baseline.token_ids,
+            listener.watch("compensated"),
+        )  # fmt: skip
     alike = _nearest_survivors(acting, seen, session) if listener.trace and session.steps else (None, None)
     return RunRecord(
         request=request,
@@ -210,6 +228,7 @@ def run(
         notes=notes,
         reused=tuple(reused),
         structure=compressed.plan.summary() if compressed else None,
+        compensated=compensated,
     )
 
 
@@ -221,7 +240,7 @@ def see_picture(adapter: VLMAdapter, prompt: Prompt, listener: Listener | None =
     looks = [Look(s, info.feature_layer) for s in (Signal.CLS_ATTENTION, Signal.TOWER_KEYS) if s in info.signals]
     began = time.perf_counter()
     seen = adapter.see(prompt, looks, None, Watch(stop=listener.stop))
-    _wait_for(adapter.device)
+    wait_for(adapter.device)
     return seen, 1e3 * (time.perf_counter() - began)
 
 
@@ -232,10 +251,11 @@ def answer_in_full(
     listener.phase("full")
     began = time.perf_counter()
     whole = adapter.project(seen, None)
-    _wait_for(adapter.device)
+    wait_for(adapter.device)
     see_ms += 1e3 * (time.perf_counter() - began)
     out = adapter.answer(prompt, whole, None, max_new_tokens, listener.watch("full"))
-    return Baseline(_answer(out, see_ms, 0.0, out.read_ms), _cost(adapter, out, seen))
+    answer = to_answer(out, see_ms, 0.0, out.read_ms)
+    return Baseline(answer, to_cost(adapter, out, seen.tokens_per_layer), tuple(out.token_ids))
 
 
 def _answer_pruned(
@@ -246,22 +266,23 @@ def _answer_pruned(
     see_ms: float,
     max_new_tokens: int,
     listener: Listener,
-) -> tuple[Answer, Cost]:
+) -> tuple[Answer, Cost, Seen]:
     listener.phase("prune")
     wanted = {look for look in session.looks if look.signal in TOWER_SIGNALS}
     if any(s.part is Part.TOWER for s in session.stages) or not wanted <= set(seen.looks):
         began = time.perf_counter()
         seen = adapter.see(prompt, tuple(session.looks), session, Watch(stop=listener.stop))
-        _wait_for(adapter.device)
+        wait_for(adapter.device)
         see_ms = 1e3 * (time.perf_counter() - began) - session.ms_in(Part.TOWER)
     began = time.perf_counter()
     kept = adapter.project(seen, session)
-    _wait_for(adapter.device)
+    wait_for(adapter.device)
     see_ms += 1e3 * (time.perf_counter() - began) - session.ms_in(Part.PROJECTOR)
     listener.phase("pruned")
     out = adapter.answer(prompt, kept, session, max_new_tokens, listener.watch("pruned"))
     read_ms = out.read_ms - session.ms_in(Part.LANGUAGE_MODEL)
-    return _answer(out, see_ms, session.decide_ms, read_ms), _cost(adapter, out, seen)
+    answer = to_answer(out, see_ms, session.decide_ms, read_ms)
+    return answer, to_cost(adapter, out, seen.tokens_per_layer), seen
 
 
 @torch.inference_mode()
@@ -300,33 +321,9 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def _answer(out: Generated, see_ms: float, prune_ms: float, read_ms: float) -> Answer:
-    return Answer(
-        text=out.text,
-        words=tuple(out.pieces),
-        log_probs=tuple(round(p, 5) for p in out.log_probs),
-        visual_per_layer=tuple(out.visual_per_layer),
-        text_tokens=out.text_tokens,
-        stopped=out.stopped,
-        timing=Timing(see_ms, prune_ms, read_ms, out.per_word_ms),
-        attention=None if out.attention is None else out.attention.half().cpu().numpy(),
-    )
-
-
-def _cost(adapter: VLMAdapter, out: Generated, seen: Seen) -> Cost:
-    size = torch.finfo(adapter.dtype).bits // 8
-    return estimate(adapter.info, out.visual_per_layer, out.text_tokens, seen.tokens_per_layer, size)
-
-
 def _extra(decision: Decision) -> dict[str, np.ndarray]:
     return {name: value.detach().cpu().numpy() for name, value in decision.extra.items()}
 
 
 def _policy(session: Session) -> str:
     return ", then ".join(dict.fromkeys(session.positions_at(s) for s in session.stages)) or "original"
-
-
-def _wait_for(device: torch.device) -> None:
-    """A clock is only read when the device has done what it was asked for."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""`python -m pruning.demo_model train | evaluate | examples | record`: how the bundled model came to be."""
+"""How the bundled model came to be: `python -m pruning.demo_model train | evaluate | evaluate-accm | ...`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from pruning.demo_model.accm_evaluate import accm_table, evaluate_accm
 from pruning.demo_model.card import finish
 from pruning.demo_model.evaluate import Evaluation, table
 from pruning.demo_model.examples import record_examples, write_examples
@@ -31,7 +32,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning.demo_model", description=__doc__)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's own choice")
-    commands = parser.add_subparsers(required=True, metavar="train | evaluate | examples | record")
+    commands = parser.add_subparsers(required=True, metavar="train | evaluate | evaluate-accm | examples | record")
 
     learn = commands.add_parser("train", help="train from scratch, or go on where an earlier call stopped")
     learn.add_argument("--work", type=Path, default=Path(".training"), help="checkpoints (default: %(default)s)")
@@ -49,6 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     judge.add_argument("--out", type=Path, default=FIGURES, help="figures (default: %(default)s); goes on where it was")
     judge.set_defaults(do=_evaluate)
+
+    helped = commands.add_parser("evaluate-accm", help="accuracy with captions, beside as many visual tokens")
+    helped.add_argument("--model", default="demo")
+    helped.add_argument("--captioner", type=Path, default=ASSETS / "models" / "accm")
+    helped.add_argument("--scenes", type=int, default=1000, help="one question each (default: %(default)s)")
+    helped.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    helped.add_argument("--out", type=Path, default=ASSETS / "benchmarks" / "accm.json", help="default: %(default)s")
+    helped.set_defaults(do=_evaluate_accm)
 
     drawn = commands.add_parser("examples", help="write the example pictures of the page")
     drawn.set_defaults(do=lambda _: write_examples(ASSETS / "examples"))
@@ -68,6 +77,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     results = Evaluation(str(arguments.model), arguments.out, *sizes, arguments.jobs).run()
     finish(arguments.model, arguments.out, results)
     print(table(results))
+
+
+def _evaluate_accm(arguments: argparse.Namespace) -> None:
+    wanted = arguments.model, arguments.captioner, arguments.out, arguments.scenes, arguments.jobs
+    print(accm_table(evaluate_accm(*wanted)))
 
 
 if __name__ == "__main__":

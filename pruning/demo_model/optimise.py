@@ -63,10 +63,18 @@ class Trainer:
     Args:
         modules: named modules to train and to save; frozen parameters are saved but not trained.
         folder: where `<phase>.pt` and `log.jsonl` are kept (an ignored folder).
+        slower: factors of the learning rate for some modules, by name.
     """
 
     def __init__(
-        self, phase: str, modules: dict[str, nn.Module], steps: int, rate: float, folder: Path, warmup: int = 100
+        self,
+        phase: str,
+        modules: dict[str, nn.Module],
+        steps: int,
+        rate: float,
+        folder: Path,
+        warmup: int = 100,
+        slower: dict[str, float] | None = None,
     ) -> None:
         self.phase, self.modules, self.steps, self.rate, self.folder = phase, modules, steps, rate, folder
         self.warmup = max(1, min(warmup, steps // 10))
@@ -75,9 +83,17 @@ class Trainer:
         matrices = [p for n, p in parameters.values() if p.ndim == 2 and "layers" in n]
         rest = [p for n, p in parameters.values() if not (p.ndim == 2 and "layers" in n)]
         self.parameters = matrices + rest
-        self.optimisers = [torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.05)]
+        factor = {id(p): (slower or {}).get(n, 1.0) for n, m in modules.items() for p in m.parameters()}
+
+        def groups(of: list[torch.Tensor]) -> list[dict]:
+            return [
+                {"params": [p for p in of if factor[id(p)] == f], "factor": f}
+                for f in dict.fromkeys(factor[id(p)] for p in of)
+            ]
+
+        self.optimisers = [torch.optim.AdamW(groups(rest), lr=rate, betas=(0.9, 0.98), weight_decay=0.05)]
         if matrices:
-            self.optimisers.append(Muon(matrices, lr=rate))
+            self.optimisers.append(Muon(groups(matrices), lr=rate))
         self.start = 0
         self._last_log = self._last_save = time.monotonic()
         self._seconds = self._earlier = 0.0  # of this process, and of those before it
@@ -105,7 +121,7 @@ class Trainer:
         factor = min(1.0, (number + 1) / self.warmup) * (0.03 + 0.97 * (1 - number / self.steps))
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = self.rate * factor
+                group["lr"] = self.rate * factor * group.get("factor", 1.0)  # older checkpoints have none
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimiser in self.optimisers:

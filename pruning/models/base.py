@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pruning.geometry import TokenLayout
 from pruning.signals import Decision, Look, ModelInfo, Part, PromptText, Stage
@@ -42,6 +42,7 @@ class Prompt:
         visual: `[tokens]` True at the placeholders.
         words: text of every token; `in_question`: which of them the person wrote; `whole`: the word that each is part
             of, between white space.
+        inserted: first and one past the last of the tokens that were put in between picture and question, if any.
     """
 
     input_ids: torch.Tensor
@@ -51,6 +52,7 @@ class Prompt:
     whole: list[str]
     pixels: torch.Tensor
     layout: TokenLayout
+    inserted: tuple[int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -137,6 +139,7 @@ class VLMAdapter(Protocol):
     info: ModelInfo
     device: torch.device
     dtype: torch.dtype
+    tokenizer: Any
 
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout: ...
 
@@ -150,8 +153,17 @@ class VLMAdapter(Protocol):
         self, prompt: Prompt, picture: Picture, decider: Decider | None, max_new_tokens: int, watch: Watch
     ) -> Generated: ...
 
+    def insert(self, prompt: Prompt, text: str) -> Prompt: ...
+
+    def score(
+        self, prompt: Prompt, picture: Picture, decider: Decider | None, token_ids: Sequence[int]
+    ) -> torch.Tensor: ...
+
+    def encode_text(self, texts: Sequence[str]) -> tuple[torch.Tensor, int]: ...
+
     def limits(self, seen: Seen, question: str) -> list[str]: ...
 
+    def identity(self) -> dict[str, Any]: ...
     @property
     def fingerprint(self) -> str: ...
 

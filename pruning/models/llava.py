@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from PIL import Image
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from pruning.errors import ModelUnavailableError, PlanError, QuestionRejectedError
+from pruning.cost import layer_flops
+from pruning.errors import CaptionRejectedError, ModelUnavailableError, PlanError, QuestionRejectedError
 from pruning.geometry import Tile, TokenLayout, square_view
 from pruning.models.anatomy import Block, fingerprint, take_apart
 from pruning.models.base import Decider, Generated, Picture, Prompt, Seen, Watch
@@ -27,6 +29,8 @@ from pruning.models.calibration import Calibration
 from pruning.models.capture import observe
 from pruning.models.gating import Gated
 from pruning.models.language import LanguageHooks
+from pruning.models.sketch import sketch, vocabulary_digest
+from pruning.models.splice import insertion_points, splice
 from pruning.models.tower import TowerHooks
 from pruning.models.view import compress, shared_copy
 from pruning.plans import StructuralPlan
@@ -35,6 +39,7 @@ from pruning.signals import TOWER_SIGNALS, Look, ModelInfo, Part, Signal
 from pruning.structure import BlockFacts
 
 TOWERS = {"clip_vision_model", "siglip_vision_model"}
+TEXT_LAYERS = 1  # of the language model serve as the selector's frozen text encoder
 
 
 class LlavaAdapter:
@@ -133,6 +138,27 @@ class LlavaAdapter:
             layout=layout,
         )
 
+    def insert(self, prompt: Prompt, text: str) -> Prompt:
+        """The prompt with `text` between the picture (and its newline) and the question; unchanged for no text.
+
+        Raises:
+            CaptionRejectedError: if that makes it longer than the model reads.
+        """
+        if not text:
+            return prompt
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        at = insertion_points(prompt.visual.tolist(), prompt.words)[0]
+        words = [self.tokenizer.decode([i]) for i in ids]
+        spliced = splice(prompt, at, ids, words, [w.strip() for w in words])
+        longest = self.model.config.get_text_config().max_position_embeddings
+        if spliced.input_ids.shape[1] >= longest:
+            raise CaptionRejectedError(
+                f"The caption has {len(ids)} tokens; with picture and question that makes "
+                f"{spliced.input_ids.shape[1]}, and this model reads at most {longest}.",
+                "Shorten the caption.",
+            )
+        return spliced
+
     def limits(self, seen: Seen, question: str) -> list[str]:
         """Sentences about what this model cannot know of this picture and question; empty for most models."""
         return self._limits(self.tokenizer, seen, question) if self._limits else []
@@ -224,6 +250,63 @@ class LlavaAdapter:
             per_word_ms=1e3 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
             attention=torch.stack([run.word_attention[s] for s in spoken]) if watch.attention and spoken else None,
         )
+
+    @torch.inference_mode()
+    def score(
+        self, prompt: Prompt, picture: Picture, decider: Decider | None, token_ids: Sequence[int]
+    ) -> torch.Tensor:
+        """Teacher forcing: log-probabilities over the vocabulary at every place of a given answer, float32
+        `[answer, vocabulary]`. The decider is asked as in `answer`; give it decisions that are already made.
+        """
+        said = torch.tensor([list(token_ids[:-1])], dtype=prompt.input_ids.dtype, device=self.device)
+        n = said.shape[1]
+        nothing = torch.zeros(n, dtype=torch.bool)
+        longer = replace(
+            prompt,
+            input_ids=torch.cat([prompt.input_ids, said], 1),
+            visual=torch.cat([prompt.visual, nothing]),
+            in_question=torch.cat([prompt.in_question, nothing]),
+            words=[*prompt.words, *[""] * n],
+            whole=[*prompt.whole, *[""] * n],
+        )
+        states = self.model.get_input_embeddings()(longer.input_ids)
+        places = longer.visual.nonzero()[:, 0].to(self.device)[: len(picture.features)]
+        states[0, places] = picture.features.to(states.dtype)
+        out, _ = self._language.run(
+            lambda: self.model.model.language_model(inputs_embeds=states, use_cache=False),
+            longer, picture, decider, Watch(),
+        )  # fmt: skip
+        hidden = out.last_hidden_state[0, -len(token_ids) :]
+        return self.model.lm_head(hidden).float().log_softmax(-1)
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> tuple[torch.Tensor, int]:
+        """Vectors of texts from the frozen first layers of the language model: the mean over a text's tokens beside
+        its last token, float32 `[texts, 2 * dim]`; and the multiply-adds that it took.
+        """
+        core = self.model.model.language_model
+        vectors, cost = [], 0
+        for text in texts:
+            ids = torch.tensor([self.tokenizer(text)["input_ids"]], device=self.device)
+            hidden, n = core.embed_tokens(ids), ids.shape[1]
+            turn = core.rotary_emb(hidden, torch.arange(n, device=self.device)[None])
+            causal = torch.full((n, n), torch.finfo(hidden.dtype).min, device=self.device, dtype=hidden.dtype).triu(1)
+            for layer in core.layers[:TEXT_LAYERS]:
+                out = layer(hidden, attention_mask=causal[None, None], position_embeddings=turn)
+                hidden = out[0] if isinstance(out, tuple) else out
+            vectors.append(torch.cat([hidden[0].mean(0), hidden[0, -1]]).float())
+            cost += TEXT_LAYERS * layer_flops(n, self.info.text_dim, self.info.text_ffn_dim, self.info.kv_dim)
+        return torch.stack(vectors), cost
+
+    def identity(self) -> dict[str, Any]:
+        """What something trained for this model can be recognised by; see `models.sketch`."""
+        core = self.model.model
+        return {
+            "vision_dim": self.info.vision_dim,
+            "vocabulary": vocabulary_digest(self.tokenizer),
+            "tower": sketch(core.vision_tower),
+            "language": sketch(core.language_model),
+        }
 
     # -- weights --------------------------------------------------------------------------------------------------
 

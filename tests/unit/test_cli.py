@@ -10,6 +10,7 @@ from conftest import PATCH, ROOT, SIDE, tiny_llava
 from PIL import Image
 
 from pruning.cli import main
+from pruning.compensation import COMPENSATORS
 from pruning.demo_model.build import build_processor
 from pruning.methods import METHODS
 from pruning.records import RunRecord
@@ -35,6 +36,7 @@ def test_list_names_every_method_parameter_and_model(capsys):
     assert main(["list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [m["key"] for m in listed["methods"]] == list(METHODS)
+    assert [c["key"] for c in listed["compensators"]] == list(COMPENSATORS)
     assert {p["name"] for m in listed["methods"] for p in m["parameters"]} >= {"alpha", "layer", "tau"}
     assert main(["list"]) == 0
     assert "LLaVA-1.5 7B" in capsys.readouterr().out
