@@ -47,12 +47,15 @@ def shaped_flops(shapes: Sequence[LayerShape], tokens_per_layer: Sequence[int]) 
 def estimate(
     info: ModelInfo, visual_per_layer: Sequence[int], text_tokens: int, tower_per_layer: Sequence[int], value_bytes: int
 ) -> Cost:
-    """The estimate for one answer. `tower_per_layer`: tokens ([CLS] included) that entered each tower layer."""
+    """The estimate for one answer. `tower_per_layer`: tokens ([CLS] included) that entered each tower layer, tile
+    after tile.
+    """
     if info.text_shapes:
         total = [n + text_tokens for n in visual_per_layer]
+        tiles = len(tower_per_layer) // len(info.tower_shapes)
         return Cost(
             prefill_flops=float(shaped_flops(info.text_shapes, total)),
-            tower_flops=float(shaped_flops(info.tower_shapes, tower_per_layer)),
+            tower_flops=float(shaped_flops(info.tower_shapes * tiles, tower_per_layer)),
             kv_bytes=sum(2 * n * s.kv_dim * value_bytes for s, n in zip(info.text_shapes, total, strict=True)),
             formula=FORMULA + COMPRESSED,
         )

@@ -21,6 +21,7 @@ import transformers
 from pruning import __version__
 from pruning.answers import to_answer, to_cost, wait_for
 from pruning.compensation.base import Compensator
+from pruning.errors import ParameterError
 from pruning.give_back import give_back
 from pruning.methods import method_class
 from pruning.methods.base import TokenPruner
@@ -81,6 +82,12 @@ class Session:
         self.n_total = prompt.layout.n_tokens
         self.plan = method.plan(info, self.n_total) if request.keep_ratio < 1 else {}
         self.stages: Sequence[Stage] = tuple(sorted(self.plan))
+        if info.no_tower_stages and any(s.part is Part.TOWER for s in self.stages):
+            raise ParameterError(
+                f"{method.title} drops tokens inside the vision tower; {info.name} allows it behind the tower only: "
+                f"{info.no_tower_stages}.",
+                "Choose another stage or another method.",
+            )
         self.looks: Sequence[Look] = method.looks(info) if self.plan else ()
         self.steps: list[PruningStep] = []
         self.decisions: dict[Stage, Decision] = {}

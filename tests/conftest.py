@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 
 def tiny_llava(seed: int = 0, attention: str = "sdpa", kv_heads: int = 2) -> LlavaForConditionalGeneration:
-    """A random LLaVA with decisive weights: a default initialisation is nearly linear and hides mistakes."""
+    """A random LLaVA."""
     processor = build_processor(SIDE, PATCH)
     tokenizer = processor.tokenizer
     vision = CLIPVisionConfig(
@@ -43,6 +43,11 @@ def tiny_llava(seed: int = 0, attention: str = "sdpa", kv_heads: int = 2) -> Lla
         vision_feature_layer=-2, vision_feature_select_strategy="default", image_seq_length=(SIDE // PATCH) ** 2,
     )  # fmt: skip
     model = LlavaForConditionalGeneration._from_config(config, attn_implementation=attention)
+    return decisive(model, seed)
+
+
+def decisive(model, seed: int = 0):
+    """Random weights that decide: a default initialisation is nearly linear and hides mistakes."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():

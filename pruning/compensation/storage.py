@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from pruning.compensation.captioner import Captioner, CaptionerShape
 from pruning.compensation.selector import Selector, SelectorShape
 from pruning.errors import CompensatorUnavailableError
+from pruning.identity import alike
 
 KIND, FORMAT = "accm", 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-SAME_WEIGHTS = 0.05  # of `models.sketch`: rounding to bfloat16 moves an entry by about 0.004, other weights by about 1
 ADVICE = "Give the folder that `python -m pruning train-accm --out` wrote."
 
 
@@ -111,17 +111,12 @@ def check_made_for(parts: Parts, name: str, identity: Mapping[str, Any]) -> None
         )
     if parts.made_for.get("vocabulary") != identity["vocabulary"]:
         raise CompensatorUnavailableError(f"This captioner speaks another vocabulary than {name}.", advice)
-    if not _alike(parts.made_for.get("tower", ()), identity["tower"]):
+    if not alike(parts.made_for.get("tower", ()), identity["tower"]):
         raise CompensatorUnavailableError(f"This captioner was trained on another vision tower than {name}'s.", advice)
-    if parts.selector is not None and not _alike(parts.made_for.get("language", ()), identity["language"]):
+    if parts.selector is not None and not alike(parts.made_for.get("language", ()), identity["language"]):
         raise CompensatorUnavailableError(
             f"This selector was trained on the text states of another language model than {name}'s.", advice
         )
-
-
-def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Are two sketches of weights (`models.sketch`) of the same weights?"""
-    return len(one) == len(other) and all(abs(a - b) <= SAME_WEIGHTS for a, b in zip(one, other, strict=True))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

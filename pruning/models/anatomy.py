@@ -1,4 +1,4 @@
-"""Where a model keeps its heads and its feed-forward matrices, and which model it is.
+"""Where a model keeps its heads and its feed-forward matrices.
 
 Fits layers that hold `self_attn` with `q_proj`, `k_proj`, `v_proj` and an output projection, and `mlp` with either
 `fc1, fc2` (CLIP, SigLIP) or `gate_proj, up_proj, down_proj` (Llama and its kin). Their forward functions count heads by
@@ -7,11 +7,9 @@ dividing widths by `head_dim`, so a layer may have fewer heads than its configur
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from pruning.errors import PlanError
@@ -19,7 +17,6 @@ from pruning.signals import Part
 from pruning.structure import LayerShape, MatrixShape
 
 PLAIN, GATED = ("fc1", "fc2"), ("gate_proj", "up_proj", "down_proj")
-SAMPLED = 64  # numbers of every tensor that the fingerprint reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +69,6 @@ def take_apart(part: Part, layers: Sequence[nn.Module], name: str) -> list[Block
             )
         found.append(Block(part, i, attention, mlp, out_name, names, attention.head_dim))
     return found
-
-
-def fingerprint(model: nn.Module) -> str:
-    """sha256 of the names, shapes and some values of all parameters, in bfloat16: the same for one checkpoint on a CPU
-    and on a GPU, and another one after any training.
-    """
-    found = hashlib.sha256()
-    for name, p in model.named_parameters():
-        flat = p.detach().flatten()
-        places = torch.linspace(0, len(flat) - 1, min(SAMPLED, len(flat)), dtype=torch.float64).long()
-        values = flat[places.to(flat.device)].bfloat16().cpu().view(torch.int16).numpy()
-        found.update(f"{name} {tuple(p.shape)}".encode() + values.tobytes())
-    return found.hexdigest()
 
 
 def _matrix(name: str, module: nn.Module) -> MatrixShape:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pruning.geometry import TokenLayout
-from pruning.signals import Decision, Look, ModelInfo, Part, PromptText, Stage
+from pruning.signals import Decision, Look, ModelInfo, Part, PromptText, Signal, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,10 @@ class Prompt:
         words: text of every token; `in_question`: which of them the person wrote; `whole`: the word that each is part
             of, between white space.
         inserted: first and one past the last of the tokens that were put in between picture and question, if any.
+        separators: `[tokens]` True at placeholders that end a line of the picture and show no part of it; methods never
+            see them, they always stay, and they are counted as text.
+        positions: `[axes, tokens]` where they are not those of plain text.
+        extra: what the family's model takes beside ids and pixels.
     """
 
     input_ids: torch.Tensor
@@ -53,6 +57,18 @@ class Prompt:
     pixels: torch.Tensor
     layout: TokenLayout
     inserted: tuple[int, int] | None = None
+    separators: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
+    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def placeholders(self) -> torch.Tensor:
+        """`[tokens]` True at every placeholder."""
+        return self.visual if self.separators is None else self.visual | self.separators
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Keyword arguments of the model's own forward."""
+        return {"input_ids": self.input_ids, "pixel_values": self.pixels, **self.extra}
 
 
 @dataclass(slots=True)
@@ -62,7 +78,7 @@ class Seen:
     Attributes:
         features: `[rows, dim]`; ids: `[rows]` original token ids; cls: `[dim]` or None.
         looks: observations over `ids`.
-        tokens_per_layer: rows ([CLS] included) that entered each tower layer.
+        tokens_per_layer: rows ([CLS] included) that entered each tower layer, tile after tile.
     """
 
     features: torch.Tensor
@@ -70,6 +86,12 @@ class Seen:
     cls: torch.Tensor | None
     looks: dict[Look, torch.Tensor]
     tokens_per_layer: list[int]
+
+    def taking(self, rows: torch.Tensor) -> Seen:
+        """The same with these rows of the tower as the visual tokens 0, 1, ..."""
+        looks = {k: v[:, rows] if k.signal is Signal.CLS_ATTENTION else v[rows] for k, v in self.looks.items()}
+        ids = self.ids[: len(rows)]
+        return Seen(self.features[rows], ids, self.cls, looks, self.tokens_per_layer)
 
 
 @dataclass(slots=True)

@@ -57,7 +57,7 @@ class Calibration:
             if stop():
                 raise RunStopped
             with active(self):
-                model(input_ids=prompt.input_ids, pixel_values=prompt.pixels, use_cache=False, logits_to_keep=1)
+                model(**prompt.inputs(), use_cache=False, logits_to_keep=1)
         for i, facts in enumerate(self.facts):
             if self._maps[i]:
                 longest = max(m.shape[1] for m in self._maps[i])

@@ -13,6 +13,7 @@ from torch import nn
 
 from pruning.models.anatomy import Block
 from pruning.models.base import Prompt
+from pruning.models.splice import splice
 
 
 class Gated:
@@ -29,8 +30,9 @@ class Gated:
 
     def answer_logits(self, prompt: Prompt, answer_ids: torch.Tensor) -> torch.Tensor:
         """Logits `[answer, vocabulary]` float32 of every answer token, the right ones before it given."""
-        ids = torch.cat([prompt.input_ids, answer_ids[None, :-1].to(prompt.input_ids.device)], 1)
-        out = self.model(input_ids=ids, pixel_values=prompt.pixels, use_cache=False, logits_to_keep=len(answer_ids))
+        nothing = [""] * (len(answer_ids) - 1)
+        longer = splice(prompt, prompt.input_ids.shape[1], answer_ids[:-1].tolist(), nothing, nothing)
+        out = self.model(**longer.inputs(), use_cache=False, logits_to_keep=len(answer_ids))
         return out.logits[0].float()
 
     def _turn(self, index: int, width: int, module: nn.Module, args: tuple):

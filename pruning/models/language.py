@@ -73,15 +73,18 @@ class LanguageRun:
             now = torch.full((1, 1), self.prompt_end + self.step, device=hidden.device)
             return {**kwargs, "position_ids": now}
         device = hidden.device
-        self.positions = torch.arange(hidden.shape[1], device=device)
-        self.prompt_end = hidden.shape[1] - 1
-        self.columns = self.positions.clone()
+        self.n_prompt = hidden.shape[1]
+        self.columns = torch.arange(self.n_prompt, device=device)
+        given = self.prompt.positions  # `[axes, tokens]` with several axes, else `[tokens]`
+        self.positions = self.columns.clone() if given is None else given.to(device)
+        self.prompt_end = int(self.positions[..., -1].max())
         visual = self.prompt.visual.to(device)
         self.visual_columns = visual.nonzero()[:, 0]
-        self.row_ids = torch.full_like(self.positions, TEXT_ROW)
+        self.behind_picture = int(self.prompt.placeholders.nonzero()[-1]) + 1
+        self.row_ids = torch.full_like(self.columns, TEXT_ROW)
         self.row_ids[visual] = torch.arange(len(self.visual_columns), device=device)
         self.rope = None
-        return kwargs
+        return kwargs if given is None else {**kwargs, "position_ids": self.positions.unsqueeze(-2)}
 
     # -- one layer ------------------------------------------------------------------------------------------------
 
@@ -99,11 +102,11 @@ class LanguageRun:
         self.visual_per_layer.append(int((self.row_ids != TEXT_ROW).sum()))
         self.rows_per_layer.append(n_rows)
         self.ids_per_layer.append(self.row_ids)
-        self.last_position.append(int(self.positions[-1]))
-        if n_rows == self.prompt_end + 1:
+        self.last_position.append(int(self.positions[..., -1].max()))
+        if n_rows == self.n_prompt:
             return (hidden, *args[1:]), kwargs
         if self.rope is None:
-            self.rope = self.hooks.rotary(hidden, self.positions[None])
+            self.rope = self.hooks.rotary(hidden, self.positions.unsqueeze(-2))
         kwargs = {**kwargs, "position_ids": None, "position_embeddings": self.rope}
         if torch.is_tensor(kwargs.get("attention_mask")):
             kwargs["attention_mask"] = kwargs["attention_mask"][..., :n_rows, :n_rows]
@@ -127,16 +130,18 @@ class LanguageRun:
     def _arrive(self, hidden: torch.Tensor) -> torch.Tensor:
         """Drop the placeholders of tokens that an earlier part of the model let go.
 
-        The picture's rows stand in the first placeholders, in the order in which they are to be read.
+        The picture's rows stand in the places of the tokens that go on, in the order in which they are to be read.
         """
         ids = self.picture.ids.to(hidden.device)
         if len(ids) == len(self.visual_columns) and bool((ids == self.row_ids[self.visual_columns]).all()):
             return hidden
-        taken = self.visual_columns[: len(ids)]
+        taken = self.visual_columns[slots(ids)]
         stays = self.row_ids == TEXT_ROW
         stays[taken] = True
         self.row_ids[taken] = ids
-        self.positions[taken] = self.visual_columns[ids.clamp(min=0)]  # [CLS] has no place: it takes the first one
+        places = self.positions.clone()
+        places[..., taken] = self.positions[..., self.visual_columns[ids.clamp(min=0)]]  # [CLS] takes the first place
+        self.positions = places
         return self._cut(hidden, stays.nonzero()[:, 0], self.arrival_policy)
 
     def _decide(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -146,7 +151,7 @@ class LanguageRun:
         looks = {}
         for look, (value, of) in self.seen.items():
             looks[look] = value[:, rows_of(ids, of)]
-        decision = self.decider.decide(stage, hidden[0, places], ids, looks, text=self._text(hidden, places))
+        decision = self.decider.decide(stage, hidden[0, places], ids, looks, text=self._text(hidden))
         kept = places[decision.keep]
         if decision.features is not None:
             hidden = hidden.clone()
@@ -159,20 +164,22 @@ class LanguageRun:
             rows[self.row_ids[rows] != TEXT_ROW] = kept[decision.order]
         return self._cut(hidden, rows, self.decider.positions_at(stage))
 
-    def _text(self, hidden: torch.Tensor, places: torch.Tensor) -> PromptText:
+    def _text(self, hidden: torch.Tensor) -> PromptText:
         """The prompt behind the picture."""
-        first = int(places[-1]) + 1 if len(places) else 0
+        first = int((self.columns < self.behind_picture).sum())
         columns = self.columns[first:].tolist()
         words = [self.prompt.words[c] for c in columns]
         whole = [self.prompt.whole[c] for c in columns]
         return PromptText(hidden[0, first:], words, self.prompt.in_question[columns], whole)
 
     def _cut(self, hidden: torch.Tensor, rows: torch.Tensor, policy: str) -> torch.Tensor:
-        self.row_ids, self.columns, self.positions = self.row_ids[rows], self.columns[rows], self.positions[rows]
-        if policy == RENUMBERED:
+        self.row_ids, self.columns, self.positions = self.row_ids[rows], self.columns[rows], self.positions[..., rows]
+        if policy == RENUMBERED and self.positions.ndim == 1:
             self.positions = torch.arange(len(rows), device=rows.device)
+        elif policy == RENUMBERED:  # close the gaps that no row uses on any axis; text keeps one number on all axes
+            self.positions = self.positions.unique(return_inverse=True)[1]
         elif policy == REINDEXED:
-            self.positions = rows
+            self.positions = rows.expand(self.positions.shape)
         self.rope = None
         return hidden[:, rows]
 
@@ -195,6 +202,18 @@ class LanguageRun:
         weights = attention_row(query, key, query.shape[2] - 1, scaling).mean(0)[: len(ids)]
         here = ids >= 0
         self.word_attention[-1].index_add_(0, ids[here], weights[here] / self.hooks.n_layers)
+
+
+def slots(ids: torch.Tensor) -> torch.Tensor:
+    """In whose places the rows of a picture stand, `[rows]` token ids: the rows fill, in their reading order `ids`, the
+    places of the tokens that go on; a [CLS] row takes the first place that is free.
+    """
+    taken = ids[ids >= 0].sort().values
+    if len(taken) == len(ids):
+        return taken
+    skipped = (taken != torch.arange(len(taken), device=ids.device)).nonzero()[:1, 0]
+    free = skipped if len(skipped) else ids.new_tensor([len(taken)])
+    return torch.cat([taken, free]).sort().values
 
 
 class LanguageHooks:

@@ -8,20 +8,15 @@ from pathlib import Path
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoProcessor,
-    LlavaForConditionalGeneration,
-    PretrainedConfig,
-    ProcessorMixin,
-)
+from transformers import AutoConfig, AutoProcessor, PretrainedConfig, ProcessorMixin
 
 from pruning.errors import ModelUnavailableError
 from pruning.models.base import ModelSpec, VLMAdapter
 from pruning.models.demo import FAMILIARITY_FILE, DrawnWorld
+from pruning.models.family import Family
 from pruning.models.llava import LlavaAdapter
 
-FAMILIES = {"llava": LlavaForConditionalGeneration}  # by `model_type` of the configuration
+FAMILIES: dict[str, type[Family]] = {"llava": LlavaAdapter}  # by `model_type` of the configuration
 _TROUBLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, HfHubHTTPError)
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -33,7 +28,8 @@ def load_adapter(spec: ModelSpec, *, device: str, dtype: str, allow_download: bo
     folder = Path(spec.source)
     try:
         config, processor = _open_source(spec, allow_download=allow_download)
-        model, report = FAMILIES[config.model_type].from_pretrained(
+        family = FAMILIES[config.model_type]
+        model, report = family.model_class.from_pretrained(
             spec.source, dtype=kind, use_safetensors=True, output_loading_info=True,
             **_options(spec, allow_download=allow_download),
         )  # fmt: skip
@@ -46,7 +42,7 @@ def load_adapter(spec: ModelSpec, *, device: str, dtype: str, allow_download: bo
         model = model.to(where)
         known = folder / FAMILIARITY_FILE
         world = DrawnWorld.read(folder, config.vision_config.hidden_size) if known.exists() else None
-        return LlavaAdapter(model, processor, spec.title, limits=world)
+        return family(model, processor, spec.title, limits=world)
     except ModelUnavailableError:
         raise
     except torch.OutOfMemoryError as error:

@@ -32,7 +32,7 @@ def splice(prompt: Prompt, at: int, ids: Sequence[int], words: Sequence[str], wh
     """The prompt with tokens put in before index `at`; they are no part of the question."""
     n = len(ids)
     new = torch.tensor([list(ids)], dtype=prompt.input_ids.dtype, device=prompt.input_ids.device)
-    nothing = torch.zeros(n, dtype=torch.bool)
+    nothing, separators = torch.zeros(n, dtype=torch.bool), prompt.separators
     return replace(
         prompt,
         input_ids=torch.cat([prompt.input_ids[:, :at], new, prompt.input_ids[:, at:]], 1),
@@ -41,4 +41,5 @@ def splice(prompt: Prompt, at: int, ids: Sequence[int], words: Sequence[str], wh
         words=[*prompt.words[:at], *words, *prompt.words[at:]],
         whole=[*prompt.whole[:at], *whole, *prompt.whole[at:]],
         inserted=(at, at + n),
+        separators=None if separators is None else torch.cat([separators[:at], nothing, separators[at:]]),
     )

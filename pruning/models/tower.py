@@ -1,7 +1,9 @@
 """Vision-tower side of a run: observe [CLS] attention and keys, drop rows before a layer.
 
-Fits towers whose layers are called as `layer(hidden_states, ...)` on `[1, prefix + patches, dim]` without a mask
-(CLIP, SigLIP). The prefix ([CLS]) always stays.
+Fits towers whose layers are called as `layer(hidden_states, ...)` on `[tiles, prefix + patches, dim]` without a mask
+(CLIP, SigLIP), or on packed rows `[patches, dim]` (Qwen). The prefix ([CLS]) always stays. With several tiles, rows are
+numbered tile after tile; each tile's [CLS] spreads its attention over its own tile, and the first tile's [CLS] is the
+one that a method gets. Rows are dropped between layers only where there is one tile.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ class TowerRun:
 
     def _watch(self, looks: list[Look], query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
         for look in looks:
+            prefix, tiles = self.hooks.prefix, zip(query.split(1), key.split(1), strict=True)
             if look.signal is Signal.CLS_ATTENTION:
-                value = attention_row(query, key, 0, scaling)[:, self.hooks.prefix :]
+                value = torch.cat([attention_row(q, k, 0, scaling)[:, prefix:] for q, k in tiles], 1)
             else:
-                value = key[0, :, self.hooks.prefix :].transpose(0, 1).flatten(1)
+                value = key[:, :, prefix:].transpose(1, 2).flatten(2).flatten(0, 1)
             self.seen[look] = value, self.ids
 
     def enter_layer(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -49,7 +52,8 @@ class TowerRun:
             raise RunStopped
         prefix = self.hooks.prefix
         if layer == 0:
-            self.ids = torch.arange(hidden.shape[1] - prefix, device=hidden.device)
+            self.tiles = hidden.shape[0]
+            self.ids = torch.arange(self.tiles * (hidden.shape[1] - prefix), device=hidden.device)
         stage = self.stages.get(layer)
         if stage is not None:
             decision = self.decider.decide(stage, hidden[0, prefix:], self.ids, self.looks_at(self.ids))
@@ -69,8 +73,9 @@ class TowerRun:
 
     def result(self) -> Seen:
         prefix = self.hooks.prefix
-        cls = self.features[0] if prefix else None
-        return Seen(self.features[prefix:], self.ids, cls, self.looks_at(self.ids), self.tokens_per_layer)
+        cls = self.features[0, 0] if prefix else None
+        features = self.features[:, prefix:].flatten(0, 1)
+        return Seen(features, self.ids, cls, self.looks_at(self.ids), self.tokens_per_layer * self.tiles)
 
 
 class TowerHooks:
@@ -104,12 +109,17 @@ class TowerHooks:
 
     def _before(self, layer: int, module: nn.Module, args: tuple):
         run = self._mine()
-        return None if run is None else (run.enter_layer(layer, args[0]), *args[1:])
+        if run is None:
+            return None
+        packed = args[0].ndim == 2
+        hidden = run.enter_layer(layer, args[0][None] if packed else args[0])
+        return (hidden[0] if packed else hidden, *args[1:])
 
     def _features(self, module: nn.Module, args: tuple, output: object) -> None:
         run = self._mine()
         if run is not None:
-            run.features = (output[0] if isinstance(output, tuple) else output)[0]
+            output = output[0] if isinstance(output, tuple) else output
+            run.features = output[None] if output.ndim == 2 else output
 
     def _mine(self) -> TowerRun | None:
         run = current(TowerRun)

@@ -15,10 +15,14 @@ QUESTION = "What color is the large star?"
 
 
 @torch.inference_mode()
-def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list[float]:
-    """Log-probability of every generated token, with dropped tokens masked and merged ones averaged."""
+def log_probs(adapter, picture, record: RunRecord, token_ids: list[int], tiny=None) -> list[float]:
+    """Log-probability of every generated token, with dropped tokens masked and merged ones averaged.
+
+    `tiny` says what is special about a family (`families.Tiny`); without it the model is a LLaVA.
+    """
     model = adapter.model
     core = model.model
+    decoder = tiny.decoder(model) if tiny else core.language_model
     prompt = adapter.prompt(picture, QUESTION)
     visual = prompt.visual.nonzero()[:, 0]
     n_prompt = prompt.input_ids.shape[1]
@@ -26,39 +30,65 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list
     early = [s for s in record.steps if s.stage.part is not Part.LANGUAGE_MODEL]
     late = {s.stage.layer: s for s in record.steps if s.stage.part is Part.LANGUAGE_MODEL}
 
-    rows, order = _visual_rows(core, prompt.pixels, adapter.info.feature_layer, early, record.request)
+    if tiny:
+        features, cls = tiny.features(model, prompt)
+        rows, order = _behind_tower(features, cls, early, record.request, lambda x: tiny.project(model, x))
+    else:
+        rows, order = _visual_rows(core, prompt.pixels, adapter.info.feature_layer, early, record.request)
     policy = _policies(record)
-    before, behind = ids[: visual[0]], ids[visual[-1] + 1 :]
-    embed = model.get_input_embeddings()
-    hidden = torch.cat([embed(before), rows, embed(behind)])[None]
+    hidden = model.get_input_embeddings()(ids)
+    separators = prompt.placeholders & ~prompt.visual
+    if separators.any():
+        hidden[separators.nonzero()[:, 0]] = core.image_newline
+    slots = sorted(int(i) for i in order if i >= 0)
+    if len(slots) < len(order):  # [CLS] stands in the first place that is free
+        slots = sorted([*slots, next(i for i in range(len(visual)) if i not in slots)])
+    hidden[visual[slots]] = rows
+    row_ids = torch.full((len(ids),), -2)  # token id of every row: visual id, -1 for [CLS], -2 for text
+    row_ids[visual[slots]] = order
+    positions = tiny.positions(model, prompt, ids) if tiny else torch.arange(len(ids))
+    moved = positions.clone()
+    moved[..., visual[slots]] = positions[..., visual[order.clamp(min=0)]]
+    stays = torch.ones(len(ids), dtype=torch.bool)
+    stays[visual] = False
+    stays[visual[slots]] = True
+    hidden, row_ids, positions = hidden[stays][None], row_ids[stays], moved[..., stays]
     n_rows = hidden.shape[1]
-    # token id of every row: visual id, -1 for [CLS], -2 for text
-    row_ids = torch.cat([torch.full((len(before),), -2), order, torch.full((len(behind),), -2)])
-    positions = torch.cat(
-        [torch.arange(len(before)), visual[order.clamp(min=0)], torch.arange(int(visual[-1]) + 1, len(ids))]
-    )
+    everybody = torch.ones(n_rows, dtype=torch.bool)
     if early and policy[early[-1].stage] == "renumbered":
-        positions = torch.arange(n_rows)
+        positions = _renumbered(positions, everybody)
+    deep = tiny.deep(model, prompt) if tiny else []
     sees = torch.ones(n_rows, n_rows, dtype=torch.bool).tril()
     index_before_cut = torch.arange(n_rows)
-    for layer, block in enumerate(core.language_model.layers):
+    for layer, block in enumerate(decoder.layers):
+        if 0 < layer <= len(deep):
+            shown = row_ids >= 0
+            hidden[0, shown] += deep[layer - 1][row_ids[shown]]
         if layer in late:
             step = late[layer]
             hidden = _merge(hidden, row_ids, step, record.request)
             alive = (row_ids < 0) | torch.isin(row_ids, torch.tensor(step.selection.kept))
             sees = sees & alive[None, :]
             if policy[step.stage] == "renumbered":
-                positions = alive.long().cumsum(0) - 1
+                positions = _renumbered(positions, alive)
             elif policy[step.stage] == "reindexed":
                 positions = index_before_cut
         index_before_cut = sees.any(0).long().cumsum(0) - 1
         mask = torch.zeros(1, 1, n_rows, n_rows).masked_fill(~sees, float("-inf"))
         mask[:, :, ~sees.any(1)] = 0  # a dropped row sees anything; nobody looks at it again
-        rope = core.language_model.rotary_emb(hidden, positions[None])
+        rope = decoder.rotary_emb(hidden, positions.unsqueeze(-2))
         hidden = block(hidden, attention_mask=mask, position_embeddings=rope)
-    logits = model.lm_head(core.language_model.norm(hidden))[0].log_softmax(-1)
+    logits = model.lm_head(decoder.norm(hidden))[0].log_softmax(-1)
     first = n_rows - (len(ids) - n_prompt) - 1
     return [float(logits[first + i, token]) for i, token in enumerate(token_ids)]
+
+
+def _renumbered(positions, alive):
+    """Plain text: 0, 1, 2, ... With several axes: numbers that no living row has on any axis are left out."""
+    if positions.ndim == 1:
+        return alive.long().cumsum(0) - 1
+    used = sorted({int(p) for p in positions[:, alive].flatten()})
+    return torch.tensor([[sum(u < int(p) for u in used) for p in axis] for axis in positions])
 
 
 def _policies(record: RunRecord) -> dict:
@@ -85,12 +115,16 @@ def _visual_rows(core, pixels, feature_layer, early, request):
         mask[..., 1:].masked_fill_(~alive, float("-inf"))
         hidden = block(hidden, attention_mask=mask)
     features, cls = hidden[0, 1:], hidden[0, 0]
-    order = order[alive]
+    return _behind_tower(features, cls, early, request, lambda x: core.multi_modal_projector(x[None])[0], order[alive])
+
+
+def _behind_tower(features, cls, early, request, project, order=None):
+    order = torch.arange(len(features)) if order is None else order
     for step in (s for s in early if s.stage.part is Part.PROJECTOR):
-        features = _merge(features[None], torch.arange(n), step, request)[0]
+        features = _merge(features[None], torch.arange(len(features)), step, request)[0]
         order = torch.tensor(step.selection.order, dtype=torch.long)
-    rows = torch.cat([features, cls[None]])[order]  # -1 picks [CLS]
-    return core.multi_modal_projector(rows[None])[0], order
+    rows = (features if cls is None else torch.cat([features, cls[None]]))[order]  # -1 picks [CLS]
+    return project(rows), order
 
 
 def _merge(hidden, row_ids, step, request):

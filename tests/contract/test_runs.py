@@ -14,7 +14,7 @@ from reference import QUESTION, log_probs
 from pruning.errors import ParameterError, RunStopped, SignalMissingError
 from pruning.methods import METHODS
 from pruning.models.base import Watch
-from pruning.models.llava import _Pieces
+from pruning.models.pieces import Pieces
 from pruning.records import RunRequest
 from pruning.runner import Listener, run
 from pruning.signals import Part, Signal
@@ -255,7 +255,7 @@ class ByteTokens:
 )
 def test_characters_in_several_tokens_come_whole(ids, texts):
     shown = []
-    pieces = _Pieces(ByteTokens(), Watch(piece=shown.append), 1)
+    pieces = Pieces(ByteTokens(), Watch(piece=shown.append), 1)
     pieces.put(torch.zeros(1, 3))
     for i in ids:
         pieces.put(torch.tensor([i]))

@@ -1,0 +1,353 @@
+"""What all families of the transformers library share: the chat, the hooks, the projector, the answer.
+
+A family is one file with a subclass of `Family`, which says where its parts are and what is special about it: how it
+cuts a picture (`layout`), what its processor hands to the model beside pixels (`vision_inputs`), how tower rows become
+visual tokens (`_tokens`), how they are projected (`_project`), and which placeholders or positions are not plain.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from pruning.cost import layer_flops
+from pruning.errors import CaptionRejectedError, GeometryError, QuestionRejectedError
+from pruning.geometry import TokenLayout
+from pruning.identity import sketch, vocabulary_digest
+from pruning.models.asking import question_span, refuse_commands
+from pruning.models.base import Decider, Generated, Picture, Prompt, Seen, Watch
+from pruning.models.capture import observe
+from pruning.models.language import LanguageHooks, slots
+from pruning.models.pieces import Pieces
+from pruning.models.splice import insertion_points, splice
+from pruning.models.tower import TowerHooks
+from pruning.models.weights import Weights
+from pruning.records import CLS_SOURCE
+from pruning.signals import TOWER_SIGNALS, Look, ModelInfo, Part, Signal
+
+TEXT_LAYERS = 1  # of the language model serve as the selector's frozen text encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """Where a family keeps what the hooks hang on.
+
+    Attributes:
+        tower_layers: of `tower`; `attention` is what a layer calls its attention module.
+        feature_layer: the tower layer whose output feeds the projector.
+        prefix: rows before the patches (1 for [CLS], else 0).
+        decoder: the language model, with `layers` and `rotary_emb`.
+    """
+
+    tower: nn.Module
+    tower_layers: nn.ModuleList
+    attention: str
+    feature_layer: int
+    prefix: int
+    decoder: nn.Module
+
+
+class Family(Weights):
+    """An adapter around a loaded model and its processor. The model's weights, classes and forward functions stay as
+    they are; `close` takes the sleeping hooks off again.
+
+    Class facts:
+        model_class: of transformers. vision_inputs: what the processor gives for the model beside text and pixels.
+        tower_signals: what can be observed in the tower beside [CLS], which is there if the tower has one.
+        no_tower_stages: why rows cannot be dropped between the tower's layers; empty where they can.
+    """
+
+    model_class: ClassVar[type[PreTrainedModel]]
+    vision_inputs: ClassVar[tuple[str, ...]] = ()
+    tower_signals: ClassVar[frozenset[Signal]] = frozenset({Signal.TOWER_KEYS})
+    no_tower_stages: ClassVar[str] = ""
+
+    def __init__(self, model, processor, name: str, *, limits=None) -> None:
+        self.model, self.processor, self._limits = model.eval(), processor, limits
+        self.device, self.dtype = model.device, model.dtype
+        self.tokenizer = processor.tokenizer
+        found = self.anatomy(model, name)
+        tower_layers, decoder = found.tower_layers, found.decoder
+        tower_attention = [getattr(layer, found.attention) for layer in tower_layers]
+        self._tower = TowerHooks(tower_layers, tower_attention.__getitem__, found.feature_layer, found.prefix)
+        self._language = LanguageHooks(decoder, decoder.layers, lambda i: decoder.layers[i].self_attn)
+        signals = self.tower_signals | ({Signal.CLS_ATTENTION} if found.prefix else set())
+        watched = [*(tower_attention if signals else ()), *(layer.self_attn for layer in decoder.layers)]
+        self._undo = [observe(attention) for attention in watched]
+        signals |= {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS}
+        vision, text = model.config.vision_config, model.config.get_text_config()
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        self.info = ModelInfo(
+            name=name,
+            tower_layers=len(tower_layers),
+            feature_layer=found.feature_layer,
+            text_layers=len(decoder.layers),
+            vision_dim=vision.hidden_size,
+            vision_ffn_dim=vision.intermediate_size,
+            text_dim=text.hidden_size,
+            text_ffn_dim=text.intermediate_size,
+            kv_dim=head_dim * text.num_key_value_heads,
+            signals=frozenset(signals),
+            no_tower_stages=self.no_tower_stages,
+        )
+
+    # -- what a family says of itself -----------------------------------------------------------------------------
+
+    def anatomy(self, model, name: str) -> Anatomy:
+        """Where its parts are.
+
+        Raises:
+            ModelUnavailableError: for a member of the family that is built in a way that is not served.
+        """
+        raise NotImplementedError
+
+    def layout(self, picture_wh: tuple[int, int]) -> TokenLayout:
+        """Where the visual tokens of a picture of this size are."""
+        raise NotImplementedError
+
+    def _look(self, prompt: Prompt) -> object:
+        """Run the tower."""
+        raise NotImplementedError
+
+    def _tokens(self, seen: Seen, prompt: Prompt) -> Seen:
+        """From rows of the tower to visual tokens in the order of the layout; here every row is one."""
+        del prompt
+        return seen
+
+    def _project(self, features: torch.Tensor) -> torch.Tensor:
+        """Visual tokens `[rows, dim]` as the language model reads them."""
+        return self.model.model.multi_modal_projector(features[None])[0]
+
+    def _separators(self, layout: TokenLayout) -> torch.Tensor:
+        """Which placeholders, bool `[placeholders]`, mark the end of a line and show no part of the picture."""
+        return torch.zeros(layout.n_tokens, dtype=torch.bool)
+
+    def _separator(self) -> torch.Tensor:
+        """What the language model reads at such a place, `[dim]`."""
+        raise NotImplementedError
+
+    def _placed(self, prompt: Prompt) -> Prompt:
+        """The prompt with its positions, where they are not those of plain text."""
+        return prompt
+
+    def _encoded(self, rows: torch.Tensor) -> BaseModelOutputWithPooling:
+        """Rows of all placeholders as the family's `generate` takes them from an encoder."""
+        return BaseModelOutputWithPooling(pooler_output=[rows])
+
+    # -- picture and question -------------------------------------------------------------------------------------
+
+    def prompt(self, picture: np.ndarray, question: str) -> Prompt:
+        """Put a picture `[height, width, 3]` uint8 and a question into the model's own chat template.
+
+        Raises:
+            QuestionRejectedError: if the question holds one of the model's control tokens or is too long for it.
+            GeometryError: if the processor makes another number of tokens than the layout has.
+        """
+        refuse_commands(self.tokenizer, question)
+        text = self._chat(question)
+        layout = self.layout((picture.shape[1], picture.shape[0]))
+        batch = self.processor(images=Image.fromarray(picture), text=text, return_tensors="pt")
+        ids = batch["input_ids"]
+        if ids.shape[1] >= self._longest:
+            raise QuestionRejectedError(
+                f"Question and picture make {ids.shape[1]} tokens; this model reads at most {self._longest}.",
+                "Shorten the question.",
+            )
+        placeholder = self.model.config.image_token_id
+        visual, separators = ids[0] == placeholder, self._separators(layout)
+        if int(visual.sum()) != len(separators):
+            raise GeometryError(
+                f"The processor of {self.info.name} makes {int(visual.sum())} placeholders of a picture of "
+                f"{layout.picture_wh}; {len(separators)} were expected.",
+                "Use the processor that belongs to the model.",
+            )
+        visual[visual.clone()] = ~separators
+        asked, whole = question_span(self.tokenizer, text, question, ids[0], placeholder)
+        return self._placed(
+            Prompt(
+                input_ids=ids.to(self.device),
+                visual=visual,
+                words=[self.tokenizer.decode([i]) for i in ids[0].tolist()],
+                in_question=asked,
+                whole=whole,
+                pixels=batch["pixel_values"].to(self.device, self.dtype),
+                layout=layout,
+                separators=(ids[0] == placeholder) & ~visual,
+                extra={name: batch[name].to(self.device) for name in self.vision_inputs},
+            )
+        )
+
+    def insert(self, prompt: Prompt, text: str) -> Prompt:
+        """The prompt with `text` between the picture (and its newline) and the question; unchanged for no text.
+
+        Raises:
+            CaptionRejectedError: if that makes it longer than the model reads.
+        """
+        if not text:
+            return prompt
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        at = insertion_points(prompt.placeholders.tolist(), prompt.words)[-1]
+        words = [self.tokenizer.decode([i]) for i in ids]
+        spliced = self._placed(splice(prompt, at, ids, words, [w.strip() for w in words]))
+        if spliced.input_ids.shape[1] >= self._longest:
+            raise CaptionRejectedError(
+                f"The caption has {len(ids)} tokens; with picture and question that makes "
+                f"{spliced.input_ids.shape[1]}, and this model reads at most {self._longest}.",
+                "Shorten the caption.",
+            )
+        return spliced
+
+    def limits(self, seen: Seen, question: str) -> list[str]:
+        """Sentences about what this model cannot know of this picture and question; empty for most models."""
+        return self._limits(self.tokenizer, seen, question) if self._limits else []
+
+    @property
+    def _longest(self) -> int:
+        return self.model.config.get_text_config().max_position_embeddings
+
+    def _chat(self, question: str) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        if not self.processor.chat_template:  # early checkpoints ship none
+            return f"USER: {self.processor.image_token}\n{question} ASSISTANT:"
+        return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+    # -- the three parts ------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def see(self, prompt: Prompt, looks: Sequence[Look], decider: Decider | None, watch: Watch) -> Seen:
+        """Run the vision tower. `looks` of the tower's signals are observed; a decider may drop rows between layers."""
+        tower_looks = [look for look in looks if look.signal in TOWER_SIGNALS]
+        return self._tokens(self._tower.run(lambda: self._look(prompt), tower_looks, decider, watch.stop), prompt)
+
+    @torch.inference_mode()
+    def project(self, seen: Seen, decider: Decider | None) -> Picture:
+        """Decide before the projector, if the decider wants to, and project what goes on."""
+        ids, features = seen.ids, seen.features
+        stage = next((s for s in decider.stages if s.part is Part.PROJECTOR), None) if decider else None
+        if stage is not None:
+            decision = decider.decide(stage, features, ids, seen.looks)
+            features = features[decision.keep] if decision.features is None else decision.features
+            ids = ids[decision.keep]
+            if decision.order is not None:
+                features = torch.cat([features, seen.cls[None].to(features.dtype)])[decision.order]  # -1 is [CLS]
+                ids = torch.cat([ids, ids.new_tensor([CLS_SOURCE])])[decision.order]
+        return Picture(self._project(features.to(self.dtype)), ids)
+
+    @torch.inference_mode()
+    def answer(
+        self, prompt: Prompt, picture: Picture, decider: Decider | None, max_new_tokens: int, watch: Watch
+    ) -> Generated:
+        """Generate greedily. The picture's rows are handed to `generate` as the encoder's output."""
+        pieces = Pieces(self.tokenizer, watch, prompt.input_ids.shape[1])
+        began = time.perf_counter()
+        out, run = self._language.run(
+            lambda: self.model.generate(
+                input_ids=prompt.input_ids,
+                mm_encoder_outputs={"image": self._encoded(self._placeholder_rows(prompt, picture))},
+                do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None,
+                max_new_tokens=max_new_tokens,
+                return_dict_in_generate=True, output_logits=True,
+                streamer=pieces,
+            ),
+            prompt, picture, decider, watch,
+        )  # fmt: skip
+        ids = out.sequences[0, prompt.input_ids.shape[1] :].tolist()
+        special = set(self.tokenizer.all_special_ids)
+        spoken = [step for step, i in enumerate(ids) if i not in special]
+        ends = self.model.generation_config.eos_token_id
+        ended = bool(ids) and ids[-1] in (ends if isinstance(ends, list) else [ends])
+        times = pieces.times
+        return Generated(
+            token_ids=ids,
+            pieces=pieces.texts,
+            log_probs=[float(out.logits[step][0].float().log_softmax(-1)[ids[step]]) for step in spoken],
+            visual_per_layer=run.visual_per_layer,
+            text_tokens=prompt.input_ids.shape[1] - int(prompt.visual.sum()),
+            stopped="end" if ended else "length",
+            read_ms=1e3 * (times[0] - began),
+            per_word_ms=1e3 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
+            attention=torch.stack([run.word_attention[s] for s in spoken]) if watch.attention and spoken else None,
+        )
+
+    @torch.inference_mode()
+    def score(
+        self, prompt: Prompt, picture: Picture, decider: Decider | None, token_ids: Sequence[int]
+    ) -> torch.Tensor:
+        """Teacher forcing: log-probabilities over the vocabulary at every place of a given answer, float32
+        `[answer, vocabulary]`. The decider is asked as in `answer`; give it decisions that are already made.
+        """
+        said = list(token_ids[:-1])
+        nothing = [""] * len(said)
+        longer = self._placed(splice(prompt, prompt.input_ids.shape[1], said, nothing, nothing))
+        states = self.model.get_input_embeddings()(longer.input_ids)
+        rows = self._placeholder_rows(longer, picture)
+        states[0, longer.placeholders.to(self.device)] = rows.to(states.dtype)
+        out, _ = self._language.run(
+            lambda: self._anatomy.decoder(inputs_embeds=states, use_cache=False), longer, picture, decider, Watch(),
+        )  # fmt: skip
+        hidden = out.last_hidden_state[0, -len(token_ids) :]
+        return self.model.lm_head(hidden).float().log_softmax(-1)
+
+    def _placeholder_rows(self, prompt: Prompt, picture: Picture) -> torch.Tensor:
+        """A row for every placeholder `[placeholders, dim]`: the picture's in their slots, nothing in the others; those
+        are dropped before the first layer reads them.
+        """
+        shows = prompt.visual[prompt.placeholders].to(picture.features.device)
+        rows = picture.features.new_zeros(len(shows), picture.features.shape[1])
+        rows[shows.nonzero()[slots(picture.ids), 0]] = picture.features
+        if not bool(shows.all()):
+            rows[~shows] = self._separator().to(rows.dtype)
+        return rows
+
+    # -- texts and names ------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> tuple[torch.Tensor, int]:
+        """Vectors of texts from the frozen first layers of the language model: the mean over a text's tokens beside
+        its last token, float32 `[texts, 2 * dim]`; and the multiply-adds that it took.
+        """
+        core = self._anatomy.decoder
+        vectors, cost = [], 0
+        for text in texts:
+            ids = torch.tensor([self.tokenizer(text)["input_ids"]], device=self.device)
+            hidden, n = core.embed_tokens(ids), ids.shape[1]
+            turn = core.rotary_emb(hidden, torch.arange(n, device=self.device)[None])
+            causal = torch.full((n, n), torch.finfo(hidden.dtype).min, device=self.device, dtype=hidden.dtype).triu(1)
+            for layer in core.layers[:TEXT_LAYERS]:
+                out = layer(hidden, attention_mask=causal[None, None], position_embeddings=turn)
+                hidden = out[0] if isinstance(out, tuple) else out
+            vectors.append(torch.cat([hidden[0].mean(0), hidden[0, -1]]).float())
+            cost += TEXT_LAYERS * layer_flops(n, self.info.text_dim, self.info.text_ffn_dim, self.info.kv_dim)
+        return torch.stack(vectors), cost
+
+    def identity(self) -> dict[str, Any]:
+        """What something trained for this model can be recognised by; see `pruning.identity`."""
+        return {
+            "vision_dim": self.info.vision_dim,
+            "vocabulary": vocabulary_digest(self.tokenizer),
+            "tower": sketch(self._anatomy.tower),
+            "language": sketch(self._anatomy.decoder),
+        }
+
+    def layers_of(self, model) -> dict[Part, Sequence[nn.Module]]:
+        found = self.anatomy(model, self.info.name)
+        return {Part.TOWER: found.tower_layers, Part.LANGUAGE_MODEL: found.decoder.layers}
+
+    @property
+    def _anatomy(self) -> Anatomy:
+        return self.anatomy(self.model, self.info.name)
+
+    def close(self) -> None:
+        self._tower.remove()
+        self._language.remove()
+        for undo in self._undo:
+            undo()

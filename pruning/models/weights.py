@@ -1,0 +1,109 @@
+"""The weights part of an adapter, the same in every family: facts about heads, gates on them, and private views of the
+model with heads and ranks taken out. The model itself is never written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Self
+
+from torch import nn
+
+from pruning.errors import PlanError
+from pruning.identity import fingerprint
+from pruning.models.anatomy import Block, take_apart
+from pruning.models.base import Prompt
+from pruning.models.calibration import Calibration
+from pruning.models.gating import Gated
+from pruning.models.view import compress, shared_copy
+from pruning.plans import StructuralPlan
+from pruning.signals import ModelInfo, Part
+from pruning.structure import BlockFacts
+
+
+class Weights:
+    """What can be asked of, and taken out of, a family's layers. A family says where they are (`layers_of`)."""
+
+    model: nn.Module
+    processor: Any
+    info: ModelInfo
+    _limits: Any
+
+    def layers_of(self, model: nn.Module) -> dict[Part, Sequence[nn.Module]]:
+        """The tower's and the language model's layers in a model of this family."""
+        raise NotImplementedError
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Which weights these are; a structural plan is for one fingerprint."""
+        return fingerprint(self.model)
+
+    def facts(
+        self, parts: Sequence[Part], wanted: Sequence[str], prompts: Iterable[Prompt], stop: Callable[[], bool]
+    ) -> list[BlockFacts]:
+        """What a structural score may know of the layers of some parts; `wanted` as in `models.calibration`.
+
+        Tower layers behind the one that feeds the projector are left out: nothing that they do is read.
+        """
+        with self._private() as copied:
+            calibration = Calibration(copied.blocks(parts), wanted)
+            return calibration.run(copied.model, prompts if wanted else (), stop)
+
+    def gated(self, parts: Sequence[Part]) -> Gated:
+        """A private copy whose heads can be turned down, for training."""
+        copied = shared_copy(self.model)
+        return Gated(copied, self._take_apart(copied, parts))
+
+    def compressed(self, plan: StructuralPlan) -> Self:
+        """An adapter around a private view of this model with the plan carried out: fewer heads, thin matrices.
+
+        Every tensor that the plan leaves alone is shared; this model is not touched. `close` the view after use.
+
+        Raises:
+            PlanError: if the plan is for another model or names layers that it does not have.
+        """
+        if plan.fingerprint != self.fingerprint:
+            raise PlanError(
+                f"The plan was made for other weights ({plan.request.model}) than those of {self.info.name}.",
+                "Load the model that the plan names, or make a plan for this one.",
+            )
+        copied = shared_copy(self.model)
+        parts = tuple(dict.fromkeys(p.part for p in plan.layers))
+        blocks = {(b.part, b.layer): b for b in self._take_apart(copied, parts)}
+        for one in plan.layers:
+            if (one.part, one.layer) not in blocks:
+                raise PlanError(f"{self.info.name} has no layer {one.layer} in use in its {one.part}.", "Make it anew.")
+            compress(blocks[one.part, one.layer], one)
+        view = self._like(copied)
+        shapes = {part: tuple(b.shape for b in take_apart(part, layers, self.info.name))
+                  for part, layers in self.layers_of(copied).items()}  # fmt: skip
+        tower, text = shapes[Part.TOWER], shapes[Part.LANGUAGE_MODEL]
+        view.info = replace(view.info, tower_shapes=tower, text_shapes=text)
+        return view
+
+    def blocks(self, parts: Sequence[Part]) -> list[Block]:
+        """The layers of some parts taken apart, tower first; without tower layers that nothing reads."""
+        return self._take_apart(self.model, parts)
+
+    def close(self) -> None:
+        """Take every hook off the model again."""
+        raise NotImplementedError
+
+    def _take_apart(self, model: nn.Module, parts: Sequence[Part]) -> list[Block]:
+        used = {Part.TOWER: self.info.feature_layer + 1, Part.LANGUAGE_MODEL: self.info.text_layers}
+        layers = self.layers_of(model)
+        return [b for p in used if p in parts for b in take_apart(p, layers[p][: used[p]], self.info.name)]
+
+    def _like(self, model: nn.Module) -> Self:
+        return type(self)(model, self.processor, self.info.name, limits=self._limits)
+
+    @contextmanager
+    def _private(self) -> Iterator[Self]:
+        copied = self._like(shared_copy(self.model))
+        try:
+            yield copied
+        finally:
+            copied.close()

@@ -1,0 +1,148 @@
+"""Family x method: every served family does what LLaVA does, or refuses by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES
+from reference import QUESTION, log_probs
+
+from pruning.errors import PruningError
+from pruning.methods import METHODS
+from pruning.models.base import Watch
+from pruning.records import RunRequest
+from pruning.runner import Listener, run
+from pruning.signals import Part
+
+N_NEW = 3
+WHERE = [("random_baseline", {"where": p.value, "layer": n}) for p, n in ((Part.PROJECTOR, 0), (Part.LANGUAGE_MODEL, 2))]
+IN_TOWER = {"where": Part.TOWER.value, "layer": 1}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    tiny = FAMILIES[request.param]
+    return tiny, tiny.make()
+
+
+def ask(method, parameters=None, keep_ratio=0.4, positions="method", **more) -> RunRequest:
+    return RunRequest(
+        "tiny", method, keep_ratio, QUESTION, parameters=parameters or {}, positions=positions, max_new_tokens=N_NEW,
+        **more,
+    )  # fmt: skip
+
+
+def followed(adapter, request, picture):
+    """A run and the token ids and log-probabilities of its last answer."""
+    answers, answer = [], adapter.answer
+    adapter.answer = lambda *args: answers.append(answer(*args)) or answers[-1]
+    try:
+        return run(request, adapter, picture), answers[-1]
+    finally:
+        del adapter.answer
+
+
+def spoken(adapter, token_ids, log_probs):
+    """Log-probabilities of the tokens that are said; control tokens are not."""
+    return [p for p, i in zip(log_probs, token_ids, strict=True) if i not in adapter.tokenizer.all_special_ids]
+
+
+def test_keep_ratio_one_equals_plain_generate(family, noise):
+    _, adapter = family
+    prompt = adapter.prompt(noise, QUESTION)
+    plain = adapter.model.generate(
+        **prompt.inputs(), do_sample=False, max_new_tokens=N_NEW, return_dict_in_generate=True, output_logits=True
+    )
+    ids = plain.sequences[0, prompt.input_ids.shape[1] :]
+    expected = [float(step[0].log_softmax(-1)[i]) for step, i in zip(plain.logits, ids, strict=True)]
+    record, out = followed(adapter, ask("random_baseline", keep_ratio=1.0), noise)
+    assert out.token_ids == ids.tolist()
+    assert np.allclose(out.log_probs, spoken(adapter, out.token_ids, expected), atol=1e-5)
+    assert record.full.visual_per_layer == (record.layout.n_tokens,) * adapter.info.text_layers
+    assert record.full.text_tokens == prompt.input_ids.shape[1] - record.layout.n_tokens
+
+
+@pytest.mark.parametrize("positions", ["original", "renumbered"])
+@pytest.mark.parametrize(("method", "parameters"), [*((m, {}) for m in METHODS), *WHERE], ids=str)
+def test_pruned_run_equals_masked_run_or_is_refused(family, noise, method, parameters, positions):
+    """Prefill and every decoded token, against one pass over the whole sequence without a hook."""
+    tiny, adapter = family
+    try:
+        record, out = followed(adapter, ask(method, parameters, positions=positions), noise)
+    except PruningError as error:
+        assert METHODS[method].title in str(error)
+        assert adapter.info.name in str(error)
+        return
+    assert record.steps
+    assert 0 < len(record.kept) < record.layout.n_tokens
+    assert record.positions == positions
+    expected = spoken(adapter, out.token_ids, log_probs(adapter, noise, record, out.token_ids, tiny))
+    assert np.allclose(out.log_probs, expected, atol=1e-5), (out.log_probs, expected)
+
+
+def test_which_methods_are_refused_and_why(family, noise):
+    tiny, adapter = family
+    refused = {}
+    for method in METHODS:
+        try:
+            run(ask(method), adapter, noise)
+        except PruningError as error:
+            refused[method] = str(error)
+    for method, sentence in tiny.refused.items():
+        assert sentence in refused.pop(method)
+    assert not refused
+    if tiny.tower_reason:
+        with pytest.raises(PruningError, match=tiny.tower_reason):
+            run(ask("random_baseline", IN_TOWER), adapter, noise)
+
+
+def test_teacher_forcing_agrees_with_generation(family, noise):
+    _, adapter = family
+    prompt = adapter.prompt(noise, QUESTION)
+    whole = adapter.project(adapter.see(prompt, [], None, Watch()), None)
+    out = adapter.answer(prompt, whole, None, N_NEW, Watch())
+    scored = adapter.score(prompt, whole, None, out.token_ids)
+    chosen = [float(p[i]) for p, i in zip(scored, out.token_ids, strict=True)]
+    assert np.allclose(spoken(adapter, out.token_ids, chosen), out.log_probs, atol=1e-5)
+
+
+def test_only_the_question_is_taken_for_the_question(family, noise):
+    _, adapter = family
+    prompt = adapter.prompt(noise, QUESTION)
+    asked = "".join(w for w, mine in zip(prompt.words, prompt.in_question, strict=True) if mine)
+    assert asked.replace(" ", "").lower() == QUESTION.replace(" ", "").lower()
+    longer = adapter.insert(prompt, "a large star")
+    first, past = longer.inserted
+    assert first > int(prompt.placeholders.nonzero()[-1])
+    assert past - first == longer.input_ids.shape[1] - prompt.input_ids.shape[1] == 3
+    assert not longer.in_question[:past].any()
+
+
+def test_what_words_attend_to_lies_on_survivors(family, noise):
+    _, adapter = family
+    record = run(ask("random_baseline"), adapter, noise, listener=Listener(trace=True))
+    attention = record.pruned.attention.astype("float32")
+    assert attention.shape == (len(record.pruned.words), record.layout.n_tokens)
+    assert set((attention.sum(0) > 0).nonzero()[0].tolist()) <= set(record.kept.tolist())
+    assert set(record.nearest_kept.tolist()) <= set(record.kept.tolist())
+
+
+def test_eager_attention_gives_the_same_answer(family, noise):
+    tiny, adapter = family
+    eager = tiny.make(attention="eager")
+    for method in ("random_baseline", "fastv"):
+        a, b = (run(ask(method), model, noise).pruned for model in (adapter, eager))
+        assert np.allclose(a.log_probs, b.log_probs, atol=1e-4)
+
+
+def test_the_model_is_left_as_it_was(family, noise):
+    _, adapter = family
+    prompt = adapter.prompt(noise, QUESTION)
+    before = adapter.model.generate(**prompt.inputs(), do_sample=False, max_new_tokens=N_NEW, output_logits=True,
+                                    return_dict_in_generate=True).logits  # fmt: skip
+    for method in ("random_baseline", "fastv", "divprune"):
+        run(ask(method), adapter, noise)
+    after = adapter.model.generate(**prompt.inputs(), do_sample=False, max_new_tokens=N_NEW, output_logits=True,
+                                   return_dict_in_generate=True).logits  # fmt: skip
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -1,0 +1,119 @@
+"""Small random members of every family, of the real classes, and what is special about each, told without a hook."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from conftest import PATCH, SIDE, decisive
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
+)
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+from pruning.demo_model.build import CHAT_TEMPLATE, build_tokenizer
+from pruning.models.family import Family
+from pruning.models.llava_next import LlavaNextAdapter
+
+GREY = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
+def text_sizes(tokenizer, **changes: Any) -> dict[str, Any]:
+    special = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in ("pad", "bos", "eos")}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+    return {
+        "vocab_size": len(tokenizer), **sizes, "num_key_value_heads": 2, "max_position_embeddings": 2048,
+        "tie_word_embeddings": False, **special, **changes,
+    }  # fmt: skip
+
+
+class Tiny:
+    """What a reference without hooks must know of a family; the defaults are LLaVA's. `refused` names methods with words
+    from the sentence that says why, `tower_reason` is why none may drop rows inside the tower.
+    """
+
+    refused: ClassVar[dict[str, str]] = {}
+    tower_reason = ""
+
+    def make(self, attention: str = "sdpa") -> Family:
+        raise NotImplementedError
+
+    def decoder(self, model):
+        return model.model.language_model
+
+    def features(self, model, prompt):
+        """Rows `[tokens, dim]` before the projector in the order of the visual tokens, and [CLS] or None."""
+        raise NotImplementedError
+
+    def project(self, model, rows):
+        return model.model.multi_modal_projector(rows[None])[0]
+
+    def positions(self, model, prompt, ids):
+        return torch.arange(len(ids))
+
+    def deep(self, model, prompt):
+        """Rows `[tokens, dim]` that the model adds behind its first layers."""
+        return []
+
+    def tokens_seen(self, adapter, prompt):
+        """The pixels in -1 .. 1 from which every visual token is made, float32 `[tokens, height, width, 3]`."""
+        raise NotImplementedError
+
+
+def patches(tiles, cells):
+    """Tiles `[tiles, 3, side, side]` as `[tiles * cells * cells, patch, patch, 3]`."""
+    n, _, side, _ = tiles.shape
+    size = side // cells
+    cut = tiles[:, :, : size * cells, : size * cells].reshape(n, 3, cells, size, cells, size)
+    return cut.permute(0, 2, 4, 3, 5, 1).reshape(-1, size, size, 3)
+
+
+class LlavaNext(Tiny):
+    refused: ClassVar = {"vitcop": "several tiles side by side"}
+    tower_reason = "several tiles side by side"
+    cells = SIDE // PATCH
+
+    def make(self, attention="sdpa"):
+        tokenizer = build_tokenizer()
+        canvases = [[h * SIDE, w * SIDE] for h, w in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+        images = LlavaNextImageProcessorPil(
+            size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=canvases,
+            **GREY,
+        )  # fmt: skip
+        processor = LlavaNextProcessor(
+            images, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
+            num_additional_image_tokens=1, chat_template=CHAT_TEMPLATE,
+        )  # fmt: skip
+        vision = CLIPVisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=SIDE,
+            patch_size=PATCH,
+        )  # fmt: skip
+        config = LlavaNextConfig(
+            vision_config=vision, text_config=LlamaConfig(**text_sizes(tokenizer)), image_grid_pinpoints=canvases,
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=self.cells**2,
+            tie_word_embeddings=False,
+        )  # fmt: skip
+        model = LlavaNextForConditionalGeneration._from_config(config, attn_implementation=attention)
+        return LlavaNextAdapter(decisive(model), processor, "tiny LLaVA-NeXT")
+
+    def _packed(self, model, prompt, rows):
+        """Rows of all tiles `[tiles, cells ** 2, dim]` through the model's own packing, newlines taken out."""
+        nowhere = torch.full((rows.shape[-1],), float("nan"))
+        packed, _ = model.model.pack_image_features([rows], prompt.extra["image_sizes"], "default", nowhere)
+        return packed[0][~packed[0].isnan().any(-1)]
+
+    def features(self, model, prompt):
+        hidden = model.model.vision_tower(prompt.pixels[0], output_hidden_states=True).hidden_states[-2]
+        return self._packed(model, prompt, hidden[:, 1:]), hidden[0, 0]
+
+    def tokens_seen(self, adapter, prompt):
+        cut = patches(prompt.pixels[0], self.cells)
+        numbers = torch.arange(len(cut), dtype=torch.float64).view(-1, self.cells**2, 1)
+        return cut[self._packed(adapter.model, prompt, numbers)[:, 0].long()]
+
+
+FAMILIES = {"llava_next": LlavaNext()}
