@@ -67,8 +67,33 @@ class TokenLayout:
         return np.concatenate([t.boxes() for t in self.tiles])
 
     def positions(self) -> np.ndarray:
-        """Row and column of every token divided by the rows and columns of its tile, float64 `[tokens, 2]`."""
-        return np.concatenate([_cells(t) / np.array(t.grid_hw) for t in self.tiles])
+        """Where every token begins, down and across, as a share of all that the model looks at, float64 `[tokens, 2]`.
+
+        With one tile: row and column divided by their numbers. The same place in two tiles has the same position.
+        """
+        boxes = np.array([t.box_xyxy for t in self.tiles])
+        first, size = boxes[:, :2].min(0), boxes[:, 2:].max(0) - boxes[:, :2].min(0)
+        places = []
+        for tile, (x0, y0, x1, y1) in zip(self.tiles, boxes, strict=True):
+            start, share = ((np.array(p) / size)[::-1] for p in ((x0 - first[0], y0 - first[1]), (x1 - x0, y1 - y0)))
+            places.append(start + _cells(tile) / np.array(tile.grid_hw) * share)
+        return np.concatenate(places)
+
+    def tile_numbers(self) -> np.ndarray:
+        """The tile that every token lies in, int64 `[tokens]`."""
+        return np.repeat(np.arange(len(self.tiles)), [t.n_tokens for t in self.tiles])
+
+    def views(self) -> list[list[int]]:
+        """Tiles that can be drawn on one picture because none covers another: numbers of tiles, view by view."""
+        views: list[list[int]] = []
+        for number, tile in enumerate(self.tiles):
+            free = (v for v in views if not any(_overlap(tile, self.tiles[other]) for other in v))
+            view = next(free, None)
+            if view is None:
+                views.append([number])
+            else:
+                view.append(number)
+        return views
 
     def padding(self) -> np.ndarray:
         """True for tokens whose centre lies outside the picture, bool `[tokens]`."""
@@ -124,6 +149,12 @@ def square_view(picture_wh: tuple[int, int], how: str) -> tuple[float, float, fl
     side = min(width, height) if how == "crop" else max(width, height)
     x0, y0 = (width - side) / 2, (height - side) / 2
     return (x0, y0, x0 + side, y0 + side)
+
+
+def _overlap(one: Tile, other: Tile) -> bool:
+    """Do two tiles share more than an edge? Edges may be a rounding apart."""
+    (a0, b0, a1, b1), (c0, d0, c1, d1) = one.box_xyxy, other.box_xyxy
+    return min(a1, c1) - max(a0, c0) > 1e-6 and min(b1, d1) - max(b0, d0) > 1e-6
 
 
 def _cells(tile: Tile) -> np.ndarray:

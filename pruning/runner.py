@@ -79,7 +79,7 @@ class Session:
     def __init__(self, method: TokenPruner, adapter: VLMAdapter, prompt: Prompt, request: RunRequest) -> None:
         info = adapter.info
         self.method, self.info, self.policy = method, info, request.positions
-        self.n_total = prompt.layout.n_tokens
+        self.layout, self.n_total = prompt.layout, prompt.layout.n_tokens
         self.plan = method.plan(info, self.n_total) if request.keep_ratio < 1 else {}
         self.stages: Sequence[Stage] = tuple(sorted(self.plan))
         if info.no_tower_stages and any(s.part is Part.TOWER for s in self.stages):
@@ -92,6 +92,7 @@ class Session:
         self.steps: list[PruningStep] = []
         self.decisions: dict[Stage, Decision] = {}
         self._places = torch.from_numpy(prompt.layout.positions()).float().to(adapter.device)
+        self._tiles = torch.from_numpy(prompt.layout.tile_numbers()).to(adapter.device)
         self._generator = torch.Generator().manual_seed(request.seed)
         self._memory: dict[str, object] = {}
 
@@ -120,6 +121,7 @@ class Session:
             generator=self._generator,
             looks=dict(looks),
             text=text,
+            tiles=self._tiles[ids.clamp(min=0)] if len(self.layout.tiles) > 1 else None,
             memory=self._memory,
         )
         decision = self.method(context, self.plan[stage])

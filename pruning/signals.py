@@ -122,6 +122,7 @@ class PruneContext:
         features: `[rows, dim]` visual tokens as the next layer would see them.
         ids: `[rows]` their original token ids.
         positions: `[rows, 2]` row and column in the grid, each divided by its count.
+        tiles: `[rows]` number of the tile that each lies in, where the model looks at several.
         looks: what was asked for, cut to these rows: [CLS] attention `[heads, rows]`, tower keys `[rows, dim]`,
             last-token attention `[heads, rows]`, language keys `[heads, rows, head_dim]`.
         text: the prompt, at stages of the language model.
@@ -137,6 +138,7 @@ class PruneContext:
     generator: torch.Generator
     looks: dict[Look, torch.Tensor] = field(default_factory=dict)
     text: PromptText | None = None
+    tiles: torch.Tensor | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -17,6 +17,7 @@ from pruning.models.llava import LlavaAdapter
 
 ROOT = Path(__file__).parents[1]
 SIDE, PATCH = 48, 8  # 6 x 6 visual tokens
+COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
 
 torch.set_num_threads(1)
 
@@ -73,6 +74,12 @@ def tiny() -> LlavaAdapter:
 def noise() -> np.ndarray:
     """A picture wider than high, so that rows and columns cannot be swapped unnoticed."""
     return np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+
+
+def quadrants(width: int, height: int) -> np.ndarray:
+    """Red, green / blue, yellow."""
+    y, x = np.mgrid[:height, :width]
+    return COLORS[(y >= height / 2) * 2 + (x >= width / 2)]
 
 
 @contextmanager

@@ -32,11 +32,11 @@ def text_sizes(tokenizer, **changes: Any) -> dict[str, Any]:
 
 
 class Tiny:
-    """What a reference without hooks must know of a family; the defaults are LLaVA's. `refused` names methods with words
-    from the sentence that says why, `tower_reason` is why none may drop rows inside the tower.
+    """What a reference without hooks must know of a family; the defaults are LLaVA's. `refused` names the methods that
+    it cannot serve, `tower_reason` is part of why none may drop rows inside the tower.
     """
 
-    refused: ClassVar[dict[str, str]] = {}
+    refused: ClassVar[frozenset[str]] = frozenset()
     tower_reason = ""
 
     def make(self, attention: str = "sdpa") -> Family:
@@ -73,7 +73,6 @@ def patches(tiles, cells):
 
 
 class LlavaNext(Tiny):
-    refused: ClassVar = {"vitcop": "several tiles side by side"}
     tower_reason = "several tiles side by side"
     cells = SIDE // PATCH
 

@@ -4,12 +4,13 @@ Paper:      none; a control. Uniform sampling is a strong baseline in 2502.11501
 Stage:      once, where you choose: inside the tower, before the projector, before or inside the language model
 Needs:      nothing
 Symbols:    keep_ratio = kept / all
-Differs:    nothing known
+Differs:    nothing known. Where the model looks at several tiles, each gets its share of the budget
 Cost:       O(n)
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -37,7 +38,13 @@ class UniformGrid(TokenPruner):
         return self.single_stage(chosen_stage(self.where, self.layer, info), n_tokens)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        return Decision(even_rows(context.positions, n_keep))
+        if context.tiles is None:
+            return Decision(even_rows(context.positions, n_keep))
+        tiles = [(context.tiles == t).nonzero()[:, 0] for t in context.tiles.unique()]
+        ends = [round(n_keep * end / context.n_rows) for end in itertools.accumulate(len(t) for t in tiles)]
+        counts = [end - start for start, end in itertools.pairwise([0, *ends])]
+        picked = [t[even_rows(context.positions[t], n)] for t, n in zip(tiles, counts, strict=True) if n]
+        return Decision(torch.cat(picked).sort().values)
 
 
 def even_rows(positions: torch.Tensor, n_keep: int) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """A picture at any resolution, as LLaVA-NeXT and LLaVA-OneVision cut it: an overview, and a canvas of square tiles.
 
-The picture is shown twice: whole and squeezed into one square, then as large as fits on the best of some canvases, with
-padding around it. Tokens of the canvas that are padding are taken out again (in whole lines or columns, so the outermost
-ones may reach a little beyond the picture, or leave a little of it to the overview), and every line ends with a newline.
+The picture is shown twice: whole and squeezed into one square, then as large as fits on the best of some canvases,
+with padding around it. Tokens of the canvas that are padding are taken out again, in whole lines or columns, so the
+outermost ones may reach a little beyond the picture, or leave a little of it to the overview. Every line ends with a
+newline.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def overview_and_canvas(
         edges = (first, first + shown.shape[axis])
         box.append([(edge * side / cells - margin) * scale for edge in edges])
     (x0, x1), (y0, y1) = box
-    canvas = Tile((x0, y0, x1, y1), tuple(shown.shape), (shown.shape[1] * side // cells, shown.shape[0] * side // cells))
+    canvas = Tile(
+        (x0, y0, x1, y1), tuple(shown.shape), (shown.shape[1] * side // cells, shown.shape[0] * side // cells)
+    )
     overview = Tile((0.0, 0.0, float(width), float(height)), (cells, cells), (side, side))
     return TokenLayout(picture_wh, (overview, canvas)), torch.cat([torch.arange(cells**2), shown.flatten()])
 

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import COLORS, quadrants
 
 from pruning.errors import GeometryError
 from pruning.geometry import Tile, TokenLayout, square_view
-
-COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
-
-
-def quadrants(width: int, height: int) -> np.ndarray:
-    """Red, green / blue, yellow."""
-    y, x = np.mgrid[:height, :width]
-    return COLORS[(y >= height / 2) * 2 + (x >= width / 2)]
 
 
 @pytest.mark.parametrize("size", [(480, 480), (900, 480), (480, 900), (1000, 300), (31, 47), (48, 48)], ids=str)
