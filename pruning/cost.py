@@ -59,7 +59,8 @@ def estimate(
             kv_bytes=sum(2 * n * s.kv_dim * value_bytes for s, n in zip(info.text_shapes, total, strict=True)),
             formula=FORMULA + COMPRESSED,
         )
-    tower = sum(layer_flops(n, info.vision_dim, info.vision_ffn_dim, matrices=2) for n in tower_per_layer)
+    sizes = info.vision_dim, info.vision_ffn_dim, None, info.vision_matrices
+    tower = sum(layer_flops(n, *sizes) for n in tower_per_layer)
     return Cost(
         prefill_flops=float(
             prefill_flops(visual_per_layer, text_tokens, info.text_dim, info.text_ffn_dim, info.kv_dim)

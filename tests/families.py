@@ -12,12 +12,16 @@ from transformers import (
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from pruning.demo_model.build import CHAT_TEMPLATE, build_tokenizer
 from pruning.models.family import Family
 from pruning.models.llava_next import LlavaNextAdapter
+from pruning.models.qwen2_5_vl import Qwen25VLAdapter
 
 GREY = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
@@ -115,4 +119,58 @@ class LlavaNext(Tiny):
         return cut[self._packed(adapter.model, prompt, numbers)[:, 0].long()]
 
 
-FAMILIES = {"llava_next": LlavaNext()}
+class Qwen25VL(Tiny):
+    refused: ClassVar = frozenset({"visionzip", "vispruner", "vitcop"})
+    tower_reason = "attends within windows"
+    patch = 14
+    sizes: ClassVar = {"shortest_edge": 28 * 28 * 24, "longest_edge": 28 * 28 * 48}
+
+    def processor(self):
+        marks = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+        tokenizer = build_tokenizer()
+        tokenizer.add_special_tokens({"additional_special_tokens": list(marks)}, replace_extra_special_tokens=False)
+        tokenizer.image_token = "<|image_pad|>"
+        chat = CHAT_TEMPLATE.replace("<image>\n", "<|vision_start|><|image_pad|><|vision_end|>")
+        images = Qwen2VLImageProcessorPil(size=self.sizes, patch_size=self.patch, **GREY)
+        return Qwen25VLAdapter.processor_class(images, tokenizer, None, chat_template=chat)
+
+    def make(self, attention="sdpa"):
+        processor = self.processor()
+        tokenizer = processor.tokenizer
+        rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+        config = Qwen2_5_VLConfig(
+            vision_config={
+                "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": self.patch,
+                "out_hidden_size": 32, "fullatt_block_indexes": [1], "window_size": 56,
+            },
+            text_config=text_sizes(tokenizer, rope_parameters=rope),
+            image_token_id=processor.image_token_id, video_token_id=processor.video_token_id,
+        )  # fmt: skip
+        model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation=attention)
+        return Qwen25VLAdapter(decisive(model), processor, "tiny Qwen2.5-VL")
+
+    def features(self, model, prompt):
+        """Through the tower with the merger left out: the four patches of a token come back side by side."""
+        tower = model.model.visual
+        merger, width = tower.merger, 4 * model.config.vision_config.hidden_size
+        tower.merger = torch.nn.Flatten(0)  # a module that does next to nothing, put back below
+        tower.merger.forward = lambda x: x.view(-1, width)
+        try:
+            return tower(prompt.pixels, grid_thw=prompt.extra["image_grid_thw"]).pooler_output, None
+        finally:
+            tower.merger = merger
+
+    def project(self, model, rows):
+        return model.model.visual.merger(rows.view(-1, model.config.vision_config.hidden_size))
+
+    def positions(self, model, prompt, ids):
+        kinds = (ids == model.config.image_token_id).long()[None]
+        return model.model.get_rope_index(ids[None], kinds, image_grid_thw=prompt.extra["image_grid_thw"])[0][:, 0]
+
+    def tokens_seen(self, adapter, prompt):
+        size = self.patch
+        cut = prompt.pixels.view(-1, 2, 2, 3, 2, size, size)[:, :, :, :, 0]  # both frames of a picture are alike
+        return cut.permute(0, 1, 4, 2, 5, 3).reshape(-1, 2 * size, 2 * size, 3)
+
+
+FAMILIES = {"llava_next": LlavaNext(), "qwen2_5_vl": Qwen25VL()}

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from pruning.models.base import ModelSpec, VLMAdapter
 
 DEMO_FOLDER = Path(__file__).parents[2] / "assets" / "models" / "demo"
 
+LLAMA_2 = "Llama 2 Community License"
+
+
+def _hub(key: str, source: str, title: str, billions: float, licence: str) -> ModelSpec:
+    """A model of the hub with `billions` of parameters, which take two bytes each in bf16."""
+    size = f"{billions:g} B" if billions >= 1 else f"{1000 * billions:g} M"
+    memory = math.ceil(2 * billions) if billions >= 1 else f"{2 * billions:.1f}"
+    return ModelSpec(key, source, title, size, licence, f"about {memory} GB in bf16")
+
+
 MODELS: dict[str, ModelSpec] = {
     m.key: m
     for m in (
         ModelSpec("demo", str(DEMO_FOLDER), "Bundled small model", "6.5 M", "Apache-2.0", "0.2 GB", bundled=True),
-        ModelSpec(
-            "llava-1.5-7b",
-            "llava-hf/llava-1.5-7b-hf",
-            "LLaVA-1.5 7B",
-            "7 B",
-            "Llama 2 Community License",
-            "about 15 GB in bf16",
-        ),
-        ModelSpec(
-            "llava-1.5-13b",
-            "llava-hf/llava-1.5-13b-hf",
-            "LLaVA-1.5 13B",
-            "13 B",
-            "Llama 2 Community License",
-            "about 27 GB in bf16",
+        _hub("qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL 3B", 3.8, "Qwen Research License"),
+        _hub("qwen2.5-vl-7b", "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL 7B", 8.3, "Apache-2.0"),
+        _hub("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "LLaVA-1.5 7B", 7.1, LLAMA_2),
+        _hub("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "LLaVA-1.5 13B", 13.4, LLAMA_2),
+        _hub("llava-next-7b", "llava-hf/llava-v1.6-vicuna-7b-hf", "LLaVA-NeXT 7B (Vicuna)", 7.1, LLAMA_2),
+        _hub(
+            "llava-next-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf", "LLaVA-NeXT 7B (Mistral)", 7.6, "Apache-2.0"
         ),
     )
 }

@@ -7,13 +7,13 @@ import torch
 from pruning.errors import QuestionRejectedError
 
 
-def refuse_commands(tokenizer, question: str) -> None:
-    """Refuse a question that holds one of the model's control tokens.
+def refuse_commands(tokenizer, question: str, image_token: str) -> None:
+    """Refuse a question that holds one of the model's control tokens, its placeholder for pictures included.
 
     Raises:
         QuestionRejectedError.
     """
-    for control in tokenizer.all_special_tokens:
+    for control in (*tokenizer.all_special_tokens, image_token):
         if control and control.strip() and control in question:
             raise QuestionRejectedError(
                 f"The question contains {control}, which this model reads as a command.", "Write it differently."

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoProcessor, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pruning.cost import layer_flops
@@ -61,15 +61,21 @@ class Family(Weights):
     they are; `close` takes the sleeping hooks off again.
 
     Class facts:
-        model_class: of transformers. vision_inputs: what the processor gives for the model beside text and pixels.
+        model_class, processor_class: of transformers.
+        vision_inputs: what the processor gives for the model beside text and pixels.
         tower_signals: what can be observed in the tower beside [CLS], which is there if the tower has one.
+        tower_matrices: of a tower layer's feed-forward part (3 where it is gated).
         no_tower_stages: why rows cannot be dropped between the tower's layers; empty where they can.
+        picture_end: the control token that closes a picture, if there is one.
     """
 
     model_class: ClassVar[type[PreTrainedModel]]
+    processor_class: ClassVar[type] = AutoProcessor
     vision_inputs: ClassVar[tuple[str, ...]] = ()
     tower_signals: ClassVar[frozenset[Signal]] = frozenset({Signal.TOWER_KEYS})
+    tower_matrices: ClassVar[int] = 2
     no_tower_stages: ClassVar[str] = ""
+    picture_end: ClassVar[str] = ""
 
     def __init__(self, model, processor, name: str, *, limits=None) -> None:
         self.model, self.processor, self._limits = model.eval(), processor, limits
@@ -93,6 +99,7 @@ class Family(Weights):
             text_layers=len(decoder.layers),
             vision_dim=vision.hidden_size,
             vision_ffn_dim=vision.intermediate_size,
+            vision_matrices=self.tower_matrices,
             text_dim=text.hidden_size,
             text_ffn_dim=text.intermediate_size,
             kv_dim=head_dim * text.num_key_value_heads,
@@ -152,7 +159,7 @@ class Family(Weights):
             QuestionRejectedError: if the question holds one of the model's control tokens or is too long for it.
             GeometryError: if the processor makes another number of tokens than the layout has.
         """
-        refuse_commands(self.tokenizer, question)
+        refuse_commands(self.tokenizer, question, self.processor.image_token)
         text = self._chat(question)
         layout = self.layout((picture.shape[1], picture.shape[0]))
         batch = self.processor(images=Image.fromarray(picture), text=text, return_tensors="pt")
@@ -195,7 +202,10 @@ class Family(Weights):
         if not text:
             return prompt
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        at = insertion_points(prompt.placeholders.tolist(), prompt.words)[-1]
+        picture = [
+            p or w.strip() == self.picture_end != "" for p, w in zip(prompt.placeholders, prompt.words, strict=True)
+        ]
+        at = insertion_points(picture, prompt.words)[-1]
         words = [self.tokenizer.decode([i]) for i in ids]
         spliced = self._placed(splice(prompt, at, ids, words, [w.strip() for w in words]))
         if spliced.input_ids.shape[1] >= self._longest:
@@ -212,7 +222,9 @@ class Family(Weights):
 
     @property
     def _longest(self) -> int:
-        return self.model.config.get_text_config().max_position_embeddings
+        text = self.model.config.get_text_config()
+        window = getattr(text, "sliding_window", None)  # counts rows, so pruning would let it reach too far back
+        return min(text.max_position_embeddings, window or text.max_position_embeddings)
 
     def _chat(self, question: str) -> str:
         content = [{"type": "image"}, {"type": "text", "text": question}]

@@ -8,15 +8,22 @@ from pathlib import Path
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoProcessor, PretrainedConfig, ProcessorMixin
+from transformers import AutoConfig, PretrainedConfig, ProcessorMixin
 
 from pruning.errors import ModelUnavailableError
 from pruning.models.base import ModelSpec, VLMAdapter
 from pruning.models.demo import FAMILIARITY_FILE, DrawnWorld
 from pruning.models.family import Family
 from pruning.models.llava import LlavaAdapter
+from pruning.models.llava_next import LlavaNextAdapter
+from pruning.models.qwen2_5_vl import Qwen25VLAdapter
 
-FAMILIES: dict[str, type[Family]] = {"llava": LlavaAdapter}  # by `model_type` of the configuration
+# By `model_type` of the configuration.
+FAMILIES: dict[str, type[Family]] = {
+    "llava": LlavaAdapter,
+    "llava_next": LlavaNextAdapter,
+    "qwen2_5_vl": Qwen25VLAdapter,
+}
 _TROUBLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, HfHubHTTPError)
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -76,7 +83,7 @@ def _open_source(spec: ModelSpec, *, allow_download: bool) -> tuple[PretrainedCo
         raise ModelUnavailableError(
             f"{spec.title} is a {config.model_type} model; this version serves: {known}.", "Choose another model."
         )
-    return config, AutoProcessor.from_pretrained(spec.source, **options)
+    return config, FAMILIES[config.model_type].processor_class.from_pretrained(spec.source, **options)
 
 
 def _options(spec: ModelSpec, *, allow_download: bool) -> dict[str, bool]:

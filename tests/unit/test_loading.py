@@ -8,10 +8,12 @@ import shutil
 import pytest
 import torch
 from conftest import PATCH, SIDE, tiny_llava
+from families import FAMILIES
 
 from pruning.demo_model.build import build_processor
 from pruning.errors import ModelUnavailableError
 from pruning.models import MODELS, find_spec, load
+from pruning.models.loading import FAMILIES as SERVED
 from pruning.models.loading import choose_device, choose_dtype
 from pruning.records import RunRequest
 from pruning.runner import run
@@ -43,6 +45,18 @@ def test_a_folder_opens_and_answers(folder, noise):
     record = run(RunRequest("x", "vitcop", 0.4, "What?", max_new_tokens=2), adapter, noise)
     assert record.pruned.words
     assert record.notes == ()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_opens_from_a_folder_and_answers(family, tmp_path, noise):
+    made = FAMILIES[family].make()
+    made.model.save_pretrained(tmp_path)
+    made.processor.save_pretrained(tmp_path)
+    opened = load(str(tmp_path))
+    assert type(opened) is type(made)
+    assert opened.fingerprint == made.fingerprint
+    request = RunRequest("x", "divprune", 0.4, "What?", max_new_tokens=2)
+    assert run(request, opened, noise).pruned.log_probs == run(request, made, noise).pruned.log_probs
 
 
 def test_half_precision_can_be_asked_for(folder, noise):
@@ -139,6 +153,10 @@ def test_the_table_of_models():
     assert next(iter(MODELS)) == "demo"
     assert find_spec("llava-hf/llava-1.5-7b-hf").key == "llava-1.5-7b"
     assert find_spec("somebody/else").source == "somebody/else"
+    assert set(SERVED) - {"llava"} == set(FAMILIES), "a family without tests"
+    for spec in MODELS.values():
+        assert spec.licence
+        assert spec.memory.endswith(("GB", "bf16"))
 
 
 def test_a_tower_of_another_kind_is_refused_by_name():
