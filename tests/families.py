@@ -8,20 +8,33 @@ import torch
 from conftest import PATCH, SIDE, decisive
 from transformers import (
     CLIPVisionConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3Processor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
     LlamaConfig,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2Config,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from pruning.demo_model.build import CHAT_TEMPLATE, build_tokenizer
 from pruning.models.family import Family
+from pruning.models.idefics3 import Idefics3Adapter
+from pruning.models.internvl import InternVLAdapter
 from pruning.models.llava_next import LlavaNextAdapter
 from pruning.models.qwen2_5_vl import Qwen25VLAdapter
+from pruning.models.qwen3_vl import Qwen3VLAdapter
 
 GREY = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
@@ -125,17 +138,17 @@ class Qwen25VL(Tiny):
     patch = 14
     sizes: ClassVar = {"shortest_edge": 28 * 28 * 24, "longest_edge": 28 * 28 * 48}
 
-    def processor(self):
+    def processor(self, family):
         marks = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
         tokenizer = build_tokenizer()
         tokenizer.add_special_tokens({"additional_special_tokens": list(marks)}, replace_extra_special_tokens=False)
         tokenizer.image_token = "<|image_pad|>"
         chat = CHAT_TEMPLATE.replace("<image>\n", "<|vision_start|><|image_pad|><|vision_end|>")
         images = Qwen2VLImageProcessorPil(size=self.sizes, patch_size=self.patch, **GREY)
-        return Qwen25VLAdapter.processor_class(images, tokenizer, None, chat_template=chat)
+        return family.processor_class(images, tokenizer, None, chat_template=chat)
 
     def make(self, attention="sdpa"):
-        processor = self.processor()
+        processor = self.processor(Qwen25VLAdapter)
         tokenizer = processor.tokenizer
         rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
         config = Qwen2_5_VLConfig(
@@ -173,4 +186,115 @@ class Qwen25VL(Tiny):
         return cut.permute(0, 1, 4, 2, 5, 3).reshape(-1, 2 * size, 2 * size, 3)
 
 
-FAMILIES = {"llava_next": LlavaNext(), "qwen2_5_vl": Qwen25VL()}
+class Qwen3VL(Qwen25VL):
+    tower_reason = "four patches of its tower"
+    patch = 16
+
+    def make(self, attention="sdpa"):
+        processor = self.processor(Qwen3VLAdapter)
+        tokenizer = processor.tokenizer
+        rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e4, "mrope_interleaved": True}
+        config = Qwen3VLConfig(
+            vision_config={
+                "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": self.patch,
+                "out_hidden_size": 32, "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64,
+            },
+            text_config=text_sizes(tokenizer, rope_parameters=rope, head_dim=8),
+            image_token_id=processor.image_token_id, video_token_id=processor.video_token_id,
+        )  # fmt: skip
+        model = Qwen3VLForConditionalGeneration._from_config(config, attn_implementation=attention)
+        return Qwen3VLAdapter(decisive(model), processor, "tiny Qwen3-VL")
+
+    def deep(self, model, prompt):
+        grid = prompt.extra["image_grid_thw"]
+        found = model.model.get_image_features(prompt.pixels, grid, return_dict=True).deepstack_features
+        return [level[0] for level in found]
+
+
+class Idefics3(Tiny):
+    refused: ClassVar = frozenset({"visionzip", "vispruner", "vitcop"})
+    tower_reason = "several patches of its tower"
+    cells = SIDE // PATCH // 2
+
+    def make(self, attention="sdpa"):
+        tokenizer = build_tokenizer()
+        marks = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
+        tokenizer.add_special_tokens({"additional_special_tokens": [*marks, "<global-img>"]})
+        images = Idefics3ImageProcessorPil(
+            size={"longest_edge": 3 * SIDE}, max_image_size={"longest_edge": SIDE}, **GREY
+        )
+        chat = CHAT_TEMPLATE.replace("<image>\n", "<image>")
+        processor = Idefics3Processor(images, tokenizer, image_seq_len=self.cells**2, chat_template=chat)
+        vision = {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "image_size": SIDE, "patch_size": PATCH,
+        }  # fmt: skip
+        config = Idefics3Config(
+            vision_config=vision, text_config=LlamaConfig(**text_sizes(tokenizer)), scale_factor=2,
+            image_token_id=processor.image_token_id, tie_word_embeddings=False,
+        )  # fmt: skip
+        model = Idefics3ForConditionalGeneration._from_config(config, attn_implementation=attention)
+        return Idefics3Adapter(decisive(model), processor, "tiny Idefics3")
+
+    def decoder(self, model):
+        return model.model.text_model
+
+    def features(self, model, prompt):
+        rows = model.model.vision_model(prompt.pixels[0]).last_hidden_state
+        return model.model.connector.pixel_shuffle(rows, 2).flatten(0, 1), None
+
+    def project(self, model, rows):
+        return model.model.connector.modality_projection(rows)
+
+    def tokens_seen(self, adapter, prompt):
+        return patches(prompt.pixels[0], self.cells)
+
+
+class InternVL(Tiny):
+    refused: ClassVar = frozenset({"visionzip", "vitcop"})
+    tower_reason = "four patches of its tower"
+    cells = SIDE // PATCH // 2
+
+    def make(self, attention="sdpa"):
+        tokenizer = build_tokenizer()
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<img>", "</img>", "<IMG_CONTEXT>", "<video>"]})
+        tokenizer.start_image_token, tokenizer.end_image_token = "<img>", "</img>"
+        tokenizer.context_image_token, tokenizer.video_token = "<IMG_CONTEXT>", "<video>"
+        for name in ("start_image_token", "end_image_token", "context_image_token"):
+            setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(getattr(tokenizer, name)))
+        images = GotOcr2ImageProcessorPil(size={"height": SIDE, "width": SIDE}, max_patches=6, **GREY)
+        chat = CHAT_TEMPLATE.replace("<image>", "<IMG_CONTEXT>")
+        processor = InternVLAdapter.processor_class(
+            images, tokenizer, image_seq_length=self.cells**2, chat_template=chat
+        )
+        vision = {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "image_size": [SIDE, SIDE], "patch_size": [PATCH, PATCH], "layer_scale_init_value": 1.0,
+        }  # fmt: skip
+        config = InternVLConfig(
+            vision_config=vision, text_config=Qwen2Config(**text_sizes(tokenizer)),
+            image_token_id=processor.image_token_id, image_seq_length=self.cells**2, tie_word_embeddings=False,
+        )  # fmt: skip
+        model = InternVLForConditionalGeneration._from_config(config, attn_implementation=attention)
+        return InternVLAdapter(decisive(model), processor, "tiny InternVL")
+
+    def features(self, model, prompt):
+        rows = model.model.vision_tower(prompt.pixels).last_hidden_state[:, 1:]
+        side = int(rows.shape[1] ** 0.5)
+        shuffled = model.model.pixel_shuffle(rows.reshape(len(rows), side, side, -1), scale_factor=0.5)
+        return shuffled.flatten(0, 2), None
+
+    def project(self, model, rows):
+        return model.model.multi_modal_projector(rows)
+
+    def tokens_seen(self, adapter, prompt):
+        return patches(prompt.pixels, self.cells)
+
+
+FAMILIES = {
+    "llava_next": LlavaNext(),
+    "qwen2_5_vl": Qwen25VL(),
+    "qwen3_vl": Qwen3VL(),
+    "idefics3": Idefics3(),
+    "internvl": InternVL(),
+}

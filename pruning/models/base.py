@@ -79,6 +79,8 @@ class Seen:
         features: `[rows, dim]`; ids: `[rows]` original token ids; cls: `[dim]` or None.
         looks: observations over `ids`.
         tokens_per_layer: rows ([CLS] included) that entered each tower layer, tile after tile.
+        output: what the tower returned.
+        deep: rows `[tokens, dim]` that the language model adds to the visual tokens behind its first layers.
     """
 
     features: torch.Tensor
@@ -86,22 +88,30 @@ class Seen:
     cls: torch.Tensor | None
     looks: dict[Look, torch.Tensor]
     tokens_per_layer: list[int]
+    output: Any = None
+    deep: Sequence[torch.Tensor] = ()
 
-    def taking(self, rows: torch.Tensor) -> Seen:
-        """The same with these rows of the tower as the visual tokens 0, 1, ..."""
-        looks = {k: v[:, rows] if k.signal is Signal.CLS_ATTENTION else v[rows] for k, v in self.looks.items()}
-        ids = self.ids[: len(rows)]
-        return Seen(self.features[rows], ids, self.cls, looks, self.tokens_per_layer)
+    def made_of(self, members: torch.Tensor) -> Seen:
+        """The same in visual tokens, each of which is made of some rows of the tower: `members` `[tokens, k]`. The rows
+        stand side by side; what they get of [CLS]'s attention is added up.
+        """
+        looks = {}
+        for look, value in self.looks.items():
+            whole = look.signal is Signal.CLS_ATTENTION
+            looks[look] = value[:, members].sum(-1) if whole else value[members].flatten(1)
+        features, ids = self.features[members].flatten(1), self.ids[: len(members)]
+        return Seen(features, ids, self.cls, looks, self.tokens_per_layer, self.output)
 
 
 @dataclass(slots=True)
 class Picture:
     """Rows for the language model, in the order in which it will read them: `features` `[rows, dim]`, `ids` `[rows]`
-    (`CLS_SOURCE` for a [CLS] row).
+    (`CLS_SOURCE` for a [CLS] row). `deep` as in `Seen`, by token id.
     """
 
     features: torch.Tensor
     ids: torch.Tensor
+    deep: Sequence[torch.Tensor] = ()
 
 
 @dataclass(slots=True)

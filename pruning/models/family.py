@@ -252,7 +252,7 @@ class Family(Weights):
             if decision.order is not None:
                 features = torch.cat([features, seen.cls[None].to(features.dtype)])[decision.order]  # -1 is [CLS]
                 ids = torch.cat([ids, ids.new_tensor([CLS_SOURCE])])[decision.order]
-        return Picture(self._project(features.to(self.dtype)), ids)
+        return Picture(self._project(features.to(self.dtype)), ids, seen.deep)
 
     @torch.inference_mode()
     def answer(

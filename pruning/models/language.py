@@ -96,6 +96,8 @@ class LanguageRun:
         hidden = args[0]
         if layer == 0:
             hidden = self._arrive(hidden)
+        if 0 < layer <= len(self.picture.deep):
+            hidden = self._deepen(self.picture.deep[layer - 1], hidden)
         if layer in self.stages:
             hidden = self._decide(layer, hidden)
         n_rows = hidden.shape[1]
@@ -143,6 +145,13 @@ class LanguageRun:
         places[..., taken] = self.positions[..., self.visual_columns[ids.clamp(min=0)]]  # [CLS] takes the first place
         self.positions = places
         return self._cut(hidden, stays.nonzero()[:, 0], self.arrival_policy)
+
+    def _deepen(self, rows: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Add to every visual token what the tower has for it behind the layer before (DeepStack)."""
+        shown = self.row_ids >= 0
+        hidden = hidden.clone()
+        hidden[0, shown] += rows.to(hidden)[self.row_ids[shown]]
+        return hidden
 
     def _decide(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         stage = self.stages[layer]

@@ -32,7 +32,7 @@ class LlavaNextAdapter(LlavaAdapter):
         return self.model.model.vision_tower(prompt.pixels[0])
 
     def _tokens(self, seen: Seen, prompt: Prompt) -> Seen:
-        return seen.taking(self._packing(prompt.layout.picture_wh)[1].to(seen.ids.device))
+        return seen.made_of(self._packing(prompt.layout.picture_wh)[1].to(seen.ids.device)[:, None])
 
     def _separators(self, layout: TokenLayout) -> torch.Tensor:
         return line_ends(layout)

@@ -14,15 +14,21 @@ from pruning.errors import ModelUnavailableError
 from pruning.models.base import ModelSpec, VLMAdapter
 from pruning.models.demo import FAMILIARITY_FILE, DrawnWorld
 from pruning.models.family import Family
+from pruning.models.idefics3 import Idefics3Adapter
+from pruning.models.internvl import InternVLAdapter
 from pruning.models.llava import LlavaAdapter
 from pruning.models.llava_next import LlavaNextAdapter
 from pruning.models.qwen2_5_vl import Qwen25VLAdapter
+from pruning.models.qwen3_vl import Qwen3VLAdapter
 
 # By `model_type` of the configuration.
 FAMILIES: dict[str, type[Family]] = {
     "llava": LlavaAdapter,
     "llava_next": LlavaNextAdapter,
     "qwen2_5_vl": Qwen25VLAdapter,
+    "qwen3_vl": Qwen3VLAdapter,
+    "idefics3": Idefics3Adapter,
+    "internvl": InternVLAdapter,
 }
 _TROUBLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, HfHubHTTPError)
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}

@@ -61,8 +61,9 @@ class Qwen25VLAdapter(Family):
         lengths = ends.diff().tolist()
         whole = tower.fullatt_block_indexes
         rows = [n for i, patches in enumerate(seen.tokens_per_layer) for n in ([patches] if i in whole else lengths)]
-        features = seen.features.view(len(window_of), -1)[window_of.argsort().to(seen.features.device)]
-        return Seen(features, seen.ids[: len(features)], None, {}, rows)
+        seen.tokens_per_layer = rows
+        patches = torch.arange(len(seen.ids)).view(len(window_of), -1)
+        return seen.made_of(patches[window_of.argsort()].to(seen.ids.device))
 
     def _project(self, features: torch.Tensor) -> torch.Tensor:
         return self._anatomy.tower.merger(features.reshape(-1, self.info.vision_dim))

@@ -71,11 +71,12 @@ class TowerRun:
             cut[look] = value[:, rows] if look.signal is Signal.CLS_ATTENTION else value[rows]
         return cut
 
-    def result(self) -> Seen:
+    def result(self, output: object) -> Seen:
         prefix = self.hooks.prefix
         cls = self.features[0, 0] if prefix else None
         features = self.features[:, prefix:].flatten(0, 1)
-        return Seen(features, self.ids, cls, self.looks_at(self.ids), self.tokens_per_layer * self.tiles)
+        rows = self.tokens_per_layer * self.tiles
+        return Seen(features, self.ids, cls, self.looks_at(self.ids), rows, output)
 
 
 class TowerHooks:
@@ -104,8 +105,8 @@ class TowerHooks:
         """Run `tower()` under observation."""
         run = TowerRun(self, looks, decider, stop)
         with active(run):
-            tower()
-        return run.result()
+            output = tower()
+        return run.result(output)
 
     def _before(self, layer: int, module: nn.Module, args: tuple):
         run = self._mine()
