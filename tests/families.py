@@ -17,6 +17,7 @@ from transformers import (
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
@@ -256,12 +257,12 @@ class InternVL(Tiny):
     cells = SIDE // PATCH // 2
 
     def make(self, attention="sdpa"):
-        tokenizer = build_tokenizer()
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<img>", "</img>", "<IMG_CONTEXT>", "<video>"]})
-        tokenizer.start_image_token, tokenizer.end_image_token = "<img>", "</img>"
-        tokenizer.context_image_token, tokenizer.video_token = "<IMG_CONTEXT>", "<video>"
-        for name in ("start_image_token", "end_image_token", "context_image_token"):
-            setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(getattr(tokenizer, name)))
+        plain = build_tokenizer()
+        marks = {"start_image": "<img>", "end_image": "</img>", "context_image": "<IMG_CONTEXT>", "video": "<video>"}
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=plain.backend_tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>",
+            eos_token="</s>", extra_special_tokens={f"{name}_token": mark for name, mark in marks.items()},
+        )  # fmt: skip
         images = GotOcr2ImageProcessorPil(size={"height": SIDE, "width": SIDE}, max_patches=6, **GREY)
         chat = CHAT_TEMPLATE.replace("<image>", "<IMG_CONTEXT>")
         processor = InternVLAdapter.processor_class(
