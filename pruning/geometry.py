@@ -84,7 +84,9 @@ class TokenLayout:
         return np.repeat(np.arange(len(self.tiles)), [t.n_tokens for t in self.tiles])
 
     def views(self) -> list[list[int]]:
-        """Tiles that can be drawn on one picture because none covers another: numbers of tiles, view by view."""
+        """Tiles that can be drawn on one picture because none covers another: numbers of tiles, view by view, the view
+        with the most tokens first.
+        """
         views: list[list[int]] = []
         for number, tile in enumerate(self.tiles):
             free = (v for v in views if not any(_overlap(tile, self.tiles[other]) for other in v))
@@ -93,7 +95,7 @@ class TokenLayout:
                 views.append([number])
             else:
                 view.append(number)
-        return views
+        return sorted(views, key=lambda v: -sum(self.tiles[number].n_tokens for number in v))
 
     def padding(self) -> np.ndarray:
         """True for tokens whose centre lies outside the picture, bool `[tokens]`."""

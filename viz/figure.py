@@ -87,7 +87,8 @@ def draw(record: RunRecord, picture: np.ndarray, stop: int, theme: Theme, truth:
 def _draw_picture(axes, record: RunRecord, picture: np.ndarray, stop: int, theme: Theme) -> None:
     height, width = picture.shape[:2]
     axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
-    boxes, fate = record.layout.boxes(), fates_after(record, stop)
+    shown = np.isin(record.layout.tile_numbers(), record.layout.views()[0])  # tiles that cover each other: the finest
+    boxes, fate = record.layout.boxes()[shown], fates_after(record, stop)[shown]
     axes.add_collection(PatchCollection(_squares(boxes[fate != KEPT]), facecolor="#14181d", alpha=0.8, linewidth=0))
     if stop:
         kept = PatchCollection(_squares(boxes[fate == KEPT]), facecolor="none", edgecolor="white", linewidth=0.5)
@@ -111,7 +112,8 @@ def _squares(boxes: np.ndarray) -> list[Rectangle]:
 def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]:
     """The border of the evidence: edges that belong to one of its squares only."""
     edges: dict[tuple[float, ...], int] = {}
-    for x0, y0, x1, y1 in record.layout.boxes()[record.evidence].round(4):
+    finest = np.isin(record.layout.tile_numbers()[record.evidence], record.layout.views()[0])
+    for x0, y0, x1, y1 in record.layout.boxes()[record.evidence[finest]].round(4):
         for edge in ((x0, y0, x1, y0), (x0, y1, x1, y1), (x0, y0, x0, y1), (x1, y0, x1, y1)):
             edges[edge] = edges.get(edge, 0) + 1
     return [((x0, x1), (y0, y1)) for (x0, y0, x1, y1), n in edges.items() if n == 1]

@@ -71,7 +71,7 @@ def canvas_view(
     n = record.layout.n_tokens
     return {
         "picture": picture,
-        "layout": record.layout.to_dict(),
+        "layout": _layout_view(record.layout),
         "n_tokens": n,
         "model": model,
         "method": record.method_title,
@@ -117,8 +117,13 @@ def chart_view(record: RunRecord) -> dict[str, Any]:
 def picture_view(picture: str, picture_wh: tuple[int, int], layout: TokenLayout | None) -> dict[str, Any]:
     """A picture without a run, for the canvas; without a layout it is shown uncut."""
     n = layout.n_tokens if layout else 0
-    shown = layout.to_dict() if layout else {"picture_wh": list(picture_wh), "tiles": []}
+    shown = _layout_view(layout) if layout else {"picture_wh": list(picture_wh), "tiles": [], "views": []}
     return {"picture": picture, "layout": shown, "n_tokens": n, "stops": [_whole_stop(n)], "headline": ""}
+
+
+def _layout_view(layout: TokenLayout) -> dict[str, Any]:
+    """The layout, and which of its tiles can be drawn together."""
+    return {**layout.to_dict(), "views": layout.views()}
 
 
 def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:

@@ -9,10 +9,12 @@ window.prunescope.drawing = (() => {
 
   // ---- reading ---------------------------------------------------------------------------------------------------
 
-  function boxesOf(layout) {
+  // Tiles that are not `shown` have their boxes at NaN: a canvas draws nothing there, and nothing is found there.
+  function boxesOf(layout, shown) {
     const boxes = [];
     layout.tiles.forEach((tile, number) => {
-      const [rows, cols] = tile.grid_hw, [x0, y0, x1, y1] = tile.box_xyxy, w = (x1 - x0) / cols, h = (y1 - y0) / rows;
+      const [rows, cols] = tile.grid_hw, box = shown.includes(number) ? tile.box_xyxy : [NaN, NaN, NaN, NaN];
+      const [x0, y0, x1, y1] = box, w = (x1 - x0) / cols, h = (y1 - y0) / rows;
       for (let r = 0; r < rows; r++) for (let c = 0; c < cols; c++) boxes.push({ x: x0 + c * w, y: y0 + r * h, w, h, row: r, col: c, rows, cols, tile: number });
     });
     return boxes;

@@ -73,13 +73,11 @@ def test_boxes_are_exact_along_a_ramp(family, size, axis):
 
 
 def test_tiles_that_cover_each_other_are_drawn_apart():
-    tiles = [
-        Tile((0, 0, 10, 10), (1, 1), (5, 5)),
-        Tile((10, 0, 20, 10), (1, 1), (5, 5)),
-        Tile((0, 0, 20, 10), (2, 2), (5, 5)),
-    ]
-    assert TokenLayout((20, 10), tuple(tiles)).views() == [[0, 1], [2]]
-    assert TokenLayout((20, 10), tuple(tiles[::-1])).views() == [[0], [1, 2]]
+    left, right = Tile((0, 0, 10, 10), (2, 2), (5, 5)), Tile((10, 0, 20, 10), (2, 2), (5, 5))
+    whole = Tile((0, 0, 20, 10), (2, 2), (5, 5))
+    assert TokenLayout((20, 10), (left, right, whole)).views() == [[0, 1], [2]]
+    assert TokenLayout((20, 10), (whole, left, right)).views() == [[1, 2], [0]]
+    assert TokenLayout((20, 10), (whole,)).views() == [[0]]
 
 
 def test_positions_say_where_in_the_whole_view_a_token_is():

@@ -7,14 +7,16 @@ const canvas = $('.pc-canvas'), ink = canvas.getContext('2d'), card = $('.pc-car
 const HEIGHT_SHARE = 0.5, SAME_LINE = '#56B4E9', ALIKE_LINE = '#CC79A7';
 const FATES = { [d.GONE]: 'gone', [d.DROPPED]: 'dropped', [d.MERGED]: 'merged', [d.KEPT]: 'kept' };
 const STILL = window.matchMedia('(prefers-reduced-motion: reduce)');
-const state = { view: null, photo: null, stops: [], boxes: [], stop: 0, mode: 'kept', options: { evidence: true, grid: false, model: false, strength: 72 }, at: -1, pinned: false, word: null, timer: null };
+const state = { view: null, photo: null, stops: [], boxes: [], stop: 0, mode: 'kept', options: { evidence: true, grid: false, model: false, overview: false, strength: 72 }, at: -1, pinned: false, word: null, timer: null };
 
 // ---- a run ---------------------------------------------------------------------------------------------------------
 
 function open(view) {
   const same = state.view && state.view.picture === view.picture && state.photo;
   state.view = view;
-  state.boxes = d.boxesOf(view.layout);
+  $('.pc-overview').hidden = view.layout.views.length < 2;
+  if ($('.pc-overview').hidden) state.options.overview = $('[data-option="overview"]').checked = false;
+  lay();
   state.stops = d.stopsOf(view);
   state.attention = d.attentionOf(view);
   state.nearest = view.nearest ? { token: window.prunescope.bytes(view.nearest.token, Int32Array), cosine: window.prunescope.bytes(view.nearest.cosine, Float32Array) } : null;
@@ -33,6 +35,16 @@ function open(view) {
   photo.src = view.picture;
 }
 
+// A model that looks at the picture twice has pieces that cover each other: one view at a time, the finest one first.
+const shown = () => state.view.layout.views[state.options.overview ? 1 : 0] || [];
+function lay() { state.boxes = d.boxesOf(state.view.layout, shown()); }
+
+function reveal(token) {
+  if (shown().includes(state.boxes[token].tile)) return;
+  state.options.overview = $('[data-option="overview"]').checked = !state.options.overview;
+  lay();
+}
+
 // How high the picture may be so that the stages below it fit on the first screen, however long the headline is. Where
 // the columns stand below each other they do not, and only the share counts.
 function room() {
@@ -42,7 +54,7 @@ function room() {
 }
 
 function scene() {
-  const { layout } = state.view, [w, h] = layout.picture_wh, tile = layout.tiles[0], model = state.options.model && layout.tiles.length === 1;
+  const { layout } = state.view, [w, h] = layout.picture_wh, tile = layout.tiles[shown()[0]], model = state.options.model && shown().length === 1;
   const frame = model ? tile.box_xyxy : [0, 0, w, h], across = frame[2] - frame[0], down = frame[3] - frame[1];
   const wide = $('.pc-frame').clientWidth || 480, high = Math.max(250, room()), ratio = window.devicePixelRatio || 1;
   const scale = Math.min(wide / across, high / down);
@@ -66,7 +78,7 @@ function draw() {
   if (state.options.grid) d.grid(ink, s);
   if (state.stop > 0 && state.mode === 'kept' && !state.word) d.kept(ink, s, (i) => fates[i] === d.KEPT);
   if (state.options.evidence && state.evidence.size) d.evidence(ink, s, (i) => state.evidence.has(i));
-  d.unseen(ink, s, state.view.layout.tiles);
+  d.unseen(ink, s, shown().map((i) => state.view.layout.tiles[i]));
   if (state.at >= 0) d.ring(ink, s, state.at, links(state.at));
 }
 
@@ -160,7 +172,7 @@ function scored(token) {
 const number = (x) => Math.abs(x) >= 0.001 && Math.abs(x) < 1e4 ? x.toFixed(4) : x.toExponential(2);
 
 function facts(token) {
-  const b = state.boxes[token], s = scored(token), list = [['row, column', `${b.row + 1}, ${b.col + 1}`], ['now', describe(token)]];
+  const b = state.boxes[token], s = scored(token), tile = state.view.layout.tiles.length > 1 ? ` of tile ${b.tile + 1}` : '', list = [['row, column', `${b.row + 1}, ${b.col + 1}${tile}`], ['now', describe(token)]];
   if (s) list.push(['score', number(s.score)], ['rank', `${s.rank} of ${s.of}`]);
   if (state.nearest && state.nearest.token[token] >= 0 && state.nearest.token[token] !== token) list.push(['most like survivor', `${state.nearest.token[token]} (cosine ${state.nearest.cosine[token].toFixed(2)})`]);
   if (state.evidence.has(token)) list.push(['evidence', 'holds part of the answer']);
@@ -168,6 +180,7 @@ function facts(token) {
 }
 
 function show(token) {
+  reveal(token);
   state.at = token;
   const { list, scored: s } = facts(token);
   card.replaceChildren(make('b', '', `Piece ${token}`), ...list.map(([name, value]) => { const r = make('div', 'row'); r.append(make('span', '', name), make('span', '', value)); return r; }));
@@ -246,7 +259,7 @@ canvas.addEventListener('pointerleave', () => { if (!state.pinned && document.ac
 canvas.addEventListener('click', (e) => { const t = tokenAt(e); if (t < 0) return; state.pinned = !(state.pinned && t === state.at); show(t); });
 canvas.addEventListener('keydown', (e) => {
   if (!state.boxes.length) return;
-  const at = Math.max(0, state.at), { cols } = state.boxes[at], moves = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: cols, ArrowUp: -cols, Home: -(at % cols), End: cols - 1 - (at % cols) };
+  const at = Math.max(0, state.at), { cols, col } = state.boxes[at], moves = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: cols, ArrowUp: -cols, Home: -col, End: cols - 1 - col };
   if (e.key in moves) { e.preventDefault(); const next = state.at < 0 ? 0 : at + moves[e.key]; if (next >= 0 && next < state.boxes.length) { show(next); speak(next); } }
   else if (e.key === 'Enter') { e.preventDefault(); state.pinned = !state.pinned; show(at); speak(at); }
   else if (e.key === 'Escape') { state.pinned = false; hide(); draw(); }
@@ -265,7 +278,7 @@ $('.pc-modes').addEventListener('keydown', (e) => {
 for (const input of element.querySelectorAll('[data-option]')) {
   const name = input.dataset.option;
   if (input.type === 'checkbox') input.checked = state.options[name];
-  input.addEventListener('input', () => { state.options[name] = input.type === 'checkbox' ? input.checked : Number(input.value); draw(); });
+  input.addEventListener('input', () => { state.options[name] = input.type === 'checkbox' ? input.checked : Number(input.value); if (name === 'overview') { hide(); lay(); } draw(); });
 }
 $('.pc-stops').addEventListener('keydown', (e) => { const step = { ArrowRight: 1, ArrowLeft: -1 }[e.key]; if (step) { e.preventDefault(); go(state.stop + step); $('.pc-stops').children[state.stop].focus(); } });
 $('.pc-play').addEventListener('click', play);
