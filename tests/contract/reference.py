@@ -26,7 +26,7 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list
     early = [s for s in record.steps if s.stage.part is not Part.LANGUAGE_MODEL]
     late = {s.stage.layer: s for s in record.steps if s.stage.part is Part.LANGUAGE_MODEL}
 
-    rows, order = _visual_rows(core, prompt.pixels, adapter.info.feature_layer, early, record.request)
+    rows, order = _visual_rows(core, prompt.pixels, adapter.info.feature_layer, early, _method(record))
     policy = _policies(record)
     before, behind = ids[: visual[0]], ids[visual[-1] + 1 :]
     embed = model.get_input_embeddings()
@@ -40,12 +40,19 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list
     if early and policy[early[-1].stage] == "renumbered":
         positions = torch.arange(n_rows)
     sees = torch.ones(n_rows, n_rows, dtype=torch.bool).tril()
+    if getattr(_method(record), "cache", "") == "all layers":  # new tokens never see what a later layer dropped
+        sees[n_rows - (len(ids) - n_prompt) :] &= (row_ids < 0) | torch.isin(row_ids, torch.tensor(record.kept))
     index_before_cut = torch.arange(n_rows)
     for layer, block in enumerate(core.language_model.layers):
         if layer in late:
             step = late[layer]
-            hidden = _merge(hidden, row_ids, step, record.request)
+            hidden = _merge(hidden, row_ids, step, _method(record))
             alive = (row_ids < 0) | torch.isin(row_ids, torch.tensor(step.selection.kept))
+            if not (np.diff(step.selection.order) > 0).all():  # survivors change places, the dropped stay on theirs
+                turned = torch.arange(n_rows)
+                place = {int(i): row for row, i in enumerate(row_ids.tolist()) if i >= 0}
+                turned[alive & (row_ids >= 0)] = torch.tensor([place[i] for i in step.selection.order.tolist()])
+                hidden, row_ids, positions = hidden[:, turned], row_ids[turned], positions[turned]
             sees = sees & alive[None, :]
             if policy[step.stage] == "renumbered":
                 positions = alive.long().cumsum(0) - 1
@@ -61,16 +68,20 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list
     return [float(logits[first + i, token]) for i, token in enumerate(token_ids)]
 
 
-def _policies(record: RunRecord) -> dict:
+def _method(record: RunRecord):
     from pruning.methods import method_class
 
-    method = method_class(record.request.method).from_parameters(record.request.keep_ratio, record.request.parameters)
+    return method_class(record.request.method).from_parameters(record.request.keep_ratio, record.request.parameters)
+
+
+def _policies(record: RunRecord) -> dict:
+    method = _method(record)
     if record.request.positions != "method":
         return {s.stage: record.request.positions for s in record.steps}
     return {s.stage: method.positions_at(s.stage) for s in record.steps}
 
 
-def _visual_rows(core, pixels, feature_layer, early, request):
+def _visual_rows(core, pixels, feature_layer, early, method):
     """Rows of the picture as the language model reads them, and their token ids (-1 for [CLS])."""
     tower = getattr(core.vision_tower, "vision_model", core.vision_tower)
     hidden = tower.pre_layrnorm(tower.embeddings(pixels))
@@ -87,15 +98,17 @@ def _visual_rows(core, pixels, feature_layer, early, request):
     features, cls = hidden[0, 1:], hidden[0, 0]
     order = order[alive]
     for step in (s for s in early if s.stage.part is Part.PROJECTOR):
-        features = _merge(features[None], torch.arange(n), step, request)[0]
+        features = _merge(features[None], torch.arange(n), step, method)[0]
         order = torch.tensor(step.selection.order, dtype=torch.long)
     rows = torch.cat([features, cls[None]])[order]  # -1 picks [CLS]
     return core.multi_modal_projector(rows[None])[0], order
 
 
-def _merge(hidden, row_ids, step, request):
-    """Every kept row takes in what the record says was merged into it: the mean of all, or as the released codes do."""
-    selection, how = step.selection, request.parameters.get("merge", "")
+def _merge(hidden, row_ids, step, method):
+    """Every kept row takes in what the record says was merged into it: the mean of all, their sum, or as the released
+    codes do.
+    """
+    selection, how = step.selection, getattr(method, "merge", "")
     values, hidden = hidden[0], hidden.clone()
     place = {int(i): row for row, i in enumerate(row_ids.tolist()) if i >= 0}
     group_of = step.extra.get("group")
@@ -104,6 +117,8 @@ def _merge(hidden, row_ids, step, request):
         rows = values[[place[i] for i in joined]]
         if how == "sum of target and mean":  # VisionZip: the target, and the mean of those that joined it
             new = values[place[kept]] + (rows.mean(0) if joined else 0)
+        elif how == "sum":
+            new = values[[place[i] for i in (kept, *joined)]].sum(0)
         else:
             new = values[[place[i] for i in (kept, *joined)]].mean(0)
             in_group = group_of is not None and group_of[selection.alive.tolist().index(kept)] >= 0

@@ -35,6 +35,10 @@ VARIANTS = [
     ("visionzip", {"contextual_share": 0.5}),
     ("visionzip", {"contextual_share": 0.5, "merge": "sum of target and mean"}),
     ("resprune", {"alpha": 2.0, "relevance": "pooled question", "normalise": "l2"}),
+    ("sparsevlm", {"version": "2.0"}),
+    ("sparsevlm", {"merge": "mean"}),
+    ("dart", {"visit": "as coded", "count": "as coded"}),
+    ("ivcprune", {"cache": "layers behind the cut"}),
 ]
 
 

@@ -122,6 +122,8 @@ def drive(method: TokenPruner, world: World, seed: int = 0, positions: torch.Ten
         steps.append(Step(stage, ids, wanted, decision))
         ids = ids[decision.keep]
         features = features[decision.keep] if decision.features is None else decision.features
+        if decision.order is not None and len(decision.order) == len(ids):  # no [CLS] row among them
+            ids, features = ids[decision.order], features[decision.order]
     return steps
 
 
