@@ -106,10 +106,16 @@ class Generated:
 
 
 class Decider(Protocol):
-    """Who decides which tokens go on: the runner's session, which asks a method and writes down its answers."""
+    """Who decides which tokens go on: the runner's session, which asks a method and writes down its answers.
+
+    `evicts`: a decision made so far also empties caches of earlier layers.
+    """
 
     stages: Sequence[Stage]
     looks: Sequence[Look]
+
+    @property
+    def evicts(self) -> bool: ...
 
     def decide(
         self,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from pruning.models.base import Decider, Generated, Picture, Prompt, Seen, Watch
 from pruning.models.calibration import Calibration
 from pruning.models.capture import observe
 from pruning.models.gating import Gated
-from pruning.models.language import LanguageHooks
+from pruning.models.language import LanguageHooks, word_by_word
 from pruning.models.sketch import sketch, vocabulary_digest
 from pruning.models.splice import insertion_points, splice
 from pruning.models.tower import TowerHooks
@@ -273,11 +273,14 @@ class LlavaAdapter:
         states = self.model.get_input_embeddings()(longer.input_ids)
         places = longer.visual.nonzero()[:, 0].to(self.device)[: len(picture.features)]
         states[0, places] = picture.features.to(states.dtype)
-        out, _ = self._language.run(
-            lambda: self.model.model.language_model(inputs_embeds=states, use_cache=False),
-            longer, picture, decider, Watch(),
-        )  # fmt: skip
-        hidden = out.last_hidden_state[0, -len(token_ids) :]
+        core = self.model.model.language_model
+        if decider is not None and decider.evicts:  # new tokens see caches that the prompt's own rows did not
+            work = partial(word_by_word, core, states, n)
+            hidden, _ = self._language.run(work, prompt, picture, decider, Watch())
+        else:
+            work = partial(core, inputs_embeds=states, use_cache=False)
+            out, _ = self._language.run(work, longer, picture, decider, Watch())
+            hidden = out.last_hidden_state[0, -len(token_ids) :]
         return self.model.lm_head(hidden).float().log_softmax(-1)
 
     @torch.inference_mode()
