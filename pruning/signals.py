@@ -172,9 +172,9 @@ class Decision:
         merged_into: `[rows]` the kept row a row was averaged into, -1 elsewhere.
         scores: `[rows]`, higher means keep.
         order: the order in which the next layer reads the kept rows, as indices into `keep`; -1 feeds [CLS] as a row.
-        evict: once the prompt is read, what was dropped also leaves the caches of the earlier layers.
         summary: one clause for the page ("51 clusters, 202 elites").
         extra: the method's own arrays, for its views.
+        evict: once the prompt is read, what was dropped also leaves the caches of the earlier layers.
     """
 
     keep: torch.Tensor
@@ -182,6 +182,6 @@ class Decision:
     merged_into: torch.Tensor | None = None
     scores: torch.Tensor | None = None
     order: torch.Tensor | None = None
-    evict: bool = False
     summary: str = ""
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    evict: bool = False
