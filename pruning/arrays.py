@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pruning.errors import ParameterError
+from pruning.language_arrays import LANGUAGE_KINDS
 from pruning.methods.divprune import farthest_first
 from pruning.methods.fastv import last_row_score
 from pruning.methods.resprune import greedy_residual, text_relevance
@@ -238,4 +239,5 @@ KINDS: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], dict[str, A
     "vitcop_stage1": _vitcop_stage1,
     "vitcop_stage2": _vitcop_stage2,
     "vitcop_stage3": _vitcop_stage3,
+    **LANGUAGE_KINDS,
 }

@@ -68,7 +68,7 @@ class Replay:
     def __init__(self, session: Session) -> None:
         self.stages: Sequence[Stage] = session.stages
         self.looks: Sequence[Look] = ()
-        self._decisions, self.positions_at = session.decisions, session.positions_at
+        self._decisions, self.positions_at, self.evicts = session.decisions, session.positions_at, session.evicts
 
     def decide(
         self,

@@ -134,6 +134,10 @@ class Session:
         return decision
 
     @property
+    def evicts(self) -> bool:
+        return any(d.evict for d in self.decisions.values())
+
+    @property
     def decide_ms(self) -> float:
         return sum(s.select_ms for s in self.steps)
 

@@ -57,21 +57,33 @@ class Signal(StrEnum):
     TOWER_KEYS = "vision tower keys"
     LAST_TOKEN_ATTENTION = "last-token attention"
     LANGUAGE_KEYS = "language model keys"
+    TEXT_ATTENTION = "text attention"
+    LANGUAGE_VALUES = "language model values"
+    LANGUAGE_STATES = "language model states"
+    NORMED_STATES = "states under the final norm"
+    ROTARY = "rotary angles"
 
 
 TOWER_SIGNALS = frozenset({Signal.CLS_ATTENTION, Signal.TOWER_KEYS})
-LANGUAGE_SIGNALS = frozenset({Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS})
+ATTENTION_SIGNALS = frozenset({Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS, Signal.TEXT_ATTENTION})
+STATE_SIGNALS = frozenset({Signal.LANGUAGE_STATES, Signal.NORMED_STATES, Signal.ROTARY})
+LANGUAGE_SIGNALS = ATTENTION_SIGNALS | STATE_SIGNALS | {Signal.LANGUAGE_VALUES}
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """One observation: a signal of the attention module of one layer, as that layer really computes it.
 
-    Tower keys are the output of the key projection before it is split into heads.
+    Tower keys are the output of the key projection before it is split into heads. Values are those of an earlier layer
+    than the stage. States are what a layer is given: raw, or as the decoder's last norm would leave them, and before
+    any token leaves at that layer; rotary angles are the cosines and sines of its positions.
+
+    `ahead`: what the attention of the very layer that the stage stands before would compute if nothing left.
     """
 
     signal: Signal
     layer: int
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +120,18 @@ class ModelInfo:
 class PromptText:
     """The prompt's text behind the picture: `states` `[tokens, dim]` as the current layer sees them, the text of every
     token, which of them the person wrote (the rest is the chat template), and the whole word each token is part of.
+
+    `first` is the place of the first of them in the prompt. `looks` has the observations of a context for these tokens
+    instead of the visual ones, `looks_before` for the text before the picture.
     """
 
     states: torch.Tensor
     words: list[str]
     in_question: torch.Tensor
     whole: list[str]
+    first: int = 0
+    looks: dict[Look, torch.Tensor] = field(default_factory=dict)
+    looks_before: dict[Look, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -126,7 +144,9 @@ class PruneContext:
         positions: `[rows, 2]` row and column in the grid, each divided by its count.
         tiles: `[rows]` number of the tile that each lies in, where the model looks at several.
         looks: what was asked for, cut to these rows: [CLS] attention `[heads, rows]`, tower keys `[rows, dim]`,
-            last-token attention `[heads, rows]`, language keys `[heads, rows, head_dim]`.
+            last-token attention `[heads, rows]`, language keys and values `[heads, rows, head_dim]`, attention that
+            the text behind the picture pays `[heads, text, rows]`, states `[rows, dim]`, rotary angles
+            `[2, rows, angles]` (cosines, sines).
         text: the prompt, at stages of the language model.
         memory: what earlier stages of the same run left for this one.
     """
@@ -160,6 +180,7 @@ class Decision:
         order: the order in which the next layer reads the kept rows, as indices into `keep`; -1 feeds [CLS] as a row.
         summary: one clause for the page ("51 clusters, 202 elites").
         extra: the method's own arrays, for its views.
+        evict: once the prompt is read, what was dropped also leaves the caches of the earlier layers.
     """
 
     keep: torch.Tensor
@@ -169,3 +190,4 @@ class Decision:
     order: torch.Tensor | None = None
     summary: str = ""
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    evict: bool = False

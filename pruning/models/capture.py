@@ -104,6 +104,17 @@ def attention_row(query: torch.Tensor, key: torch.Tensor, row: int, scaling: flo
     return (q @ key[0].float().mT).reshape(heads, -1).softmax(-1)
 
 
+def attention_rows(query: torch.Tensor, key: torch.Tensor, first: int, scaling: float) -> torch.Tensor:
+    """Softmax weights of the query rows from `first` on, each of which sees itself and what stands before it, float32
+    `[heads, rows, keys]`; shapes as in `attention_row`, as many queries as keys.
+    """
+    heads, kv_heads, n = query.shape[1], key.shape[1], query.shape[2]
+    q = query[0, :, first:].float().reshape(kv_heads, heads // kv_heads * (n - first), -1) * scaling
+    scores = (q @ key[0].float().mT).reshape(heads, n - first, n)
+    later = torch.ones(n - first, n, dtype=torch.bool, device=key.device).triu(first + 1)
+    return scores.masked_fill(later, float("-inf")).softmax(-1)
+
+
 def rows_of(ids: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """Where each id stands in `among` (every id once, in any order)."""
     order = among.argsort()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,13 +27,13 @@ from pruning.identity import sketch, vocabulary_digest
 from pruning.models.asking import question_span, refuse_commands
 from pruning.models.base import Decider, Generated, Picture, Prompt, Seen, Watch
 from pruning.models.capture import observe
-from pruning.models.language import LanguageHooks, slots
+from pruning.models.language import LanguageHooks, slots, word_by_word
 from pruning.models.pieces import Pieces
 from pruning.models.splice import insertion_points, splice
 from pruning.models.tower import TowerHooks
 from pruning.models.weights import Weights
 from pruning.records import CLS_SOURCE
-from pruning.signals import TOWER_SIGNALS, Look, ModelInfo, Part, Signal
+from pruning.signals import LANGUAGE_SIGNALS, TOWER_SIGNALS, Look, ModelInfo, Part, Signal
 
 TEXT_LAYERS = 1  # of the language model serve as the selector's frozen text encoder
 
@@ -89,7 +90,7 @@ class Family(Weights):
         signals = self.tower_signals | ({Signal.CLS_ATTENTION} if found.prefix else set())
         watched = [*(tower_attention if signals else ()), *(layer.self_attn for layer in decoder.layers)]
         self._undo = [observe(attention) for attention in watched]
-        signals |= {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS}
+        signals |= {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, *LANGUAGE_SIGNALS}
         vision, text = model.config.vision_config, model.config.get_text_config()
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.info = ModelInfo(
@@ -283,6 +284,7 @@ class Family(Weights):
             pieces=pieces.texts,
             log_probs=[float(out.logits[step][0].float().log_softmax(-1)[ids[step]]) for step in spoken],
             visual_per_layer=run.visual_per_layer,
+            cached_per_layer=run.cached_per_layer,
             text_tokens=prompt.input_ids.shape[1] - int(prompt.visual.sum()),
             stopped="end" if ended else "length",
             read_ms=1e3 * (times[0] - began),
@@ -303,10 +305,14 @@ class Family(Weights):
         states = self.model.get_input_embeddings()(longer.input_ids)
         rows = self._placeholder_rows(longer, picture)
         states[0, longer.placeholders.to(self.device)] = rows.to(states.dtype)
-        out, _ = self._language.run(
-            lambda: self._anatomy.decoder(inputs_embeds=states, use_cache=False), longer, picture, decider, Watch(),
-        )  # fmt: skip
-        hidden = out.last_hidden_state[0, -len(token_ids) :]
+        decoder = self._anatomy.decoder
+        if decider is not None and decider.evicts:  # new tokens see caches that the prompt's own rows did not
+            work = partial(word_by_word, decoder, states, len(said))
+            hidden, _ = self._language.run(work, prompt, picture, decider, Watch())
+        else:
+            work = partial(decoder, inputs_embeds=states, use_cache=False)
+            out, _ = self._language.run(work, longer, picture, decider, Watch())
+            hidden = out.last_hidden_state[0, -len(token_ids) :]
         return self.model.lm_head(hidden).float().log_softmax(-1)
 
     def _placeholder_rows(self, prompt: Prompt, picture: Picture) -> torch.Tensor:

@@ -32,9 +32,9 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int], tiny=No
 
     if tiny:
         features, cls = tiny.features(model, prompt)
-        rows, order = _behind_tower(features, cls, early, record.request, lambda x: tiny.project(model, x))
+        rows, order = _behind_tower(features, cls, early, _method(record), lambda x: tiny.project(model, x))
     else:
-        rows, order = _visual_rows(core, prompt.pixels, adapter.info.feature_layer, early, record.request)
+        rows, order = _visual_rows(core, prompt.pixels, adapter.info.feature_layer, early, _method(record))
     policy = _policies(record)
     hidden = model.get_input_embeddings()(ids)
     separators = prompt.placeholders & ~prompt.visual
@@ -59,6 +59,8 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int], tiny=No
         positions = _renumbered(positions, everybody)
     deep = tiny.deep(model, prompt) if tiny else []
     sees = torch.ones(n_rows, n_rows, dtype=torch.bool).tril()
+    if getattr(_method(record), "cache", "") == "all layers":  # new tokens never see what a later layer dropped
+        sees[n_rows - (len(ids) - n_prompt) :] &= (row_ids < 0) | torch.isin(row_ids, torch.tensor(record.kept))
     index_before_cut = torch.arange(n_rows)
     for layer, block in enumerate(decoder.layers):
         if 0 < layer <= len(deep):
@@ -66,8 +68,13 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int], tiny=No
             hidden[0, shown] += deep[layer - 1][row_ids[shown]]
         if layer in late:
             step = late[layer]
-            hidden = _merge(hidden, row_ids, step, record.request)
+            hidden = _merge(hidden, row_ids, step, _method(record))
             alive = (row_ids < 0) | torch.isin(row_ids, torch.tensor(step.selection.kept))
+            if not (np.diff(step.selection.order) > 0).all():  # survivors change places, the dropped stay on theirs
+                turned = torch.arange(n_rows)
+                place = {int(i): row for row, i in enumerate(row_ids.tolist()) if i >= 0}
+                turned[alive & (row_ids >= 0)] = torch.tensor([place[i] for i in step.selection.order.tolist()])
+                hidden, row_ids, positions = hidden[:, turned], row_ids[turned], positions[..., turned]
             sees = sees & alive[None, :]
             if policy[step.stage] == "renumbered":
                 positions = _renumbered(positions, alive)
@@ -91,16 +98,20 @@ def _renumbered(positions, alive):
     return torch.tensor([[sum(u < int(p) for u in used) for p in axis] for axis in positions])
 
 
-def _policies(record: RunRecord) -> dict:
+def _method(record: RunRecord):
     from pruning.methods import method_class
 
-    method = method_class(record.request.method).from_parameters(record.request.keep_ratio, record.request.parameters)
+    return method_class(record.request.method).from_parameters(record.request.keep_ratio, record.request.parameters)
+
+
+def _policies(record: RunRecord) -> dict:
+    method = _method(record)
     if record.request.positions != "method":
         return {s.stage: record.request.positions for s in record.steps}
     return {s.stage: method.positions_at(s.stage) for s in record.steps}
 
 
-def _visual_rows(core, pixels, feature_layer, early, request):
+def _visual_rows(core, pixels, feature_layer, early, method):
     """Rows of the picture as the language model reads them, and their token ids (-1 for [CLS])."""
     tower = getattr(core.vision_tower, "vision_model", core.vision_tower)
     hidden = tower.pre_layrnorm(tower.embeddings(pixels))
@@ -115,21 +126,23 @@ def _visual_rows(core, pixels, feature_layer, early, request):
         mask[..., 1:].masked_fill_(~alive, float("-inf"))
         hidden = block(hidden, attention_mask=mask)
     features, cls = hidden[0, 1:], hidden[0, 0]
-    return _behind_tower(features, cls, early, request, lambda x: core.multi_modal_projector(x[None])[0], order[alive])
+    return _behind_tower(features, cls, early, method, lambda x: core.multi_modal_projector(x[None])[0], order[alive])
 
 
-def _behind_tower(features, cls, early, request, project, order=None):
+def _behind_tower(features, cls, early, method, project, order=None):
     order = torch.arange(len(features)) if order is None else order
     for step in (s for s in early if s.stage.part is Part.PROJECTOR):
-        features = _merge(features[None], torch.arange(len(features)), step, request)[0]
+        features = _merge(features[None], torch.arange(len(features)), step, method)[0]
         order = torch.tensor(step.selection.order, dtype=torch.long)
     rows = (features if cls is None else torch.cat([features, cls[None]]))[order]  # -1 picks [CLS]
     return project(rows), order
 
 
-def _merge(hidden, row_ids, step, request):
-    """Every kept row takes in what the record says was merged into it: the mean of all, or as the released codes do."""
-    selection, how = step.selection, request.parameters.get("merge", "")
+def _merge(hidden, row_ids, step, method):
+    """Every kept row takes in what the record says was merged into it: the mean of all, their sum, or as the released
+    codes do.
+    """
+    selection, how = step.selection, getattr(method, "merge", "")
     values, hidden = hidden[0], hidden.clone()
     place = {int(i): row for row, i in enumerate(row_ids.tolist()) if i >= 0}
     group_of = step.extra.get("group")
@@ -138,6 +151,8 @@ def _merge(hidden, row_ids, step, request):
         rows = values[[place[i] for i in joined]]
         if how == "sum of target and mean":  # VisionZip: the target, and the mean of those that joined it
             new = values[place[kept]] + (rows.mean(0) if joined else 0)
+        elif how == "sum":
+            new = values[[place[i] for i in (kept, *joined)]].sum(0)
         else:
             new = values[[place[i] for i in (kept, *joined)]].mean(0)
             in_group = group_of is not None and group_of[selection.alive.tolist().index(kept)] >= 0

@@ -89,7 +89,7 @@ def test_the_third_answer_equals_the_masked_reference(tiny, noise, method):
     assert record.compensated.answer.visual_per_layer == record.pruned.visual_per_layer
 
 
-@pytest.mark.parametrize("method", ["random_baseline", "vitcop", "fastv", "visionzip"])
+@pytest.mark.parametrize("method", ["random_baseline", "vitcop", "fastv", "visionzip", "sparsevlm", "ivcprune"])
 def test_teacher_forcing_agrees_with_generation(tiny, noise, method):
     prompt = tiny.prompt(noise, QUESTION)
     session = Session(method_class(method)(keep_ratio=0.4), tiny, prompt, request(method))

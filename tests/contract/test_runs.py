@@ -35,6 +35,10 @@ VARIANTS = [
     ("visionzip", {"contextual_share": 0.5}),
     ("visionzip", {"contextual_share": 0.5, "merge": "sum of target and mean"}),
     ("resprune", {"alpha": 2.0, "relevance": "pooled question", "normalise": "l2"}),
+    ("sparsevlm", {"version": "2.0"}),
+    ("sparsevlm", {"merge": "mean"}),
+    ("dart", {"visit": "as coded", "count": "as coded"}),
+    ("ivcprune", {"cache": "layers behind the cut"}),
 ]
 
 
@@ -125,6 +129,29 @@ def test_lengths_in_the_record_are_the_lengths_the_layers_saw(tiny, noise, metho
     prefill = [lengths[i][N_NEW] for i in range(len(lengths))]  # the full run comes first: one prefill, then new tokens
     assert prefill == [n + record.pruned.text_tokens for n in record.pruned.visual_per_layer]
     assert all(n == record.layout.n_tokens for n in record.full.visual_per_layer)
+
+
+def test_evicted_tokens_leave_the_caches_of_all_layers(tiny, noise):
+    run(request("ivcprune"), tiny, noise)
+    caches = []
+    handle = tiny.model.model.language_model.register_forward_hook(
+        lambda m, a, k, out: caches.append([layer.keys.shape[2] for layer in k["past_key_values"].layers]),
+        with_kwargs=True,
+    )
+    try:
+        gone, there = (
+            run(request("ivcprune", {"cache": cache}), tiny, noise) for cache in ("all layers", "layers behind the cut")
+        )
+    finally:
+        handle.remove()
+    text, left = gone.pruned.text_tokens, len(gone.kept)
+    last = [caches[i * N_NEW - 1] for i in (2, 4)]  # each run answers in full first
+    assert last[0] == [text + left + N_NEW - 1] * 6
+    assert last[1] == [text + 36 + N_NEW - 1] * 3 + [text + left + N_NEW - 1] * 3
+    assert gone.pruned.visual_per_layer == there.pruned.visual_per_layer == (36, 36, 36, left, left, left)
+    assert gone.pruned_cost.kv_bytes / there.pruned_cost.kv_bytes == pytest.approx(
+        6 * (text + left) / (6 * text + 3 * (36 + left))
+    )
 
 
 def test_eager_attention_and_grouped_keys_give_the_same_answer(noise):
