@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from pruning.arrays_tower import TOWER_KINDS
 from pruning.errors import ParameterError
-from pruning.methods.divprune import farthest_first
 from pruning.methods.fastv import last_row_score
-from pruning.methods.resprune import greedy_residual, text_relevance
+from pruning.methods.resprune import text_relevance
 from pruning.methods.visionzip import dominant_and_contextual, merge_contextual
 from pruning.methods.vispruner import important_and_diverse
 from pruning.methods.vitcop import (
@@ -28,7 +28,7 @@ from pruning.methods.vitcop import (
     merge_groups,
     solve_budget,
 )
-from pruning.scoring import best, best_ascending
+from pruning.scoring import best, best_ascending, farthest_first, greedy_residual
 
 Arrays = dict[str, np.ndarray]
 
@@ -238,4 +238,5 @@ KINDS: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], dict[str, A
     "vitcop_stage1": _vitcop_stage1,
     "vitcop_stage2": _vitcop_stage2,
     "vitcop_stage3": _vitcop_stage3,
+    **TOWER_KINDS,
 }

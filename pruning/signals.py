@@ -54,12 +54,15 @@ class Signal(StrEnum):
     VISUAL_TOKENS = "visual tokens"
     TEXT_EMBEDDING = "text embeddings"
     CLS_ATTENTION = "[CLS] attention"
+    CLS_ATTENTION_WIDE = "[CLS] attention, heads side by side"
     TOWER_KEYS = "vision tower keys"
+    TOWER_KEYS_MEAN = "vision tower keys, averaged over heads"
     LAST_TOKEN_ATTENTION = "last-token attention"
     LANGUAGE_KEYS = "language model keys"
 
 
-TOWER_SIGNALS = frozenset({Signal.CLS_ATTENTION, Signal.TOWER_KEYS})
+TOWER_KEY_SIGNALS = frozenset({Signal.TOWER_KEYS, Signal.TOWER_KEYS_MEAN})
+TOWER_SIGNALS = TOWER_KEY_SIGNALS | {Signal.CLS_ATTENTION, Signal.CLS_ATTENTION_WIDE}
 LANGUAGE_SIGNALS = frozenset({Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS})
 
 
@@ -67,7 +70,8 @@ LANGUAGE_SIGNALS = frozenset({Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS}
 class Look:
     """One observation: a signal of the attention module of one layer, as that layer really computes it.
 
-    Tower keys are the output of the key projection before it is split into heads.
+    Tower keys are the output of the key projection before it is split into heads. The wide [CLS] attention is computed
+    beside the layer's own: one softmax over products of whole queries and keys, as if there were a single head.
     """
 
     signal: Signal
@@ -111,6 +115,12 @@ class PromptText:
     in_question: torch.Tensor
     whole: list[str]
 
+    @property
+    def question(self) -> torch.Tensor:
+        """States of the tokens that the person wrote `[tokens, dim]`; of all tokens where nobody wrote any."""
+        asked = self.in_question.nonzero()[:, 0].to(self.states.device)
+        return self.states[asked] if len(asked) else self.states
+
 
 @dataclass(slots=True)
 class PruneContext:
@@ -120,8 +130,9 @@ class PruneContext:
         features: `[rows, dim]` visual tokens as the next layer would see them.
         ids: `[rows]` their original token ids.
         positions: `[rows, 2]` row and column in the grid, each divided by its count.
-        looks: what was asked for, cut to these rows: [CLS] attention `[heads, rows]`, tower keys `[rows, dim]`,
-            last-token attention `[heads, rows]`, language keys `[heads, rows, head_dim]`.
+        looks: what was asked for, cut to these rows: [CLS] attention `[heads, rows]` (wide: `[1, rows]`), tower keys
+            `[rows, dim]`, last-token attention `[heads, rows]`, language keys `[heads, rows, head_dim]`. What the tower
+            showed is there at the stages of the language model too.
         text: the prompt, at stages of the language model.
         memory: what earlier stages of the same run left for this one.
     """
@@ -154,6 +165,8 @@ class Decision:
         order: the order in which the next layer reads the kept rows, as indices into `keep`; -1 feeds [CLS] as a row.
         summary: one clause for the page ("51 clusters, 202 elites").
         extra: the method's own arrays, for its views.
+        sizes: `[k]` how many tokens every kept row stands for; later tower layers add its logarithm to the attention
+            that the row receives. None leaves attention as it is.
     """
 
     keep: torch.Tensor
@@ -163,3 +176,4 @@ class Decision:
     order: torch.Tensor | None = None
     summary: str = ""
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    sizes: torch.Tensor | None = None

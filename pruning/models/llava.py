@@ -35,7 +35,7 @@ from pruning.models.tower import TowerHooks
 from pruning.models.view import compress, shared_copy
 from pruning.plans import StructuralPlan
 from pruning.records import CLS_SOURCE
-from pruning.signals import TOWER_SIGNALS, Look, ModelInfo, Part, Signal
+from pruning.signals import TOWER_KEY_SIGNALS, TOWER_SIGNALS, Look, ModelInfo, Part, Signal
 from pruning.structure import BlockFacts
 
 TOWERS = {"clip_vision_model", "siglip_vision_model"}
@@ -75,7 +75,7 @@ class LlavaAdapter:
         self._language = LanguageHooks(decoder, decoder.layers, lambda i: decoder.layers[i].self_attn)
         self._undo = [observe(layer.self_attn) for layer in (*layers, *decoder.layers)]
         self._side, self._patch = vision.image_size, vision.patch_size
-        signals = {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, Signal.TOWER_KEYS}
+        signals = {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, *TOWER_KEY_SIGNALS}
         signals |= {Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS}
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.info = ModelInfo(
@@ -88,7 +88,7 @@ class LlavaAdapter:
             text_dim=text.hidden_size,
             text_ffn_dim=text.intermediate_size,
             kv_dim=head_dim * text.num_key_value_heads,
-            signals=frozenset(signals | ({Signal.CLS_ATTENTION} if has_cls else set())),
+            signals=frozenset(signals | (TOWER_SIGNALS if has_cls else set())),
         )
 
     # -- picture and question -------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Vision-tower side of a run: observe [CLS] attention and keys, drop rows before a layer.
 
-Fits towers whose layers are called as `layer(hidden_states, ...)` on `[1, prefix + patches, dim]` without a mask
-(CLIP, SigLIP). The prefix ([CLS]) always stays.
+Fits towers whose layers are called as `layer(hidden_states, attention_mask, ...)` on `[1, prefix + patches, dim]` with
+no mask (CLIP, SigLIP). The prefix ([CLS]) always stays.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from pruning.errors import RunStopped
 from pruning.models.base import Decider, Seen
-from pruning.models.capture import active, attention_row, current, rows_of
+from pruning.models.capture import active, attention_row, current, cut_look, rows_of
 from pruning.signals import Look, Part, Signal
 
 
@@ -27,6 +28,7 @@ class TowerRun:
         self.hooks, self.decider, self.stop = hooks, decider, stop
         self.stages = {s.layer: s for s in decider.stages if s.part is Part.TOWER} if decider else {}
         self.ids: torch.Tensor | None = None
+        self.sizes: torch.Tensor | None = None  # how many tokens every row stands for, if a method weighs that
         self.tokens_per_layer: list[int] = []
         self.features: torch.Tensor | None = None
         self.seen: dict[Look, tuple[torch.Tensor, torch.Tensor]] = {}  # look -> (values, ids they are of)
@@ -39,6 +41,11 @@ class TowerRun:
         for look in looks:
             if look.signal is Signal.CLS_ATTENTION:
                 value = attention_row(query, key, 0, scaling)[:, self.hooks.prefix :]
+            elif look.signal is Signal.CLS_ATTENTION_WIDE:
+                whole = [x.transpose(1, 2).flatten(2)[:, None] for x in (query, key)]
+                value = attention_row(*whole, 0, whole[0].shape[-1] ** -0.5)[:, self.hooks.prefix :]
+            elif look.signal is Signal.TOWER_KEYS_MEAN:
+                value = key[0, :, self.hooks.prefix :].float().mean(0)
             else:
                 value = key[0, :, self.hooks.prefix :].transpose(0, 1).flatten(1)
             self.seen[look] = value, self.ids
@@ -53,18 +60,24 @@ class TowerRun:
         stage = self.stages.get(layer)
         if stage is not None:
             decision = self.decider.decide(stage, hidden[0, prefix:], self.ids, self.looks_at(self.ids))
-            body = hidden[:, prefix:][:, decision.keep] if decision.features is None else decision.features[None]
-            hidden = torch.cat([hidden[:, :prefix], body.to(hidden.dtype)], 1)
-            self.ids = self.ids[decision.keep]
+            body = hidden[0, prefix:][decision.keep] if decision.features is None else decision.features
+            order = slice(None) if decision.order is None else decision.order
+            hidden = torch.cat([hidden[:, :prefix], body[order][None].to(hidden.dtype)], 1)
+            self.ids = self.ids[decision.keep][order]
+            sizes = self.sizes[decision.keep] if decision.sizes is None and self.sizes is not None else decision.sizes
+            self.sizes = sizes if sizes is None else sizes[order]
         self.tokens_per_layer.append(hidden.shape[1])
         return hidden
+
+    def mask(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What is added to attention: the logarithm of the sizes of the rows, `[1, 1, 1, prefix + rows]`."""
+        return F.pad(self.sizes.log(), (self.hooks.prefix, 0))[None, None, None].to(hidden.dtype)
 
     def looks_at(self, ids: torch.Tensor) -> dict[Look, torch.Tensor]:
         """Everything observed so far, cut to `ids` (heads first for attention, tokens first for keys)."""
         cut = {}
         for look, (value, of) in self.seen.items():
-            rows = rows_of(ids, of)
-            cut[look] = value[:, rows] if look.signal is Signal.CLS_ATTENTION else value[rows]
+            cut[look] = cut_look(look, value, rows_of(ids, of))
         return cut
 
     def result(self) -> Seen:
@@ -104,7 +117,10 @@ class TowerHooks:
 
     def _before(self, layer: int, module: nn.Module, args: tuple):
         run = self._mine()
-        return None if run is None else (run.enter_layer(layer, args[0]), *args[1:])
+        if run is None:
+            return None
+        hidden = run.enter_layer(layer, args[0])
+        return (hidden, *args[1:]) if run.sizes is None else (hidden, run.mask(hidden), *args[2:])
 
     def _features(self, module: nn.Module, args: tuple, output: object) -> None:
         run = self._mine()
