@@ -84,7 +84,7 @@ class VScan(TokenPruner):
         return (
             Look(Signal.CLS_ATTENTION, self.shallow_layer or scaled),
             Look(Signal.CLS_ATTENTION, info.feature_layer),
-            Look(Signal.LAST_TOKEN_ATTENTION, self.cut(info)),
+            Look(Signal.LAST_TOKEN_ATTENTION, self.cut(info) - 1),
         )
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:

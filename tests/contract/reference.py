@@ -45,6 +45,8 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list
         if layer in late:
             step = late[layer]
             hidden = _merge(hidden, row_ids, step, record.request)
+            read = _as_read(row_ids, step.selection)
+            hidden, row_ids, positions = hidden[:, read], row_ids[read], positions[read]
             alive = (row_ids < 0) | torch.isin(row_ids, torch.tensor(step.selection.kept))
             sees = sees & alive[None, :]
             if policy[step.stage] == "renumbered":
@@ -59,6 +61,15 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list
     logits = model.lm_head(core.language_model.norm(hidden))[0].log_softmax(-1)
     first = n_rows - (len(ids) - n_prompt) - 1
     return [float(logits[first + i, token]) for i, token in enumerate(token_ids)]
+
+
+def _as_read(row_ids, selection):
+    """Rows with the kept tokens in the places of the kept tokens, in the order in which they are read."""
+    kept = torch.isin(row_ids, torch.tensor(selection.kept)).nonzero()[:, 0]
+    place = {int(row_ids[row]): row for row in kept.tolist()}
+    rows = torch.arange(len(row_ids))
+    rows[kept] = torch.tensor([place[i] for i in selection.order.tolist()])
+    return rows
 
 
 def _policies(record: RunRecord) -> dict:
@@ -76,33 +87,46 @@ def _visual_rows(core, pixels, feature_layer, early, request):
     hidden = tower.pre_layrnorm(tower.embeddings(pixels))
     n = hidden.shape[1] - 1
     alive = torch.ones(n, dtype=torch.bool)
+    sizes = torch.ones(n)
     order = torch.arange(n)
     in_tower = {s.stage.layer: s for s in early if s.stage.part is Part.TOWER}
     for layer, block in enumerate(tower.encoder.layers[: feature_layer + 1]):
         if layer in in_tower:
-            alive = torch.isin(order, torch.tensor(in_tower[layer].selection.kept))
+            step = in_tower[layer]
+            hidden[:, 1:] = _merge(hidden[:, 1:], torch.arange(n), step, request, sizes)
+            alive = torch.isin(order, torch.tensor(step.selection.kept))
         mask = torch.zeros(1, 1, n + 1, n + 1)
+        mask[..., 1:] = sizes.log()
         mask[..., 1:].masked_fill_(~alive, float("-inf"))
         hidden = block(hidden, attention_mask=mask)
     features, cls = hidden[0, 1:], hidden[0, 0]
     order = order[alive]
     for step in (s for s in early if s.stage.part is Part.PROJECTOR):
-        features = _merge(features[None], torch.arange(n), step, request)[0]
+        features = _merge(features[None], torch.arange(n), step, request, sizes)[0]
         order = torch.tensor(step.selection.order, dtype=torch.long)
     rows = torch.cat([features, cls[None]])[order]  # -1 picks [CLS]
     return core.multi_modal_projector(rows[None])[0], order
 
 
-def _merge(hidden, row_ids, step, request):
-    """Every kept row takes in what the record says was merged into it: the mean of all, or as the released codes do."""
+def _merge(hidden, row_ids, step, request, sizes=None):
+    """Every kept row takes in what the record says was merged into it: the mean of all, or as the released codes do.
+
+    ToMe weighs by `sizes`, how many tokens every row stands for, and these are brought up to date.
+    """
     selection, how = step.selection, request.parameters.get("merge", "")
     values, hidden = hidden[0], hidden.clone()
     place = {int(i): row for row, i in enumerate(row_ids.tolist()) if i >= 0}
     group_of = step.extra.get("group")
+    if request.method == "prumerge":
+        return _weighted_sums(values, step)[None]
     for kept in selection.kept.tolist():
         joined = np.flatnonzero(selection.merged_into == kept).tolist()
         rows = values[[place[i] for i in joined]]
-        if how == "sum of target and mean":  # VisionZip: the target, and the mean of those that joined it
+        if request.method == "tome":
+            weight = sizes[[kept, *joined]]
+            new = weight @ values[[kept, *joined]] / weight.sum()
+            sizes[kept] = weight.sum()
+        elif how == "sum of target and mean":  # VisionZip: the target, and the mean of those that joined it
             new = values[place[kept]] + (rows.mean(0) if joined else 0)
         else:
             new = values[[place[i] for i in (kept, *joined)]].mean(0)
@@ -111,3 +135,16 @@ def _merge(hidden, row_ids, step, request):
                 new = new + values[place[kept]]
         hidden[0, place[kept]] = new
     return hidden
+
+
+def _weighted_sums(values, step):
+    """PruMerge: attention-weighted neighbours on top of every kept row, and one row of all the others."""
+    attention, near = torch.tensor(step.selection.scores), step.extra["neighbours"]
+    order = step.selection.order.tolist()
+    new = values.clone()
+    for token, neighbours in zip(order, near, strict=False):
+        new[token] = values[token] + sum(attention[j] * values[j] for j in neighbours.tolist())
+    if len(order) > len(near):
+        others = [i for i in range(len(values)) if i not in order[:-1]]
+        new[order[-1]] = sum(attention[j] * values[j] for j in others)
+    return new

@@ -18,6 +18,7 @@ GRIDS = [(4, 6), (5, 3), (7, 7), (24, 24)]
 BUDGETS = [0.02, 1 / 9, 1 / 3, 0.5, 0.75, 1.0]
 DIM, HEADS = 12, 3
 ALL_SIGNALS = frozenset(Signal)
+MAY_REFUSE = {"vitcop", "tome"}  # a keep ratio that their stages cannot reach
 
 
 def make_info(layers: int = 8) -> ModelInfo:
@@ -79,7 +80,9 @@ def drive(method: TokenPruner, world: World, seed: int = 0, positions: torch.Ten
     generator = torch.Generator().manual_seed(seed)
     sources = {
         Signal.CLS_ATTENTION: lambda i: world.cls_attention[:, i],
+        Signal.CLS_ATTENTION_WIDE: lambda i: world.cls_attention[:1, i],
         Signal.TOWER_KEYS: lambda i: world.tower_keys[i],
+        Signal.TOWER_KEYS_MEAN: lambda i: world.tower_keys[i, : DIM // HEADS],
         Signal.LAST_TOKEN_ATTENTION: lambda i: world.last_row[:, i],
         Signal.LANGUAGE_KEYS: lambda i: world.language_keys[:, i],
     }
@@ -106,8 +109,8 @@ def drive(method: TokenPruner, world: World, seed: int = 0, positions: torch.Ten
 def test_counts_order_and_fates(key, ratio, grid):
     try:
         steps = drive(METHODS[key](keep_ratio=ratio), World.make(grid))
-    except BudgetError:  # a tiny grid can make a small share impossible; saying so is the right answer
-        assert key == "vitcop"
+    except BudgetError:  # a tiny grid or few layers can make a small share impossible; saying so is the right answer
+        assert key in MAY_REFUSE
         return
     for step in steps:
         d = step.decision
@@ -177,7 +180,7 @@ def test_a_budget_of_one_works_where_a_method_can_meet_it():
         try:
             steps = drive(cls(keep_ratio=1 / 576), World.make((24, 24)))
         except BudgetError:
-            assert key == "vitcop"
+            assert key in MAY_REFUSE
             continue
         assert len(steps[-1].decision.keep) == 1, key
 
