@@ -28,7 +28,7 @@ def to_answer(out: Generated, see_ms: float, prune_ms: float, read_ms: float) ->
 def to_cost(adapter: VLMAdapter, out: Generated, tower_per_layer: Sequence[int]) -> Cost:
     """Its estimated cost."""
     size = torch.finfo(adapter.dtype).bits // 8
-    return estimate(adapter.info, out.visual_per_layer, out.text_tokens, tower_per_layer, size)
+    return estimate(adapter.info, out.visual_per_layer, out.text_tokens, tower_per_layer, size, out.cached_per_layer)
 
 
 def wait_for(device: torch.device) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pruning.arrays_tower import TOWER_KINDS
 from pruning.errors import ParameterError
+from pruning.language_arrays import LANGUAGE_KINDS
 from pruning.methods.fastv import last_row_score
 from pruning.methods.resprune import text_relevance
 from pruning.methods.visionzip import dominant_and_contextual, merge_contextual
@@ -29,6 +29,7 @@ from pruning.methods.vitcop import (
     solve_budget,
 )
 from pruning.scoring import best, best_ascending, farthest_first, greedy_residual
+from pruning.tower_arrays import TOWER_KINDS
 
 Arrays = dict[str, np.ndarray]
 
@@ -239,4 +240,5 @@ KINDS: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], dict[str, A
     "vitcop_stage2": _vitcop_stage2,
     "vitcop_stage3": _vitcop_stage3,
     **TOWER_KINDS,
+    **LANGUAGE_KINDS,
 }

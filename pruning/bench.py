@@ -190,12 +190,20 @@ def _decide_ms(method: Any, grid: tuple[int, int], repeats: int) -> float:
         Signal.TOWER_KEYS_MEAN: lambda rows: torch.randn(rows, 64, generator=g),
         Signal.LAST_TOKEN_ATTENTION: lambda rows: torch.rand(HEADS, rows, generator=g),
         Signal.LANGUAGE_KEYS: lambda rows: torch.randn(HEADS, rows, DIM // HEADS, generator=g),
+        Signal.LANGUAGE_VALUES: lambda rows: torch.randn(HEADS, rows, DIM // HEADS, generator=g),
+        Signal.TEXT_ATTENTION: lambda rows: torch.rand(HEADS, len(words), rows, generator=g),
+        Signal.LANGUAGE_STATES: lambda rows: torch.randn(rows, DIM, generator=g),
+        Signal.NORMED_STATES: lambda rows: torch.randn(rows, DIM, generator=g),
+        Signal.ROTARY: lambda rows: torch.rand(2, rows, DIM // HEADS, generator=g),
     }
     words = QUESTION.split()
-    text = PromptText(torch.randn(len(words), DIM, generator=g), words, torch.ones(len(words), dtype=torch.bool), words)
+    states = torch.randn(len(words), DIM, generator=g)
 
     def context(stage: Stage, ids: torch.Tensor, features: torch.Tensor, memory: dict) -> PruneContext:
-        looks = {look: shapes[look.signal](len(ids)) for look in method.looks(info)}
+        looks, behind, before = (
+            {look: shapes[look.signal](rows) for look in method.looks(info)} for rows in (len(ids), len(words), 2)
+        )
+        text = PromptText(states, words, torch.ones(len(words), dtype=torch.bool), words, 2 + len(ids), behind, before)
         return PruneContext(
             stage=stage, features=features, ids=ids, positions=places[ids], n_total=n, info=info, generator=g,
             looks=looks, text=text, memory=memory,

@@ -45,15 +45,29 @@ def shaped_flops(shapes: Sequence[LayerShape], tokens_per_layer: Sequence[int]) 
 
 
 def estimate(
-    info: ModelInfo, visual_per_layer: Sequence[int], text_tokens: int, tower_per_layer: Sequence[int], value_bytes: int
+    info: ModelInfo,
+    visual_per_layer: Sequence[int],
+    text_tokens: int,
+    tower_per_layer: Sequence[int],
+    value_bytes: int,
+    cached_per_layer: Sequence[int] | None = None,
 ) -> Cost:
-    """The estimate for one answer. `tower_per_layer`: tokens ([CLS] included) that entered each tower layer."""
+    """The estimate for one answer.
+
+    Args:
+        tower_per_layer: tokens ([CLS] included) that entered each tower layer.
+        cached_per_layer: visual tokens in every cache; None: those that entered the layer.
+    """
+    cached_per_layer = visual_per_layer if cached_per_layer is None else cached_per_layer
     if info.text_shapes:
         total = [n + text_tokens for n in visual_per_layer]
         return Cost(
             prefill_flops=float(shaped_flops(info.text_shapes, total)),
             tower_flops=float(shaped_flops(info.tower_shapes, tower_per_layer)),
-            kv_bytes=sum(2 * n * s.kv_dim * value_bytes for s, n in zip(info.text_shapes, total, strict=True)),
+            kv_bytes=sum(
+                kv_bytes([n], text_tokens, s.kv_dim, value_bytes)
+                for s, n in zip(info.text_shapes, cached_per_layer, strict=True)
+            ),
             formula=FORMULA + COMPRESSED,
         )
     tower = sum(layer_flops(n, info.vision_dim, info.vision_ffn_dim, matrices=2) for n in tower_per_layer)
@@ -62,7 +76,7 @@ def estimate(
             prefill_flops(visual_per_layer, text_tokens, info.text_dim, info.text_ffn_dim, info.kv_dim)
         ),
         tower_flops=float(tower),
-        kv_bytes=kv_bytes(visual_per_layer, text_tokens, info.kv_dim, value_bytes),
+        kv_bytes=kv_bytes(cached_per_layer, text_tokens, info.kv_dim, value_bytes),
         formula=FORMULA,
     )
 

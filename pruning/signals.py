@@ -59,11 +59,18 @@ class Signal(StrEnum):
     TOWER_KEYS_MEAN = "vision tower keys, averaged over heads"
     LAST_TOKEN_ATTENTION = "last-token attention"
     LANGUAGE_KEYS = "language model keys"
+    TEXT_ATTENTION = "text attention"
+    LANGUAGE_VALUES = "language model values"
+    LANGUAGE_STATES = "language model states"
+    NORMED_STATES = "states under the final norm"
+    ROTARY = "rotary angles"
 
 
 TOWER_KEY_SIGNALS = frozenset({Signal.TOWER_KEYS, Signal.TOWER_KEYS_MEAN})
 TOWER_SIGNALS = TOWER_KEY_SIGNALS | {Signal.CLS_ATTENTION, Signal.CLS_ATTENTION_WIDE}
-LANGUAGE_SIGNALS = frozenset({Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS})
+ATTENTION_SIGNALS = frozenset({Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS, Signal.TEXT_ATTENTION})
+STATE_SIGNALS = frozenset({Signal.LANGUAGE_STATES, Signal.NORMED_STATES, Signal.ROTARY})
+LANGUAGE_SIGNALS = ATTENTION_SIGNALS | STATE_SIGNALS | {Signal.LANGUAGE_VALUES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +78,17 @@ class Look:
     """One observation: a signal of the attention module of one layer, as that layer really computes it.
 
     Tower keys are the output of the key projection before it is split into heads. The wide [CLS] attention is computed
-    beside the layer's own: one softmax over products of whole queries and keys, as if there were a single head.
+    beside the layer's own: one softmax over products of whole queries and keys, as if there were a single head. Values
+    are those of an earlier layer than the stage. States are what a layer is given: raw, or as the decoder's last norm
+    would leave them, and before any token leaves at that layer; rotary angles are the cosines and sines of its
+    positions.
+
+    `ahead`: what the attention of the very layer that the stage stands before would compute if nothing left.
     """
 
     signal: Signal
     layer: int
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +121,18 @@ class ModelInfo:
 class PromptText:
     """The prompt's text behind the picture: `states` `[tokens, dim]` as the current layer sees them, the text of every
     token, which of them the person wrote (the rest is the chat template), and the whole word each token is part of.
+
+    `first` is the place of the first of them in the prompt. `looks` has the observations of a context for these tokens
+    instead of the visual ones, `looks_before` for the text before the picture.
     """
 
     states: torch.Tensor
     words: list[str]
     in_question: torch.Tensor
     whole: list[str]
+    first: int = 0
+    looks: dict[Look, torch.Tensor] = field(default_factory=dict)
+    looks_before: dict[Look, torch.Tensor] = field(default_factory=dict)
 
     @property
     def question(self) -> torch.Tensor:
@@ -131,8 +150,9 @@ class PruneContext:
         ids: `[rows]` their original token ids.
         positions: `[rows, 2]` row and column in the grid, each divided by its count.
         looks: what was asked for, cut to these rows: [CLS] attention `[heads, rows]` (wide: `[1, rows]`), tower keys
-            `[rows, dim]`, last-token attention `[heads, rows]`, language keys `[heads, rows, head_dim]`. What the tower
-            showed is there at the stages of the language model too.
+            `[rows, dim]`, last-token attention `[heads, rows]`, language keys and values `[heads, rows, head_dim]`,
+            attention that the text behind the picture pays `[heads, text, rows]`, states `[rows, dim]`, rotary angles
+            `[2, rows, angles]` (cosines, sines). What the tower showed is there at the language model's stages too.
         text: the prompt, at stages of the language model.
         memory: what earlier stages of the same run left for this one.
     """
@@ -163,6 +183,7 @@ class Decision:
         merged_into: `[rows]` the kept row a row was averaged into, -1 elsewhere.
         scores: `[rows]`, higher means keep.
         order: the order in which the next layer reads the kept rows, as indices into `keep`; -1 feeds [CLS] as a row.
+        evict: once the prompt is read, what was dropped also leaves the caches of the earlier layers.
         summary: one clause for the page ("51 clusters, 202 elites").
         extra: the method's own arrays, for its views.
         sizes: `[k]` how many tokens every kept row stands for; later tower layers add its logarithm to the attention
@@ -174,6 +195,7 @@ class Decision:
     merged_into: torch.Tensor | None = None
     scores: torch.Tensor | None = None
     order: torch.Tensor | None = None
+    evict: bool = False
     summary: str = ""
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
     sizes: torch.Tensor | None = None

@@ -19,12 +19,10 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep
-from pruning.errors import BudgetError
 from pruning.methods.base import Choice, Param, TokenPruner
+from pruning.schedule import AFTER_THE_CUT, AVERAGE, ratio_for_average
 from pruning.scoring import best_ascending
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
-
-AFTER_THE_CUT, AVERAGE = "after the cut", "average over layers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +46,7 @@ class FastV(TokenPruner):
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
         ratio = self.keep_ratio
         if self.budget == AVERAGE and ratio < 1:
-            ratio = (info.text_layers * ratio - self.layer) / (info.text_layers - self.layer)
-            if ratio <= 0:
-                least = self.layer / info.text_layers
-                raise BudgetError(
-                    f"FastV sees all tokens in its first {self.layer} layers, so its average cannot go down to "
-                    f"{self.keep_ratio:.0%} on {info.text_layers} layers.",
-                    f"Keep more than {least:.0%}, lower the layer, or let the share count what is kept after the cut.",
-                )
+            ratio = ratio_for_average(self.title, lambda x: (x,), (self.layer,), info, ratio)
         return {Stage(Part.LANGUAGE_MODEL, self.layer): n_keep(ratio, n_tokens)}
 
     def looks(self, info: ModelInfo) -> tuple[Look, ...]:

@@ -85,13 +85,15 @@ class Picture:
 @dataclass(slots=True)
 class Generated:
     """An answer as the language model gave it. `read_ms` is the prefill with all decisions in it; `attention`
-    `[words, tokens]` is there if it was asked for (see `records.Answer`).
+    `[words, tokens]` is there if it was asked for (see `records.Answer`); `cached_per_layer` are the rows for the
+    picture in every layer's cache while it was written.
     """
 
     token_ids: list[int]
     pieces: list[str]
     log_probs: list[float]
     visual_per_layer: list[int]
+    cached_per_layer: list[int]
     text_tokens: int
     stopped: str
     read_ms: float

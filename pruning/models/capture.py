@@ -111,6 +111,17 @@ def cut_look(look: Look, value: torch.Tensor, rows: torch.Tensor) -> torch.Tenso
     return value[rows] if look.signal in TOWER_KEY_SIGNALS else value[:, rows]
 
 
+def attention_rows(query: torch.Tensor, key: torch.Tensor, first: int, scaling: float) -> torch.Tensor:
+    """Softmax weights of the query rows from `first` on, each of which sees itself and what stands before it, float32
+    `[heads, rows, keys]`; shapes as in `attention_row`, as many queries as keys.
+    """
+    heads, kv_heads, n = query.shape[1], key.shape[1], query.shape[2]
+    q = query[0, :, first:].float().reshape(kv_heads, heads // kv_heads * (n - first), -1) * scaling
+    scores = (q @ key[0].float().mT).reshape(heads, n - first, n)
+    later = torch.ones(n - first, n, dtype=torch.bool, device=key.device).triu(first + 1)
+    return scores.masked_fill(later, float("-inf")).softmax(-1)
+
+
 def rows_of(ids: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """Where each id stands in `among` (every id once, in any order)."""
     order = among.argsort()

@@ -20,10 +20,15 @@ from torch import nn
 
 from pruning.errors import RunStopped
 from pruning.models.base import TEXT_ROW, Decider, Picture, Prompt, Watch
-from pruning.models.capture import active, attention_row, current, rows_of
-from pruning.signals import LANGUAGE_SIGNALS, Look, Part, PromptText, Signal
+from pruning.models.capture import active, attention_row, attention_rows, current, rows_of
+from pruning.signals import ATTENTION_SIGNALS, LANGUAGE_SIGNALS, STATE_SIGNALS, Look, Part, PromptText, Signal
 
 ORIGINAL, RENUMBERED, REINDEXED = "original", "renumbered", "reindexed"
+TOKENS_LAST = frozenset({Signal.LAST_TOKEN_ATTENTION, Signal.TEXT_ATTENTION})  # others: tokens, then their numbers
+
+
+class _Enough(Exception):  # noqa: N818 (nothing went wrong)
+    """Ends a look ahead as soon as queries and keys were seen."""
 
 
 class LanguageRun:
@@ -42,19 +47,19 @@ class LanguageRun:
         self.stages = {s.layer: s for s in mine}
         before = [s for s in decider.stages if s.part is not Part.LANGUAGE_MODEL] if decider else []
         self.arrival_policy = decider.positions_at(before[-1]) if before else ORIGINAL
-        wanted: dict[int, list[Look]] = {}
-        for look in decider.looks if decider else ():
-            if look.signal in LANGUAGE_SIGNALS:
-                wanted.setdefault(look.layer, []).append(look)
-        layers = range(hooks.n_layers) if watch.attention else wanted
-        self.watched = {hooks.attention(layer): partial(self._watch, layer, wanted.get(layer, [])) for layer in layers}
+        self.wanted = [look for look in (decider.looks if decider else ()) if look.signal in LANGUAGE_SIGNALS]
+        layers = {look.layer for look in self.wanted if look.signal in ATTENTION_SIGNALS}
+        layers = range(hooks.n_layers) if watch.attention else layers
+        self.watched = {hooks.attention(layer): partial(self._watch, layer) for layer in layers}
         self.word_attention: list[torch.Tensor] | None = [] if watch.attention else None
         self.ids_per_layer: list[torch.Tensor] = []
+        self.columns_per_layer: list[torch.Tensor] = []
         self.seen: dict[Look, tuple[torch.Tensor, torch.Tensor]] = {}
         self.visual_per_layer: list[int] = []
         self.rows_per_layer: list[int] = []
         self.last_position: list[int] = []  # of the prompt, per layer
         self.prefill, self.step = False, 0
+        self.ahead = self.evicts = False
 
     # -- the whole language model ---------------------------------------------------------------------------------
 
@@ -69,6 +74,8 @@ class LanguageRun:
         self.prefill = cache is None or cache.get_seq_length() == 0
         if not self.prefill:
             self.step += 1
+            if self.evicts and self.step == 1:
+                self._evict(cache)
             self._moved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
             now = torch.full((1, 1), self.prompt_end + self.step, device=hidden.device)
             return {**kwargs, "position_ids": now}
@@ -93,21 +100,30 @@ class LanguageRun:
         hidden = args[0]
         if layer == 0:
             hidden = self._arrive(hidden)
+        self._look_at_states(layer, hidden, kwargs)
         if layer in self.stages:
+            self._look_ahead(layer, hidden, kwargs)
+            self._look_at_values(kwargs)
             hidden = self._decide(layer, hidden)
         n_rows = hidden.shape[1]
         self.visual_per_layer.append(int((self.row_ids != TEXT_ROW).sum()))
         self.rows_per_layer.append(n_rows)
         self.ids_per_layer.append(self.row_ids)
+        self.columns_per_layer.append(self.columns)
         self.last_position.append(int(self.positions[-1]))
+        return (hidden, *args[1:]), self._shortened(hidden, kwargs)
+
+    def _shortened(self, hidden: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """A layer's other arguments for the rows that are left."""
+        n_rows = hidden.shape[1]
         if n_rows == self.prompt_end + 1:
-            return (hidden, *args[1:]), kwargs
+            return kwargs
         if self.rope is None:
             self.rope = self.hooks.rotary(hidden, self.positions[None])
         kwargs = {**kwargs, "position_ids": None, "position_embeddings": self.rope}
         if torch.is_tensor(kwargs.get("attention_mask")):
             kwargs["attention_mask"] = kwargs["attention_mask"][..., :n_rows, :n_rows]
-        return (hidden, *args[1:]), kwargs
+        return kwargs
 
     def _decode(self, layer: int, args: tuple, kwargs: dict[str, Any]):
         shift = self.prompt_end - self.last_position[layer]
@@ -142,11 +158,10 @@ class LanguageRun:
     def _decide(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         stage = self.stages[layer]
         places = (self.row_ids != TEXT_ROW).nonzero()[:, 0]
-        ids = self.row_ids[places]
-        looks = {}
-        for look, (value, of) in self.seen.items():
-            looks[look] = value[:, rows_of(ids, of)]
-        decision = self.decider.decide(stage, hidden[0, places], ids, looks, text=self._text(hidden, places))
+        looks = self._shown(self.columns[places])
+        text = self._text(hidden, places)
+        decision = self.decider.decide(stage, hidden[0, places], self.row_ids[places], looks, text=text)
+        self.evicts |= decision.evict
         kept = places[decision.keep]
         if decision.features is not None:
             hidden = hidden.clone()
@@ -165,7 +180,12 @@ class LanguageRun:
         columns = self.columns[first:].tolist()
         words = [self.prompt.words[c] for c in columns]
         whole = [self.prompt.whole[c] for c in columns]
-        return PromptText(hidden[0, first:], words, self.prompt.in_question[columns], whole)
+        return PromptText(
+            hidden[0, first:], words, self.prompt.in_question[columns], whole,
+            first=columns[0] if columns else 0,
+            looks=self._shown(self.columns[first:]),
+            looks_before=self._shown(self.columns[: int(places[0])] if len(places) else self.columns[:0]),
+        )  # fmt: skip
 
     def _cut(self, hidden: torch.Tensor, rows: torch.Tensor, policy: str) -> torch.Tensor:
         self.row_ids, self.columns, self.positions = self.row_ids[rows], self.columns[rows], self.positions[rows]
@@ -176,18 +196,81 @@ class LanguageRun:
         self.rope = None
         return hidden[:, rows]
 
-    def _watch(self, layer: int, looks: list[Look], query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
-        if self.word_attention is not None:
+    def _evict(self, cache: Any) -> None:
+        """Take what is not alive after the last cut out of the caches of the layers before it."""
+        for layer, columns in enumerate(self.columns_per_layer):
+            rows = torch.isin(columns, self.columns).nonzero()[:, 0]
+            if len(rows) < len(columns):
+                entry = cache.layers[layer]
+                entry.keys, entry.values = entry.keys[:, :, rows], entry.values[:, :, rows]
+                self.rows_per_layer[layer], self.ids_per_layer[layer] = len(rows), self.ids_per_layer[layer][rows]
+
+    @property
+    def cached_per_layer(self) -> list[int]:
+        """Rows for the picture in the cache of every layer while the answer is written."""
+        counts = self.visual_per_layer
+        return [counts[-1]] * len(counts) if self.evicts else counts
+
+    # -- observations ---------------------------------------------------------------------------------------------
+
+    def _shown(self, columns: torch.Tensor) -> dict[Look, torch.Tensor]:
+        """Everything observed so far, cut to the rows that stood in these columns of the prompt."""
+        return {
+            look: value.index_select(-1 if look.signal in TOKENS_LAST else -2, rows_of(columns, of))
+            for look, (value, of) in self.seen.items()
+        }
+
+    def _look_at_states(self, layer: int, hidden: torch.Tensor, kwargs: dict[str, Any]) -> None:
+        for look in self.wanted:
+            if look.layer != layer or look.signal not in STATE_SIGNALS:
+                continue
+            if look.signal is Signal.LANGUAGE_STATES:
+                value = hidden[0]
+            elif look.signal is Signal.NORMED_STATES:
+                value = self.hooks.norm(hidden)[0]
+            else:
+                value = torch.cat(self._shortened(hidden, kwargs)["position_embeddings"]).float()
+            self.seen[look] = value, self.columns
+
+    def _look_at_values(self, kwargs: dict[str, Any]) -> None:
+        """Values need no watching: during the prefill they lie in the cache of their layer."""
+        for look in self.wanted:
+            if look.signal is Signal.LANGUAGE_VALUES and look.layer < len(self.columns_per_layer):
+                value = kwargs["past_key_values"].layers[look.layer].values[0]
+                self.seen[look] = value, self.columns_per_layer[look.layer]
+
+    def _look_ahead(self, layer: int, hidden: torch.Tensor, kwargs: dict[str, Any]) -> None:
+        """Run the layer's attention up to its queries and keys, without its cache, on all rows that are here now."""
+        if not any(look.ahead and look.layer == layer for look in self.wanted):
+            return
+        given = {**self._shortened(hidden, kwargs), "past_key_values": None}
+        normed = self.hooks.layers[layer].input_layernorm(hidden)
+        self.ahead = True
+        try:
+            self.hooks.attention(layer)(hidden_states=normed, **given)
+        except _Enough:
+            pass
+        finally:
+            self.ahead = False
+
+    def _watch(self, layer: int, query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
+        if self.word_attention is not None and not self.ahead:
             self._add_word_attention(layer, query, key, scaling)
         if not self.prefill:
             return
-        visual = self.row_ids != TEXT_ROW
-        for look in looks:
+        for look in self.wanted:
+            if look.layer != layer or look.ahead != self.ahead or look.signal not in ATTENTION_SIGNALS:
+                continue
             if look.signal is Signal.LAST_TOKEN_ATTENTION:
-                value = attention_row(query, key, query.shape[2] - 1, scaling)[:, visual]
+                value = attention_row(query, key, query.shape[2] - 1, scaling)
+            elif look.signal is Signal.TEXT_ATTENTION:
+                behind = int((self.row_ids != TEXT_ROW).nonzero()[-1]) + 1
+                value = attention_rows(query, key, behind, scaling)
             else:
-                value = key[0, :, visual]
-            self.seen[look] = value, self.row_ids[visual]
+                value = key[0]
+            self.seen[look] = value, self.columns
+        if self.ahead:
+            raise _Enough
 
     def _add_word_attention(self, layer: int, query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
         """The last row's mean weight over the heads, added up over the layers, at the tokens' own ids."""
@@ -201,11 +284,13 @@ class LanguageHooks:
     """The sleeping hooks of one language model.
 
     Args:
-        model: the decoder (with `rotary_emb`); its layers, and `attention` giving the attention module of a layer.
+        model: the decoder (with `rotary_emb` and its last `norm`); its layers, and `attention` giving the attention
+            module of a layer.
     """
 
     def __init__(self, model: nn.Module, layers: nn.ModuleList, attention: Callable[[int], nn.Module]) -> None:
         self.attention, self.rotary, self.n_layers = attention, model.rotary_emb, len(layers)
+        self.layers, self.norm = layers, model.norm
         self._handles = [model.register_forward_pre_hook(self._begin, with_kwargs=True)]
         self._handles += [
             layer.register_forward_pre_hook(partial(self._before, i), with_kwargs=True)

@@ -35,7 +35,7 @@ from pruning.models.tower import TowerHooks
 from pruning.models.view import compress, shared_copy
 from pruning.plans import StructuralPlan
 from pruning.records import CLS_SOURCE
-from pruning.signals import TOWER_KEY_SIGNALS, TOWER_SIGNALS, Look, ModelInfo, Part, Signal
+from pruning.signals import LANGUAGE_SIGNALS, TOWER_KEY_SIGNALS, TOWER_SIGNALS, Look, ModelInfo, Part, Signal
 from pruning.structure import BlockFacts
 
 TOWERS = {"clip_vision_model", "siglip_vision_model"}
@@ -75,8 +75,7 @@ class LlavaAdapter:
         self._language = LanguageHooks(decoder, decoder.layers, lambda i: decoder.layers[i].self_attn)
         self._undo = [observe(layer.self_attn) for layer in (*layers, *decoder.layers)]
         self._side, self._patch = vision.image_size, vision.patch_size
-        signals = {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, *TOWER_KEY_SIGNALS}
-        signals |= {Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS}
+        signals = {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, *TOWER_KEY_SIGNALS, *LANGUAGE_SIGNALS}
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.info = ModelInfo(
             name=name,
@@ -244,6 +243,7 @@ class LlavaAdapter:
             pieces=pieces.texts,
             log_probs=[float(out.logits[step][0].float().log_softmax(-1)[ids[step]]) for step in spoken],
             visual_per_layer=run.visual_per_layer,
+            cached_per_layer=run.cached_per_layer,
             text_tokens=prompt.input_ids.shape[1] - n_visual,
             stopped="end" if ended else "length",
             read_ms=1e3 * (times[0] - began),

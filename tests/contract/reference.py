@@ -26,7 +26,7 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list
     early = [s for s in record.steps if s.stage.part is not Part.LANGUAGE_MODEL]
     late = {s.stage.layer: s for s in record.steps if s.stage.part is Part.LANGUAGE_MODEL}
 
-    rows, order = _visual_rows(core, prompt.pixels, adapter.info.feature_layer, early, record.request)
+    rows, order = _visual_rows(core, prompt.pixels, adapter.info.feature_layer, early, _method(record))
     policy = _policies(record)
     before, behind = ids[: visual[0]], ids[visual[-1] + 1 :]
     embed = model.get_input_embeddings()
@@ -40,14 +40,19 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list
     if early and policy[early[-1].stage] == "renumbered":
         positions = torch.arange(n_rows)
     sees = torch.ones(n_rows, n_rows, dtype=torch.bool).tril()
+    if getattr(_method(record), "cache", "") == "all layers":  # new tokens never see what a later layer dropped
+        sees[n_rows - (len(ids) - n_prompt) :] &= (row_ids < 0) | torch.isin(row_ids, torch.tensor(record.kept))
     index_before_cut = torch.arange(n_rows)
     for layer, block in enumerate(core.language_model.layers):
         if layer in late:
             step = late[layer]
-            hidden = _merge(hidden, row_ids, step, record.request)
-            read = _as_read(row_ids, step.selection)
-            hidden, row_ids, positions = hidden[:, read], row_ids[read], positions[read]
+            hidden = _merge(hidden, row_ids, step, _method(record))
             alive = (row_ids < 0) | torch.isin(row_ids, torch.tensor(step.selection.kept))
+            if not (np.diff(step.selection.order) > 0).all():  # survivors change places, the dropped stay on theirs
+                turned = torch.arange(n_rows)
+                place = {int(i): row for row, i in enumerate(row_ids.tolist()) if i >= 0}
+                turned[alive & (row_ids >= 0)] = torch.tensor([place[i] for i in step.selection.order.tolist()])
+                hidden, row_ids, positions = hidden[:, turned], row_ids[turned], positions[turned]
             sees = sees & alive[None, :]
             if policy[step.stage] == "renumbered":
                 positions = alive.long().cumsum(0) - 1
@@ -63,25 +68,20 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int]) -> list
     return [float(logits[first + i, token]) for i, token in enumerate(token_ids)]
 
 
-def _as_read(row_ids, selection):
-    """Rows with the kept tokens in the places of the kept tokens, in the order in which they are read."""
-    kept = torch.isin(row_ids, torch.tensor(selection.kept)).nonzero()[:, 0]
-    place = {int(row_ids[row]): row for row in kept.tolist()}
-    rows = torch.arange(len(row_ids))
-    rows[kept] = torch.tensor([place[i] for i in selection.order.tolist()])
-    return rows
+def _method(record: RunRecord):
+    from pruning.methods import method_class
+
+    return method_class(record.request.method).from_parameters(record.request.keep_ratio, record.request.parameters)
 
 
 def _policies(record: RunRecord) -> dict:
-    from pruning.methods import method_class
-
-    method = method_class(record.request.method).from_parameters(record.request.keep_ratio, record.request.parameters)
+    method = _method(record)
     if record.request.positions != "method":
         return {s.stage: record.request.positions for s in record.steps}
     return {s.stage: method.positions_at(s.stage) for s in record.steps}
 
 
-def _visual_rows(core, pixels, feature_layer, early, request):
+def _visual_rows(core, pixels, feature_layer, early, method):
     """Rows of the picture as the language model reads them, and their token ids (-1 for [CLS])."""
     tower = getattr(core.vision_tower, "vision_model", core.vision_tower)
     hidden = tower.pre_layrnorm(tower.embeddings(pixels))
@@ -93,7 +93,7 @@ def _visual_rows(core, pixels, feature_layer, early, request):
     for layer, block in enumerate(tower.encoder.layers[: feature_layer + 1]):
         if layer in in_tower:
             step = in_tower[layer]
-            hidden[:, 1:] = _merge(hidden[:, 1:], torch.arange(n), step, request, sizes)
+            hidden[:, 1:] = _merge(hidden[:, 1:], torch.arange(n), step, method, sizes)
             alive = torch.isin(order, torch.tensor(step.selection.kept))
         mask = torch.zeros(1, 1, n + 1, n + 1)
         mask[..., 1:] = sizes.log()
@@ -102,32 +102,33 @@ def _visual_rows(core, pixels, feature_layer, early, request):
     features, cls = hidden[0, 1:], hidden[0, 0]
     order = order[alive]
     for step in (s for s in early if s.stage.part is Part.PROJECTOR):
-        features = _merge(features[None], torch.arange(n), step, request, sizes)[0]
+        features = _merge(features[None], torch.arange(n), step, method, sizes)[0]
         order = torch.tensor(step.selection.order, dtype=torch.long)
     rows = torch.cat([features, cls[None]])[order]  # -1 picks [CLS]
     return core.multi_modal_projector(rows[None])[0], order
 
 
-def _merge(hidden, row_ids, step, request, sizes=None):
-    """Every kept row takes in what the record says was merged into it: the mean of all, or as the released codes do.
-
-    ToMe weighs by `sizes`, how many tokens every row stands for, and these are brought up to date.
+def _merge(hidden, row_ids, step, method, sizes=None):
+    """Every kept row takes in what the record says was merged into it: the mean of all, their sum, or as the released
+    codes do. ToMe weighs by `sizes`, how many tokens every row stands for, and these are brought up to date.
     """
-    selection, how = step.selection, request.parameters.get("merge", "")
+    selection, how = step.selection, getattr(method, "merge", "")
     values, hidden = hidden[0], hidden.clone()
     place = {int(i): row for row, i in enumerate(row_ids.tolist()) if i >= 0}
     group_of = step.extra.get("group")
-    if request.method == "prumerge":
+    if method.key == "prumerge":
         return _weighted_sums(values, step)[None]
     for kept in selection.kept.tolist():
         joined = np.flatnonzero(selection.merged_into == kept).tolist()
         rows = values[[place[i] for i in joined]]
-        if request.method == "tome":
+        if method.key == "tome":
             weight = sizes[[kept, *joined]]
             new = weight @ values[[kept, *joined]] / weight.sum()
             sizes[kept] = weight.sum()
         elif how == "sum of target and mean":  # VisionZip: the target, and the mean of those that joined it
             new = values[place[kept]] + (rows.mean(0) if joined else 0)
+        elif how == "sum":
+            new = values[[place[i] for i in (kept, *joined)]].sum(0)
         else:
             new = values[[place[i] for i in (kept, *joined)]].mean(0)
             in_group = group_of is not None and group_of[selection.alive.tolist().index(kept)] >= 0

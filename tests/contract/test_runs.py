@@ -41,6 +41,10 @@ VARIANTS = [
     ("prumerge", {"budget": "outliers", "attention_share": 1.0}),
     ("vscan", {"windows": "windows of 4 x 4 tokens"}),
     ("tome", {"inflection": -1.0}),
+    ("sparsevlm", {"version": "2.0"}),
+    ("sparsevlm", {"merge": "mean"}),
+    ("dart", {"visit": "as coded", "count": "as coded"}),
+    ("ivcprune", {"cache": "layers behind the cut"}),
 ]
 
 

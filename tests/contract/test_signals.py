@@ -7,7 +7,17 @@ from conftest import make_tiny_adapter, tiny_llava
 from reference import QUESTION
 
 from pruning.models.base import Watch
-from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, Signal, Stage
+from pruning.signals import (
+    ATTENTION_SIGNALS,
+    LANGUAGE_SIGNALS,
+    STATE_SIGNALS,
+    TOWER_SIGNALS,
+    Decision,
+    Look,
+    Part,
+    Signal,
+    Stage,
+)
 
 
 class Curious:
@@ -16,7 +26,8 @@ class Curious:
     def __init__(self, info):
         self.stages = (Stage(Part.LANGUAGE_MODEL, info.text_layers - 1),)
         layers = range(info.text_layers - 1)
-        self.looks = [Look(s, i) for s in (Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS) for i in layers]
+        self.looks = [Look(s, i) for s in sorted(LANGUAGE_SIGNALS) for i in layers]
+        self.looks += [Look(s, len(layers), ahead=s in ATTENTION_SIGNALS) for s in ATTENTION_SIGNALS | STATE_SIGNALS]
         self.shown = None
 
     def decide(self, stage, features, ids, looks, *, text=None):
@@ -43,18 +54,46 @@ def test_language_signals_equal_eager_maps_and_cache(noise):
             output_hidden_states=True,
             use_cache=True,
         )
-        for look, value in curious.shown.items():
-            if look.signal is Signal.LAST_TOKEN_ATTENTION:
-                expected = out.attentions[look.layer][0, :, -1, prompt.visual]
-            else:
-                expected = out.past_key_values.layers[look.layer].keys[0][:, prompt.visual]
-            torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-4)
         behind = int(prompt.visual.nonzero()[-1]) + 1
+        shown = (curious.shown, curious.text.looks, curious.text.looks_before)
+        assert all(part.keys() == set(curious.looks) for part in shown)
+        for look in curious.looks:
+            expected, rows = _computed(eager, out, look, behind)
+            visual = prompt.visual.nonzero()[:, 0]
+            where = (visual, slice(behind, None), slice(0, int(visual[0])))
+            for part, place in zip(shown, where, strict=True):
+                wanted = expected[..., place] if rows == "last" else expected[..., place, :]
+                atol = 1e-4 if look.signal in STATE_SIGNALS else 1e-5
+                torch.testing.assert_close(part[look], wanted, atol=atol, rtol=1e-4)
+        assert curious.text.first == behind
         states = out.hidden_states[adapter.info.text_layers - 1][0]
         torch.testing.assert_close(curious.features, states[prompt.visual], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(curious.text.states, states[behind:], atol=1e-4, rtol=1e-4)
         asked = [w for w, mine in zip(curious.text.words, curious.text.in_question, strict=True) if mine]
         assert " ".join(w.strip() for w in asked) == "what color is the large star ?"
+
+
+def _computed(eager, out, look, behind):
+    """What the eager model computed, for the whole prompt, and whether tokens are the last axis."""
+    layer, core = look.layer, eager.model.language_model
+    cache = out.past_key_values.layers[layer]
+    match look.signal:
+        case Signal.LAST_TOKEN_ATTENTION:
+            return out.attentions[layer][0, :, -1], "last"
+        case Signal.TEXT_ATTENTION:
+            return out.attentions[layer][0, :, behind:], "last"
+        case Signal.LANGUAGE_KEYS:
+            return cache.keys[0], ""
+        case Signal.LANGUAGE_VALUES:
+            return cache.values[0], ""
+        case Signal.LANGUAGE_STATES:
+            return out.hidden_states[layer][0], ""
+        case Signal.NORMED_STATES:
+            return core.norm(out.hidden_states[layer][0]), ""
+        case Signal.ROTARY:
+            states = out.hidden_states[layer]
+            return torch.cat(core.rotary_emb(states, torch.arange(states.shape[1])[None])), ""
+    raise AssertionError(look)
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import pytest
@@ -36,6 +36,10 @@ class World:
     last_row: torch.Tensor
     language_keys: torch.Tensor
     text: torch.Tensor
+    values: torch.Tensor
+    text_attention: torch.Tensor
+    earlier: torch.Tensor
+    rotary: torch.Tensor
 
     @classmethod
     def make(cls, grid: tuple[int, int], seed: int = 0) -> World:
@@ -49,6 +53,10 @@ class World:
             torch.rand(HEADS, n, generator=g).softmax(-1),
             torch.randn(HEADS, n, 4, generator=g),
             torch.randn(5, DIM, generator=g),
+            torch.randn(HEADS, n, 4, generator=g),
+            torch.rand(HEADS, 5, n, generator=g).softmax(-1),
+            torch.randn(n, DIM, generator=g),
+            torch.rand(2, n, 4, generator=g),
         )
 
     def positions(self) -> torch.Tensor:
@@ -59,8 +67,34 @@ class World:
     def permuted(self, order: torch.Tensor) -> World:
         return World(
             self.grid, self.features[order], self.cls_attention[:, order], self.tower_keys[order],
-            self.last_row[:, order], self.language_keys[:, order], self.text,
+            self.last_row[:, order], self.language_keys[:, order], self.text, self.values[:, order],
+            self.text_attention[..., order], self.earlier[order], self.rotary[:, order],
         )  # fmt: skip
+
+    def shown(self, looks, ids: torch.Tensor) -> dict:
+        """Observations of the visual tokens with these ids."""
+        sources = {
+            Signal.CLS_ATTENTION: lambda i: self.cls_attention[:, i],
+            Signal.CLS_ATTENTION_WIDE: lambda i: self.cls_attention[:1, i],
+            Signal.TOWER_KEYS: lambda i: self.tower_keys[i],
+            Signal.TOWER_KEYS_MEAN: lambda i: self.tower_keys[i, : DIM // HEADS],
+            Signal.LAST_TOKEN_ATTENTION: lambda i: self.last_row[:, i],
+            Signal.LANGUAGE_KEYS: lambda i: self.language_keys[:, i],
+            Signal.LANGUAGE_VALUES: lambda i: self.values[:, i],
+            Signal.TEXT_ATTENTION: lambda i: self.text_attention[..., i],
+            Signal.LANGUAGE_STATES: lambda i: self.earlier[i],
+            Signal.NORMED_STATES: lambda i: self.features[i],
+            Signal.ROTARY: lambda i: self.rotary[:, i],
+        }
+        return {look: sources[look.signal](ids) for look in looks}
+
+    def behind(self, looks) -> PromptText:
+        """The prompt's text; what is observed of it is what another picture's first tokens would show."""
+        words = ["what", "color", "is", "star", "?"]
+        other = World.make((2, 4), seed=99)
+        text, before = (other.shown(looks, torch.arange(a, b)) for a, b in ((0, 5), (5, 8)))
+        whole = torch.ones(5, dtype=torch.bool)
+        return PromptText(self.text, words, whole, words, 3 + self.grid[0] * self.grid[1], text, before)
 
 
 @dataclass
@@ -78,29 +112,27 @@ def drive(method: TokenPruner, world: World, seed: int = 0, positions: torch.Ten
     ids, features, memory, steps = torch.arange(n), world.features, {}, []
     positions = world.positions() if positions is None else positions
     generator = torch.Generator().manual_seed(seed)
-    sources = {
-        Signal.CLS_ATTENTION: lambda i: world.cls_attention[:, i],
-        Signal.CLS_ATTENTION_WIDE: lambda i: world.cls_attention[:1, i],
-        Signal.TOWER_KEYS: lambda i: world.tower_keys[i],
-        Signal.TOWER_KEYS_MEAN: lambda i: world.tower_keys[i, : DIM // HEADS],
-        Signal.LAST_TOKEN_ATTENTION: lambda i: world.last_row[:, i],
-        Signal.LANGUAGE_KEYS: lambda i: world.language_keys[:, i],
-    }
     for stage, wanted in method.plan(info, n).items():
         late = stage.part is Part.LANGUAGE_MODEL
-        words = ["what", "color", "is", "star", "?"]
         context = PruneContext(
             stage=stage, features=features, ids=ids, positions=positions[ids], n_total=n, info=info,
             generator=generator,
-            looks={look: sources[look.signal](ids) for look in method.looks(info)},
-            text=PromptText(world.text, words, torch.ones(5, dtype=torch.bool), words) if late else None,
+            looks=world.shown(method.looks(info), ids),
+            text=world.behind(method.looks(info)) if late else None,
             memory=memory,
         )  # fmt: skip
         decision = method(context, wanted)
         steps.append(Step(stage, ids, wanted, decision))
         ids = ids[decision.keep]
         features = features[decision.keep] if decision.features is None else decision.features
+        if decision.order is not None and len(decision.order) == len(ids):  # no [CLS] row among them
+            ids, features = ids[decision.order], features[decision.order]
     return steps
+
+
+def survivors(steps: list[Step]) -> torch.Tensor:
+    """Ids that are left after the last stage."""
+    return steps[-1].ids[steps[-1].decision.keep]
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -141,7 +173,7 @@ def test_keeping_everything_changes_nothing(key):
 @pytest.mark.parametrize("key", [k for k, m in METHODS.items() if m.nested])
 def test_a_smaller_budget_keeps_a_subset(key):
     world = World.make((7, 7), seed=3)
-    kept = [set(drive(METHODS[key](keep_ratio=r), world)[0].decision.keep.tolist()) for r in (0.1, 0.3, 0.6, 0.9)]
+    kept = [set(survivors(drive(METHODS[key](keep_ratio=r), world)).tolist()) for r in (0.1, 0.3, 0.6, 0.9)]
     assert all(a < b for a, b in pairwise(kept))
 
 
@@ -154,8 +186,9 @@ def test_same_seed_same_result_and_inputs_untouched(key):
         assert torch.equal(a.decision.keep, b.decision.keep)
         if a.decision.features is not None:
             assert torch.equal(a.decision.features, b.decision.features)
-    for name in ("features", "cls_attention", "tower_keys", "last_row", "language_keys", "text"):
-        assert torch.equal(getattr(world, name), getattr(twin, name))
+    for field in fields(World):
+        if field.name != "grid":
+            assert torch.equal(getattr(world, field.name), getattr(twin, field.name))
 
 
 @pytest.mark.parametrize("key", [k for k, m in METHODS.items() if m.equivariant])
@@ -163,15 +196,15 @@ def test_permuting_tokens_permutes_the_answer(key):
     world = World.make((5, 3), seed=7)
     order = torch.randperm(15, generator=torch.Generator().manual_seed(2))
     method = METHODS[key](keep_ratio=0.4)
-    plain = drive(method, world)[0].decision.keep
-    moved = drive(method, world.permuted(order), positions=world.positions()[order])[0].decision.keep
+    plain = survivors(drive(method, world))
+    moved = survivors(drive(method, world.permuted(order), positions=world.positions()[order]))
     assert set(order[moved].tolist()) == set(plain.tolist())
 
 
 def test_only_random_reacts_to_the_seed():
     world = World.make((24, 24))
     for key, cls in METHODS.items():
-        one, two = (drive(cls(keep_ratio=0.2), world, seed=s)[0].decision.keep for s in (1, 2))
+        one, two = (survivors(drive(cls(keep_ratio=0.2), world, seed=s)) for s in (1, 2))
         assert torch.equal(one, two) == (key != "random_baseline")
 
 

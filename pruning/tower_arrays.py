@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from pruning.language_arrays import rotary, turn
 from pruning.merging import merge_by_size
 from pruning.methods.cdpruner import conditional_dpp, scaled_relevance
 from pruning.methods.holov import holistic_score, in_quota, quotas, runs
@@ -90,20 +91,11 @@ def _two_halves(features: torch.Tensor, local: torch.Tensor, far: torch.Tensor, 
 def _vscan_stage2(inputs: Inputs, params: Params) -> dict[str, Any]:
     keys, query = inputs["keys"], inputs["query"]
     start, length = int(inputs["image_start"]), int(inputs["image_length"])
-    turned = _rotated(torch.cat([keys, query[:, None]], 1), [*range(keys.shape[1]), keys.shape[1] - 1])
-    row = (turned[:, :-1] @ turned[:, -1:].mT)[:, :, 0] * keys.shape[2] ** -0.5
+    angles = rotary(torch.arange(keys.shape[1]), keys.shape[2])
+    row = (turn(keys, angles) @ turn(query[:, None], angles[:, -1:]).mT)[:, :, 0] * keys.shape[2] ** -0.5
     attention = row.softmax(-1)
     score = attention.mean(0)[start : start + length]
     return {"kept": best_ascending(score, int(params["n_keep"])), "last_token_attention": attention, "score": score}
-
-
-def _rotated(x: torch.Tensor, positions: list[int]) -> torch.Tensor:
-    """Rotary positions with base 10000; the halves of the last dimension of `[heads, n, dim]` turn together."""
-    half = x.shape[2] // 2
-    speed = 10000.0 ** (-torch.arange(half) / half)
-    angle = torch.tensor(positions)[:, None] * speed
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
 
 
 def _tome_step(inputs: Inputs, params: Params) -> dict[str, Any]:
