@@ -15,9 +15,8 @@ import torch
 
 from pruning.errors import ParameterError
 from pruning.language_arrays import LANGUAGE_KINDS
-from pruning.methods.divprune import farthest_first
 from pruning.methods.fastv import last_row_score
-from pruning.methods.resprune import greedy_residual, text_relevance
+from pruning.methods.resprune import text_relevance
 from pruning.methods.visionzip import dominant_and_contextual, merge_contextual
 from pruning.methods.vispruner import important_and_diverse
 from pruning.methods.vitcop import (
@@ -29,7 +28,8 @@ from pruning.methods.vitcop import (
     merge_groups,
     solve_budget,
 )
-from pruning.scoring import best, best_ascending
+from pruning.scoring import best, best_ascending, farthest_first, greedy_residual
+from pruning.tower_arrays import TOWER_KINDS
 
 Arrays = dict[str, np.ndarray]
 
@@ -239,5 +239,6 @@ KINDS: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], dict[str, A
     "vitcop_stage1": _vitcop_stage1,
     "vitcop_stage2": _vitcop_stage2,
     "vitcop_stage3": _vitcop_stage3,
+    **TOWER_KINDS,
     **LANGUAGE_KINDS,
 }

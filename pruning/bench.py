@@ -185,7 +185,9 @@ def _decide_ms(method: Any, grid: tuple[int, int], repeats: int) -> float:
     places = torch.stack([torch.arange(n) // grid[1] / grid[0], torch.arange(n) % grid[1] / grid[1]], 1)
     shapes = {
         Signal.CLS_ATTENTION: lambda rows: torch.rand(16, rows, generator=g),
+        Signal.CLS_ATTENTION_WIDE: lambda rows: torch.rand(1, rows, generator=g),
         Signal.TOWER_KEYS: lambda rows: torch.randn(rows, 1024, generator=g),
+        Signal.TOWER_KEYS_MEAN: lambda rows: torch.randn(rows, 64, generator=g),
         Signal.LAST_TOKEN_ATTENTION: lambda rows: torch.rand(HEADS, rows, generator=g),
         Signal.LANGUAGE_KEYS: lambda rows: torch.randn(HEADS, rows, DIM // HEADS, generator=g),
         Signal.LANGUAGE_VALUES: lambda rows: torch.randn(HEADS, rows, DIM // HEADS, generator=g),

@@ -17,3 +17,20 @@ def group_means(features: torch.Tensor, group: torch.Tensor, n_groups: int) -> t
     total.index_add_(0, group[member], features[member].float())
     count = torch.bincount(group[member], minlength=n_groups).clamp(min=1)
     return total / count[:, None]
+
+
+def merge_by_size(
+    features: torch.Tensor, sizes: torch.Tensor, source: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows after some merged into others: each the mean of the tokens it stands for.
+
+    Args:
+        features: `[rows, dim]`. sizes: `[rows]` how many tokens each stands for.
+        source, target: which merges into which; no target is a source.
+
+    Returns:
+        Rows, float32 `[rows, dim]`, and their new sizes; those of sources mean nothing.
+    """
+    size = sizes.index_add(0, target, sizes[source])
+    total = features.float() * sizes[:, None]
+    return total.index_add(0, target, total[source]) / size[:, None], size

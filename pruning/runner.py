@@ -26,6 +26,7 @@ from pruning.give_back import give_back
 from pruning.methods import method_class
 from pruning.methods.base import TokenPruner
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
+from pruning.models.capture import cut_look, rows_of
 from pruning.pictures import digest
 from pruning.plans import StructuralPlan
 from pruning.records import CLS_SOURCE, Answer, Cost, PruningStep, RunRecord, RunRequest, Selection
@@ -95,6 +96,7 @@ class Session:
         self._tiles = torch.from_numpy(prompt.layout.tile_numbers()).to(adapter.device)
         self._generator = torch.Generator().manual_seed(request.seed)
         self._memory: dict[str, object] = {}
+        self.seen: Seen | None = None  # what the tower made of the picture, for looks at later stages
 
     def positions_at(self, stage: Stage) -> str:
         return self.method.positions_at(stage) if self.policy == "method" else self.policy
@@ -111,6 +113,8 @@ class Session:
         """Ask the method which rows go on after `stage`, and note the answer in original token ids."""
         wait_for(features.device)
         began = time.perf_counter()
+        if stage.part is Part.LANGUAGE_MODEL:
+            looks = {**self._tower_looks(ids), **looks}
         context = PruneContext(
             stage=stage,
             features=features,
@@ -132,6 +136,14 @@ class Session:
             PruningStep(stage, self._selection(ids, decision), elapsed, decision.summary, _extra(decision))
         )
         return decision
+
+    def _tower_looks(self, ids: torch.Tensor) -> dict[Look, torch.Tensor]:
+        """What the tower showed of the rows that are left, for methods that act behind the projector."""
+        wanted = [look for look in self.looks if look.signal in TOWER_SIGNALS]
+        if not wanted or self.seen is None:
+            return {}
+        rows = rows_of(ids, self.seen.ids)
+        return {look: cut_look(look, self.seen.looks[look], rows) for look in wanted}
 
     @property
     def evicts(self) -> bool:
@@ -287,6 +299,7 @@ def _answer_pruned(
         seen = adapter.see(prompt, tuple(session.looks), session, Watch(stop=listener.stop))
         wait_for(adapter.device)
         see_ms = 1e3 * (time.perf_counter() - began) - session.ms_in(Part.TOWER)
+    session.seen = seen
     began = time.perf_counter()
     kept = adapter.project(seen, session)
     wait_for(adapter.device)

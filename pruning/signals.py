@@ -54,7 +54,9 @@ class Signal(StrEnum):
     VISUAL_TOKENS = "visual tokens"
     TEXT_EMBEDDING = "text embeddings"
     CLS_ATTENTION = "[CLS] attention"
+    CLS_ATTENTION_WIDE = "[CLS] attention, heads side by side"
     TOWER_KEYS = "vision tower keys"
+    TOWER_KEYS_MEAN = "vision tower keys, averaged over heads"
     LAST_TOKEN_ATTENTION = "last-token attention"
     LANGUAGE_KEYS = "language model keys"
     TEXT_ATTENTION = "text attention"
@@ -64,7 +66,8 @@ class Signal(StrEnum):
     ROTARY = "rotary angles"
 
 
-TOWER_SIGNALS = frozenset({Signal.CLS_ATTENTION, Signal.TOWER_KEYS})
+TOWER_KEY_SIGNALS = frozenset({Signal.TOWER_KEYS, Signal.TOWER_KEYS_MEAN})
+TOWER_SIGNALS = TOWER_KEY_SIGNALS | {Signal.CLS_ATTENTION, Signal.CLS_ATTENTION_WIDE}
 ATTENTION_SIGNALS = frozenset({Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS, Signal.TEXT_ATTENTION})
 STATE_SIGNALS = frozenset({Signal.LANGUAGE_STATES, Signal.NORMED_STATES, Signal.ROTARY})
 LANGUAGE_SIGNALS = ATTENTION_SIGNALS | STATE_SIGNALS | {Signal.LANGUAGE_VALUES}
@@ -74,9 +77,11 @@ LANGUAGE_SIGNALS = ATTENTION_SIGNALS | STATE_SIGNALS | {Signal.LANGUAGE_VALUES}
 class Look:
     """One observation: a signal of the attention module of one layer, as that layer really computes it.
 
-    Tower keys are the output of the key projection before it is split into heads. Values are those of an earlier layer
-    than the stage. States are what a layer is given: raw, or as the decoder's last norm would leave them, and before
-    any token leaves at that layer; rotary angles are the cosines and sines of its positions.
+    Tower keys are the output of the key projection before it is split into heads. The wide [CLS] attention is computed
+    beside the layer's own: one softmax over products of whole queries and keys, as if there were a single head. Values
+    are those of an earlier layer than the stage. States are what a layer is given: raw, or as the decoder's last norm
+    would leave them, and before any token leaves at that layer; rotary angles are the cosines and sines of its
+    positions.
 
     `ahead`: what the attention of the very layer that the stage stands before would compute if nothing left.
     """
@@ -133,6 +138,12 @@ class PromptText:
     looks: dict[Look, torch.Tensor] = field(default_factory=dict)
     looks_before: dict[Look, torch.Tensor] = field(default_factory=dict)
 
+    @property
+    def question(self) -> torch.Tensor:
+        """States of the tokens that the person wrote `[tokens, dim]`; of all tokens where nobody wrote any."""
+        asked = self.in_question.nonzero()[:, 0].to(self.states.device)
+        return self.states[asked] if len(asked) else self.states
+
 
 @dataclass(slots=True)
 class PruneContext:
@@ -143,10 +154,10 @@ class PruneContext:
         ids: `[rows]` their original token ids.
         positions: `[rows, 2]` row and column in the grid, each divided by its count.
         tiles: `[rows]` number of the tile that each lies in, where the model looks at several.
-        looks: what was asked for, cut to these rows: [CLS] attention `[heads, rows]`, tower keys `[rows, dim]`,
-            last-token attention `[heads, rows]`, language keys and values `[heads, rows, head_dim]`, attention that
-            the text behind the picture pays `[heads, text, rows]`, states `[rows, dim]`, rotary angles
-            `[2, rows, angles]` (cosines, sines).
+        looks: what was asked for, cut to these rows: [CLS] attention `[heads, rows]` (wide: `[1, rows]`), tower keys
+            `[rows, dim]`, last-token attention `[heads, rows]`, language keys and values `[heads, rows, head_dim]`,
+            attention that the text behind the picture pays `[heads, text, rows]`, states `[rows, dim]`, rotary angles
+            `[2, rows, angles]` (cosines, sines). What the tower showed is there at the language model's stages too.
         text: the prompt, at stages of the language model.
         memory: what earlier stages of the same run left for this one.
     """
@@ -181,6 +192,8 @@ class Decision:
         summary: one clause for the page ("51 clusters, 202 elites").
         extra: the method's own arrays, for its views.
         evict: once the prompt is read, what was dropped also leaves the caches of the earlier layers.
+        sizes: `[k]` how many tokens every kept row stands for; later tower layers add its logarithm to the attention
+            that the row receives. None leaves attention as it is.
     """
 
     keep: torch.Tensor
@@ -191,3 +204,4 @@ class Decision:
     summary: str = ""
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
     evict: bool = False
+    sizes: torch.Tensor | None = None

@@ -37,6 +37,7 @@ from pruning.models.llava_next import LlavaNextAdapter
 from pruning.models.qwen2_5_vl import Qwen25VLAdapter
 from pruning.models.qwen3_vl import Qwen3VLAdapter
 
+NEED_CLS = frozenset({"visionzip", "vispruner", "vitcop", "prumerge", "holov", "vscan", "tome"})
 GREY = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 
@@ -91,6 +92,7 @@ def patches(tiles, cells):
 
 
 class LlavaNext(Tiny):
+    refused: ClassVar = frozenset({"tome"})
     tower_reason = "several tiles side by side"
     cells = SIDE // PATCH
 
@@ -134,7 +136,7 @@ class LlavaNext(Tiny):
 
 
 class Qwen25VL(Tiny):
-    refused: ClassVar = frozenset({"visionzip", "vispruner", "vitcop"})
+    refused: ClassVar = NEED_CLS
     tower_reason = "attends within windows"
     patch = 14
     sizes: ClassVar = {"shortest_edge": 28 * 28 * 24, "longest_edge": 28 * 28 * 48}
@@ -213,7 +215,7 @@ class Qwen3VL(Qwen25VL):
 
 
 class Idefics3(Tiny):
-    refused: ClassVar = frozenset({"visionzip", "vispruner", "vitcop"})
+    refused: ClassVar = NEED_CLS
     tower_reason = "several patches of its tower"
     cells = SIDE // PATCH // 2
 
@@ -252,7 +254,7 @@ class Idefics3(Tiny):
 
 
 class InternVL(Tiny):
-    refused: ClassVar = frozenset({"visionzip", "vitcop"})
+    refused: ClassVar = frozenset({"visionzip", "vitcop", "prumerge", "tome"})
     tower_reason = "four patches of its tower"
     cells = SIDE // PATCH // 2
 

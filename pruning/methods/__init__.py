@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pruning.methods.base import TokenPruner, look_up
+from pruning.methods.cdpruner import CDPruner
 from pruning.methods.dart import DART
 from pruning.methods.divprune import DivPrune
 from pruning.methods.fastv import FastV
+from pruning.methods.holov import HoloV
 from pruning.methods.ivcprune import IVCPrune
+from pruning.methods.prumerge import PruMerge
 from pruning.methods.pyramiddrop import PyramidDrop
 from pruning.methods.random_baseline import RandomBaseline
 from pruning.methods.resprune import ResPrune
 from pruning.methods.sparsevlm import SparseVLM
+from pruning.methods.tome import ToMe
 from pruning.methods.uniform_grid import UniformGrid
 from pruning.methods.v2drop import V2Drop
 from pruning.methods.visionzip import VisionZip
 from pruning.methods.vispruner import VisPruner
 from pruning.methods.vitcop import ViTCoP
+from pruning.methods.vscan import VScan
+from pruning.methods.zspaprune import ZSPAPrune
 
 _IN_ORDER: tuple[type[TokenPruner], ...] = (
     ResPrune,
@@ -23,6 +29,12 @@ _IN_ORDER: tuple[type[TokenPruner], ...] = (
     VisionZip,
     VisPruner,
     DivPrune,
+    CDPruner,
+    PruMerge,
+    HoloV,
+    VScan,
+    ToMe,
+    ZSPAPrune,
     FastV,
     SparseVLM,
     PyramidDrop,

@@ -216,6 +216,11 @@ class TokenPruner(Declared, ABC):
         del stage
         return self.default_positions
 
+    @property
+    def own_count(self) -> bool:
+        """Whether the picture decides how many rows go on, whatever the keep ratio says."""
+        return False
+
     @abstractmethod
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         """Choose `n_keep` rows of the context. Pure: no model, no state, no randomness but `context.generator`."""
@@ -232,7 +237,8 @@ class TokenPruner(Declared, ABC):
         keep = decision.keep
         ascending = keep.numel() < 2 or bool((keep[1:] > keep[:-1]).all())
         n_rows = len(keep) if decision.order is None else len(decision.order)
-        if not ascending or n_rows != n_keep or int(keep.min()) < 0 or int(keep.max()) >= context.n_rows:
+        miscounted = n_rows != n_keep and not self.own_count
+        if not ascending or miscounted or int(keep.min()) < 0 or int(keep.max()) >= context.n_rows:
             raise AssertionError(f"{self.key} broke its contract at {context.stage}: asked {n_keep}, got {n_rows} rows")
         return decision
 

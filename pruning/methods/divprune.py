@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
-from pruning.scoring import cosine
+from pruning.scoring import farthest_first
 from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
 
 
@@ -42,29 +42,3 @@ class DivPrune(TokenPruner):
         scores[order] = 2 + torch.arange(n_keep, 0, -1, device=order.device, dtype=scores.dtype)
         summary = f"every token within {float(distance.max()):.2f} of a kept one (cosine distance)"
         return Decision(order.sort().values, scores=scores, summary=summary, extra={"pick_order": order})
-
-
-def farthest_first(features: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Picks in order, and every token's cosine distance to the nearest pick.
-
-    The first pick is the token whose nearest neighbour is farthest; every next one maximises the distance to its
-    nearest pick. Ties go to the smallest index.
-
-    Args:
-        features: `[tokens, dim]`. count: at least 1, at most the number of tokens.
-    """
-    distance = 1 - cosine(features, features)
-    nearest = distance + torch.diag(distance.new_full((len(distance),), float("inf")))
-    first = int(nearest.min(1).values.argmax()) if len(distance) > 1 else 0
-    order = [first]
-    closest = distance[first].clone()
-    closest[first] = 0
-    free = torch.ones_like(closest, dtype=torch.bool)
-    free[first] = False
-    for _ in range(count - 1):
-        pick = int(torch.where(free, closest, -1.0).argmax())
-        order.append(pick)
-        free[pick] = False
-        closest = torch.minimum(closest, distance[pick])
-        closest[pick] = 0
-    return torch.tensor(order, device=features.device), closest.clamp(min=0)

@@ -19,13 +19,12 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, Choice, Param, TokenPruner
-from pruning.scoring import best, cosine
+from pruning.scoring import cosine, greedy_residual
 from pruning.signals import Decision, ModelInfo, PromptText, PruneContext, Signal, Stage
 
 RELEVANCE = ("max over words", "mean over words", "pooled question")
 NORMALISE = ("off", "l2")
 FLOOR = 1e-3
-RANK_EPSILON = 1e-6
 
 # Closed-class words and the verbs that questions are made of: what is left names things.
 FUNCTION_WORDS = frozenset(
@@ -121,63 +120,3 @@ def text_relevance(features: torch.Tensor, words: torch.Tensor, how: str = RELEV
     raw = raw.clamp(min=0)
     top = raw.max()
     return (raw / top).clamp(min=FLOOR) if float(top) > 0 else torch.ones_like(raw)
-
-
-@dataclass(frozen=True, slots=True)
-class Picks:
-    """Result of the greedy selection: `order` `[k]` tokens as picked, `gain` `[k]` residual energy of each at its pick
-    (NaN for fills after rank exhaustion), `residual` `[k]` total energy left after it, `energy_left` `[tokens]`.
-    """
-
-    order: torch.Tensor
-    gain: torch.Tensor
-    residual: torch.Tensor
-    energy_left: torch.Tensor
-    total: torch.Tensor
-
-
-def greedy_residual(features: torch.Tensor, weight: torch.Tensor, count: int) -> Picks:
-    """Pick `count` rows, each time the one with the largest weighted energy outside the span of those before.
-
-    A pivoted Cholesky factorisation of the Gram matrix, whose columns are formed only for the picks. In float64, since
-    energies are differences; very large inputs keep their rows in float32 and only the factor in float64. When the
-    rank is exhausted the rest is filled by weight.
-
-    Args:
-        features: `[tokens, dim]`. weight: `[tokens]`, positive.
-    """
-    rows = features.double() if features.numel() <= 2**23 else features.float()
-    weight = weight.double()
-    energy = rows.double().square().sum(1)
-    total, floor = energy.sum(), RANK_EPSILON * energy.max()
-    factor = energy.new_zeros(count, len(rows))
-    free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    order, gains, residual = [], [], []
-    for step in range(count):
-        i = int(torch.where(free & (energy > floor), energy * weight, -1.0).argmax())
-        if not free[i] or energy[i] <= floor:
-            break
-        gain = energy[i].clone()
-        column = (rows @ rows[i]).double()
-        column = (column - factor[:step].T @ factor[:step, i]) / gain.sqrt()
-        factor[step] = column
-        energy = (energy - column.square()).clamp(min=0)
-        free[i] = False
-        energy[i] = 0
-        order.append(i)
-        gains.append(float(gain))
-        residual.append(float(energy.sum()))
-    missing = count - len(order)
-    if missing:
-        fill = best(torch.where(free, weight, -1.0), missing).tolist()
-        order += fill
-        gains += [float("nan")] * missing
-        residual += [residual[-1] if residual else float(total)] * missing
-    device = rows.device
-    return Picks(
-        torch.tensor(order, device=device),
-        torch.tensor(gains, dtype=torch.float64, device=device),
-        torch.tensor(residual, dtype=torch.float64, device=device),
-        energy,
-        total,
-    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pruning.geometry import TokenLayout
-from pruning.signals import Decision, Look, ModelInfo, Part, PromptText, Signal, Stage
+from pruning.signals import TOWER_KEY_SIGNALS, Decision, Look, ModelInfo, Part, PromptText, Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,8 +97,8 @@ class Seen:
         """
         looks = {}
         for look, value in self.looks.items():
-            whole = look.signal is Signal.CLS_ATTENTION
-            looks[look] = value[:, members].sum(-1) if whole else value[members].flatten(1)
+            is_key = look.signal in TOWER_KEY_SIGNALS
+            looks[look] = value[members].flatten(1) if is_key else value[:, members].sum(-1)
         features, ids = self.features[members].flatten(1), self.ids[: len(members)]
         return Seen(features, ids, self.cls, looks, self.tokens_per_layer, self.output)
 

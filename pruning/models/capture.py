@@ -23,6 +23,8 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from pruning.signals import TOWER_KEY_SIGNALS, Look
+
 KERNEL = "prunescope"
 
 
@@ -102,6 +104,11 @@ def attention_row(query: torch.Tensor, key: torch.Tensor, row: int, scaling: flo
     q = query[0, :, row].float().reshape(kv_heads, heads // kv_heads, -1) * scaling
     # In float32: half precision makes ties among hundreds of keys, and its products can overflow before scaling.
     return (q @ key[0].float().mT).reshape(heads, -1).softmax(-1)
+
+
+def cut_look(look: Look, value: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """An observation of the tower, of some rows only: attention is `[heads, rows]`, keys are `[rows, dim]`."""
+    return value[rows] if look.signal in TOWER_KEY_SIGNALS else value[:, rows]
 
 
 def attention_rows(query: torch.Tensor, key: torch.Tensor, first: int, scaling: float) -> torch.Tensor:

@@ -33,7 +33,7 @@ from pruning.models.splice import insertion_points, splice
 from pruning.models.tower import TowerHooks
 from pruning.models.weights import Weights
 from pruning.records import CLS_SOURCE
-from pruning.signals import LANGUAGE_SIGNALS, TOWER_SIGNALS, Look, ModelInfo, Part, Signal
+from pruning.signals import LANGUAGE_SIGNALS, TOWER_KEY_SIGNALS, TOWER_SIGNALS, Look, ModelInfo, Part, Signal
 
 TEXT_LAYERS = 1  # of the language model serve as the selector's frozen text encoder
 
@@ -73,7 +73,7 @@ class Family(Weights):
     model_class: ClassVar[type[PreTrainedModel]]
     processor_class: ClassVar[type] = AutoProcessor
     vision_inputs: ClassVar[tuple[str, ...]] = ()
-    tower_signals: ClassVar[frozenset[Signal]] = frozenset({Signal.TOWER_KEYS})
+    tower_signals: ClassVar[frozenset[Signal]] = TOWER_KEY_SIGNALS
     tower_matrices: ClassVar[int] = 2
     no_tower_stages: ClassVar[str] = ""
     picture_end: ClassVar[str] = ""
@@ -87,7 +87,7 @@ class Family(Weights):
         tower_attention = [getattr(layer, found.attention) for layer in tower_layers]
         self._tower = TowerHooks(tower_layers, tower_attention.__getitem__, found.feature_layer, found.prefix)
         self._language = LanguageHooks(decoder, decoder.layers, lambda i: decoder.layers[i].self_attn)
-        signals = self.tower_signals | ({Signal.CLS_ATTENTION} if found.prefix else set())
+        signals = self.tower_signals | (TOWER_SIGNALS - TOWER_KEY_SIGNALS if found.prefix else set())
         watched = [*(tower_attention if signals else ()), *(layer.self_attn for layer in decoder.layers)]
         self._undo = [observe(attention) for attention in watched]
         signals |= {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, *LANGUAGE_SIGNALS}

@@ -1,9 +1,9 @@
 """Vision-tower side of a run: observe [CLS] attention and keys, drop rows before a layer.
 
-Fits towers whose layers are called as `layer(hidden_states, ...)` on `[tiles, prefix + patches, dim]` without a mask
-(CLIP, SigLIP), or on packed rows `[patches, dim]` (Qwen). The prefix ([CLS]) always stays. With several tiles, rows are
-numbered tile after tile; each tile's [CLS] spreads its attention over its own tile, and the first tile's [CLS] is the
-one that a method gets. Rows are dropped between layers only where there is one tile.
+Fits towers whose layers are called as `layer(hidden_states, attention_mask, ...)` with no mask on
+`[tiles, prefix + patches, dim]` (CLIP, SigLIP), or on packed rows `[patches, dim]` (Qwen). The prefix ([CLS]) always
+stays. With several tiles, rows are numbered tile after tile; each tile's [CLS] spreads its attention over its own tile,
+and the first tile's [CLS] is the one that a method gets. Rows are dropped between layers only where there is one tile.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from pruning.errors import RunStopped
 from pruning.models.base import Decider, Seen
-from pruning.models.capture import active, attention_row, current, rows_of
+from pruning.models.capture import active, attention_row, current, cut_look, rows_of
 from pruning.signals import Look, Part, Signal
 
 
@@ -29,6 +30,7 @@ class TowerRun:
         self.hooks, self.decider, self.stop = hooks, decider, stop
         self.stages = {s.layer: s for s in decider.stages if s.part is Part.TOWER} if decider else {}
         self.ids: torch.Tensor | None = None
+        self.sizes: torch.Tensor | None = None  # how many tokens every row stands for, if a method weighs that
         self.tokens_per_layer: list[int] = []
         self.features: torch.Tensor | None = None
         self.seen: dict[Look, tuple[torch.Tensor, torch.Tensor]] = {}  # look -> (values, ids they are of)
@@ -42,6 +44,12 @@ class TowerRun:
             prefix, tiles = self.hooks.prefix, zip(query.split(1), key.split(1), strict=True)
             if look.signal is Signal.CLS_ATTENTION:
                 value = torch.cat([attention_row(q, k, 0, scaling)[:, prefix:] for q, k in tiles], 1)
+            elif look.signal is Signal.CLS_ATTENTION_WIDE:
+                wide = [[x.transpose(1, 2).flatten(2)[:, None] for x in tile] for tile in tiles]
+                rows = [attention_row(q, k, 0, q.shape[-1] ** -0.5)[:, prefix:] for q, k in wide]
+                value = torch.cat(rows, 1)
+            elif look.signal is Signal.TOWER_KEYS_MEAN:
+                value = key[:, :, prefix:].float().mean(1).flatten(0, 1)
             else:
                 value = key[:, :, prefix:].transpose(1, 2).flatten(2).flatten(0, 1)
             self.seen[look] = value, self.ids
@@ -57,18 +65,24 @@ class TowerRun:
         stage = self.stages.get(layer)
         if stage is not None:
             decision = self.decider.decide(stage, hidden[0, prefix:], self.ids, self.looks_at(self.ids))
-            body = hidden[:, prefix:][:, decision.keep] if decision.features is None else decision.features[None]
-            hidden = torch.cat([hidden[:, :prefix], body.to(hidden.dtype)], 1)
-            self.ids = self.ids[decision.keep]
+            body = hidden[0, prefix:][decision.keep] if decision.features is None else decision.features
+            order = slice(None) if decision.order is None else decision.order
+            hidden = torch.cat([hidden[:, :prefix], body[order][None].to(hidden.dtype)], 1)
+            self.ids = self.ids[decision.keep][order]
+            sizes = self.sizes[decision.keep] if decision.sizes is None and self.sizes is not None else decision.sizes
+            self.sizes = sizes if sizes is None else sizes[order]
         self.tokens_per_layer.append(hidden.shape[1])
         return hidden
+
+    def mask(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What is added to attention: the logarithm of the sizes of the rows, `[1, 1, 1, prefix + rows]`."""
+        return F.pad(self.sizes.log(), (self.hooks.prefix, 0))[None, None, None].to(hidden.dtype)
 
     def looks_at(self, ids: torch.Tensor) -> dict[Look, torch.Tensor]:
         """Everything observed so far, cut to `ids` (heads first for attention, tokens first for keys)."""
         cut = {}
         for look, (value, of) in self.seen.items():
-            rows = rows_of(ids, of)
-            cut[look] = value[:, rows] if look.signal is Signal.CLS_ATTENTION else value[rows]
+            cut[look] = cut_look(look, value, rows_of(ids, of))
         return cut
 
     def result(self, output: object) -> Seen:
@@ -114,6 +128,8 @@ class TowerHooks:
             return None
         packed = args[0].ndim == 2
         hidden = run.enter_layer(layer, args[0][None] if packed else args[0])
+        if run.sizes is not None:
+            return (hidden, run.mask(hidden), *args[2:])
         return (hidden[0] if packed else hidden, *args[1:])
 
     def _features(self, module: nn.Module, args: tuple, output: object) -> None:

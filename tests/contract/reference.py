@@ -117,39 +117,51 @@ def _visual_rows(core, pixels, feature_layer, early, method):
     hidden = tower.pre_layrnorm(tower.embeddings(pixels))
     n = hidden.shape[1] - 1
     alive = torch.ones(n, dtype=torch.bool)
+    sizes = torch.ones(n)
     order = torch.arange(n)
     in_tower = {s.stage.layer: s for s in early if s.stage.part is Part.TOWER}
     for layer, block in enumerate(tower.encoder.layers[: feature_layer + 1]):
         if layer in in_tower:
-            alive = torch.isin(order, torch.tensor(in_tower[layer].selection.kept))
+            step = in_tower[layer]
+            hidden[:, 1:] = _merge(hidden[:, 1:], torch.arange(n), step, method, sizes)
+            alive = torch.isin(order, torch.tensor(step.selection.kept))
         mask = torch.zeros(1, 1, n + 1, n + 1)
+        mask[..., 1:] = sizes.log()
         mask[..., 1:].masked_fill_(~alive, float("-inf"))
         hidden = block(hidden, attention_mask=mask)
     features, cls = hidden[0, 1:], hidden[0, 0]
-    return _behind_tower(features, cls, early, method, lambda x: core.multi_modal_projector(x[None])[0], order[alive])
+    return _behind_tower(
+        features, cls, early, method, lambda x: core.multi_modal_projector(x[None])[0], order[alive], sizes
+    )
 
 
-def _behind_tower(features, cls, early, method, project, order=None):
+def _behind_tower(features, cls, early, method, project, order=None, sizes=None):
     order = torch.arange(len(features)) if order is None else order
     for step in (s for s in early if s.stage.part is Part.PROJECTOR):
-        features = _merge(features[None], torch.arange(len(features)), step, method)[0]
+        features = _merge(features[None], torch.arange(len(features)), step, method, sizes)[0]
         order = torch.tensor(step.selection.order, dtype=torch.long)
     rows = (features if cls is None else torch.cat([features, cls[None]]))[order]  # -1 picks [CLS]
     return project(rows), order
 
 
-def _merge(hidden, row_ids, step, method):
+def _merge(hidden, row_ids, step, method, sizes=None):
     """Every kept row takes in what the record says was merged into it: the mean of all, their sum, or as the released
-    codes do.
+    codes do. ToMe weighs by `sizes`, how many tokens every row stands for, and these are brought up to date.
     """
     selection, how = step.selection, getattr(method, "merge", "")
     values, hidden = hidden[0], hidden.clone()
     place = {int(i): row for row, i in enumerate(row_ids.tolist()) if i >= 0}
     group_of = step.extra.get("group")
+    if method.key == "prumerge":
+        return _weighted_sums(values, step)[None]
     for kept in selection.kept.tolist():
         joined = np.flatnonzero(selection.merged_into == kept).tolist()
         rows = values[[place[i] for i in joined]]
-        if how == "sum of target and mean":  # VisionZip: the target, and the mean of those that joined it
+        if method.key == "tome":
+            weight = sizes[[kept, *joined]]
+            new = weight @ values[[kept, *joined]] / weight.sum()
+            sizes[kept] = weight.sum()
+        elif how == "sum of target and mean":  # VisionZip: the target, and the mean of those that joined it
             new = values[place[kept]] + (rows.mean(0) if joined else 0)
         elif how == "sum":
             new = values[[place[i] for i in (kept, *joined)]].sum(0)
@@ -160,3 +172,16 @@ def _merge(hidden, row_ids, step, method):
                 new = new + values[place[kept]]
         hidden[0, place[kept]] = new
     return hidden
+
+
+def _weighted_sums(values, step):
+    """PruMerge: attention-weighted neighbours on top of every kept row, and one row of all the others."""
+    attention, near = torch.tensor(step.selection.scores), step.extra["neighbours"]
+    order = step.selection.order.tolist()
+    new = values.clone()
+    for token, neighbours in zip(order, near, strict=False):
+        new[token] = values[token] + sum(attention[j] * values[j] for j in neighbours.tolist())
+    if len(order) > len(near):
+        others = [i for i in range(len(values)) if i not in order[:-1]]
+        new[order[-1]] = sum(attention[j] * values[j] for j in others)
+    return new

@@ -7,7 +7,17 @@ from conftest import make_tiny_adapter, tiny_llava
 from reference import QUESTION
 
 from pruning.models.base import Watch
-from pruning.signals import ATTENTION_SIGNALS, LANGUAGE_SIGNALS, STATE_SIGNALS, Decision, Look, Part, Signal, Stage
+from pruning.signals import (
+    ATTENTION_SIGNALS,
+    LANGUAGE_SIGNALS,
+    STATE_SIGNALS,
+    TOWER_SIGNALS,
+    Decision,
+    Look,
+    Part,
+    Signal,
+    Stage,
+)
 
 
 class Curious:
@@ -91,16 +101,23 @@ def test_tower_signals_equal_eager_maps_and_key_projection(noise):
     adapter = make_tiny_adapter()
     prompt = adapter.prompt(noise, QUESTION)
     layers = range(adapter.info.feature_layer + 1)
-    looks = [Look(s, i) for s in (Signal.CLS_ATTENTION, Signal.TOWER_KEYS) for i in layers]
+    looks = [Look(s, i) for s in sorted(TOWER_SIGNALS) for i in layers]
     seen = adapter.see(prompt, looks, None, Watch())
     eager = tiny_llava(attention="eager").model.vision_tower
-    keys = {}
+    keys, queries = {}, {}
     for i in layers:
-        eager.encoder.layers[i].self_attn.k_proj.register_forward_hook(lambda m, a, out, i=i: keys.setdefault(i, out))
+        attention = eager.encoder.layers[i].self_attn
+        attention.k_proj.register_forward_hook(lambda m, a, out, i=i: keys.setdefault(i, out))
+        attention.q_proj.register_forward_hook(lambda m, a, out, i=i: queries.setdefault(i, out))
     out = eager(prompt.pixels, output_attentions=True, output_hidden_states=True)
     for look in looks:
         if look.signal is Signal.CLS_ATTENTION:
             expected = out.attentions[look.layer][0, :, 0, 1:]
+        elif look.signal is Signal.CLS_ATTENTION_WIDE:
+            query, key = queries[look.layer][0, 0], keys[look.layer][0]
+            expected = (key @ query / len(query) ** 0.5).softmax(0)[None, 1:]
+        elif look.signal is Signal.TOWER_KEYS_MEAN:
+            expected = keys[look.layer][0, 1:].view(36, attention.num_heads, -1).mean(1)
         else:
             expected = keys[look.layer][0, 1:]
         torch.testing.assert_close(seen.looks[look], expected, atol=1e-5, rtol=1e-4)
@@ -155,3 +172,24 @@ def test_word_attention_of_a_pruned_run_lies_on_survivors_only(noise):
         kept = list(record.kept)
         assert record.nearest_kept[kept].tolist() == kept
         assert (record.nearest_cosine[kept] > 0.999).all()
+
+
+def test_what_the_tower_showed_is_there_behind_the_projector(noise, monkeypatch):
+    from pruning.methods import METHODS
+    from pruning.records import RunRequest
+    from pruning.runner import run
+
+    adapter, shown, select = make_tiny_adapter(), [], METHODS["vscan"].select
+
+    def spy(self, context, n_keep):
+        shown.append((context.ids, context.looks))
+        return select(self, context, n_keep)
+
+    monkeypatch.setattr(METHODS["vscan"], "select", spy)
+    run(RunRequest("tiny", "vscan", 0.3, QUESTION, max_new_tokens=1), adapter, noise)
+    looks = [look for look in METHODS["vscan"]().looks(adapter.info) if look.signal in TOWER_SIGNALS]
+    whole = adapter.see(adapter.prompt(noise, QUESTION), looks, None, Watch()).looks
+    assert len({len(ids) for ids, _ in shown}) == len(shown) == 2
+    for ids, cut in shown:
+        for look in looks:
+            torch.testing.assert_close(cut[look], whole[look][:, ids])

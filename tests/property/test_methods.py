@@ -18,6 +18,7 @@ GRIDS = [(4, 6), (5, 3), (7, 7), (24, 24)]
 BUDGETS = [0.02, 1 / 9, 1 / 3, 0.5, 0.75, 1.0]
 DIM, HEADS = 12, 3
 ALL_SIGNALS = frozenset(Signal)
+MAY_REFUSE = {"vitcop", "tome"}  # a keep ratio that their stages cannot reach
 
 
 def make_info(layers: int = 8) -> ModelInfo:
@@ -74,7 +75,9 @@ class World:
         """Observations of the visual tokens with these ids."""
         sources = {
             Signal.CLS_ATTENTION: lambda i: self.cls_attention[:, i],
+            Signal.CLS_ATTENTION_WIDE: lambda i: self.cls_attention[:1, i],
             Signal.TOWER_KEYS: lambda i: self.tower_keys[i],
+            Signal.TOWER_KEYS_MEAN: lambda i: self.tower_keys[i, : DIM // HEADS],
             Signal.LAST_TOKEN_ATTENTION: lambda i: self.last_row[:, i],
             Signal.LANGUAGE_KEYS: lambda i: self.language_keys[:, i],
             Signal.LANGUAGE_VALUES: lambda i: self.values[:, i],
@@ -138,8 +141,8 @@ def survivors(steps: list[Step]) -> torch.Tensor:
 def test_counts_order_and_fates(key, ratio, grid):
     try:
         steps = drive(METHODS[key](keep_ratio=ratio), World.make(grid))
-    except BudgetError:  # a tiny grid can make a small share impossible; saying so is the right answer
-        assert key == "vitcop"
+    except BudgetError:  # a tiny grid or few layers can make a small share impossible; saying so is the right answer
+        assert key in MAY_REFUSE
         return
     for step in steps:
         d = step.decision
@@ -210,7 +213,7 @@ def test_a_budget_of_one_works_where_a_method_can_meet_it():
         try:
             steps = drive(cls(keep_ratio=1 / 576), World.make((24, 24)))
         except BudgetError:
-            assert key == "vitcop"
+            assert key in MAY_REFUSE
             continue
         assert len(steps[-1].decision.keep) == 1, key
 

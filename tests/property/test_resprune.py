@@ -7,7 +7,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from pruning.methods.resprune import content_words, greedy_residual, text_relevance
+from pruning.methods.resprune import content_words, text_relevance
+from pruning.scoring import greedy_residual
 from pruning.signals import PromptText
 
 

@@ -1,0 +1,94 @@
+"""Keep tokens that are unlike each other and weighed by the question: a determinantal point process, greedily.
+
+Paper:      Zhang et al., "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in
+            MLLMs", NeurIPS 2025, https://arxiv.org/abs/2506.10967; reference code Theia-4869/CDPruner @ 95416164
+Stage:      once, between projector and language model
+Needs:      visual tokens; embeddings of the question
+Symbols:    T -> kept tokens; r (relevance) -> relevance; kernel L = diag(r) cos diag(r) -> greedy picks of the largest
+            determinant
+Differs:    the paper lets a token count more that resembles the question; the code takes MINUS the cosine, which its
+            author explains by CLIP's last layer (`sign = unlike the question counts`). The published relevance of
+            LLaVA compares patches and question in CLIP's shared space; LLaVA checkpoints hold no CLIP text tower, so
+            projected tokens are compared with the language model's own embeddings, as the paper does for Qwen2.5-VL
+            (`question = mean embedding`) or token by token, as the code does with several text vectors. Scaling to
+            0 .. 1 is over this picture alone (the code scales over its batch, so that neighbours change the result).
+            Asked for more tokens than the features have dimensions, the rest is filled by relevance (the code picks
+            some twice or fails)
+Cost:       O(T n dim) in T sequential steps
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, Choice, TokenPruner
+from pruning.scoring import cosine, greedy_residual
+from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
+
+ALIKE, UNLIKE = "like the question counts", "unlike the question counts"
+POOLED, EACH = "mean embedding", "every token"
+LEAST = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class CDPruner(TokenPruner):
+    key: ClassVar[str] = "cdpruner"
+    title: ClassVar[str] = "CDPruner"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2506.10967"
+    idea: ClassVar[str] = "least alike, weighed by the question"
+    acts: ClassVar[str] = "before the language model"
+    needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
+    nested: ClassVar[bool] = True
+    defaults: ClassVar[str] = "as published, relevance without CLIP's text tower"
+
+    sign: Annotated[
+        str,
+        Choice((ALIKE, UNLIKE), "Sign of relevance", "What the paper says; its code does the opposite."),
+    ] = ALIKE
+    question: Annotated[
+        str, Choice((POOLED, EACH), "Question", "What a token is compared with: one mean vector, or each and averaged.")
+    ] = POOLED
+
+    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
+        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
+
+    def select(self, context: PruneContext, n_keep: int) -> Decision:
+        text = context.text.question.float()
+        if self.question == POOLED:
+            text = text.mean(0, keepdim=True)
+        relevance = scaled_relevance(context.features, text, minus=self.sign == UNLIKE)
+        picks = conditional_dpp(context.features, relevance, n_keep)
+        rank = torch.zeros_like(relevance)
+        rank[picks] = torch.arange(n_keep, 0, -1, device=rank.device, dtype=rank.dtype)
+        scores = torch.where(rank > 0, rank + 1, relevance)  # picks first, in order of picking
+        extra = {"pick_order": picks, "relevance": relevance}
+        summary = f"mean relevance {float(relevance[picks].mean()):.2f}, of all tokens {float(relevance.mean()):.2f}"
+        return Decision(picks.sort().values, scores=scores, summary=summary, extra=extra)
+
+
+def scaled_relevance(image: torch.Tensor, text: torch.Tensor, *, minus: bool) -> torch.Tensor:
+    """Mean cosine of every token with the text vectors, scaled to 0 .. 1 and never 0, float32 `[tokens]`.
+
+    Args:
+        image: `[tokens, dim]`; text: `[vectors, dim]`, in one space. minus: as the published code does, turned round.
+    """
+    raw = cosine(image, text).mean(1)
+    raw = -raw if minus else raw
+    spread = raw.max() - raw.min()
+    return (raw - raw.min() + LEAST) / spread if float(spread) > 0 else torch.ones_like(raw)
+
+
+def conditional_dpp(features: torch.Tensor, relevance: torch.Tensor, count: int) -> torch.Tensor:
+    """Tokens in the order of picking: each makes the determinant of the kernel of all picks the largest.
+
+    The gain of a token is its squared relevance times what the picks leave unexplained of its direction, which is a
+    weighted greedy residual of unit vectors.
+
+    Args:
+        features: `[tokens, dim]`. relevance: `[tokens]`, positive.
+    """
+    return greedy_residual(F.normalize(features.float(), dim=-1), relevance.double().square(), count).order

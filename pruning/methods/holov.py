@@ -1,0 +1,134 @@
+"""Give every part of the picture its share of the budget, and keep the best tokens of each.
+
+Paper:      Zou et al., "Don't Just Chase 'Highlighted Tokens' in MLLMs: Revisiting Visual Holistic Context
+            Retention", NeurIPS 2025, https://arxiv.org/abs/2510.02912; reference code obananas/HoloV @ 1d2e65e9
+Stage:      once, between projector and language model
+Needs:      [CLS] attention of the tower layer that feeds the projector; visual tokens
+Symbols:    score of a token -> 1000 x attention + 0.09 x variance of its cosines to its crop, rescaled to the crop's
+            attention; quota of a crop -> its share of the mean scores
+Differs:    the paper speaks of crops of the picture and ranks by the whole score; the code cuts the raster sequence
+            into runs (`crops = runs of the raster`) and ranks by attention alone (`ranking = attention`). What a crop
+            cannot hold of its quota goes to the others, as in the paper; the code loses it and pads with zero vectors.
+            Crops are a square of equal parts, 16 as in the code: the paper does not say how they lie. The paper's
+            temperature and refetching of context are not in the code and could not be seen; they are left out. The
+            variance counts the zeroed diagonal, as the code's does
+Cost:       one attention row; a product of every crop with itself
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, Choice, Param, TokenPruner
+from pruning.scoring import best, rank_within, square_parts
+from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+
+CROPS, RUNS = "parts of the picture", "runs of the raster"
+WHOLE, ATTENTION = "whole score", "attention"
+ATTENTION_SCALE, ALPHA, EPSILON = 1e3, 0.09, 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoloV(TokenPruner):
+    key: ClassVar[str] = "holov"
+    title: ClassVar[str] = "HoloV"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2510.02912"
+    idea: ClassVar[str] = "a quota for every part of the picture"
+    acts: ClassVar[str] = "before the language model"
+    needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION, Signal.VISUAL_TOKENS})
+
+    side: Annotated[int, Param(1, 12, 1, "Crops a side", "4 cuts the picture into 16; as many runs of the raster.")] = 4
+    crops: Annotated[str, Choice((CROPS, RUNS), "Crops", "What gets a quota; the code takes runs.")] = CROPS
+    ranking: Annotated[
+        str, Choice((WHOLE, ATTENTION), "Ranking in a crop", "What chooses inside a crop; the code takes attention.")
+    ] = WHOLE
+
+    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
+        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
+
+    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+        return (Look(Signal.CLS_ATTENTION, info.feature_layer),)
+
+    def select(self, context: PruneContext, n_keep: int) -> Decision:
+        (look,) = self.looks(context.info)
+        attention = context.looks[look].float().mean(0)
+        if self.crops == CROPS:
+            crop = square_parts(context.positions, self.side)
+        else:
+            crop = runs(context.n_rows, self.side**2, context.ids.device)
+        score, crop_score = holistic_score(context.features, attention, crop)
+        quota = quotas(crop_score, torch.bincount(crop), n_keep)
+        chosen = in_quota(crop, score if self.ranking == WHOLE else attention, quota)
+        keep, order = chosen.sort()
+        summary = f"{int((quota > 0).sum())} of {len(quota)} parts have a share, the largest {int(quota.max())} tokens"
+        # Read as published: part by part, the best first.
+        return Decision(
+            keep, scores=score, order=order.argsort(), summary=summary, extra={"crop": crop, "quota": quota}
+        )
+
+
+def runs(n_tokens: int, count: int, device: torch.device) -> torch.Tensor:
+    """Number of the run of every token, `[tokens]`: contiguous, and the first ones longer where it does not divide."""
+    count = min(count, n_tokens)
+    length, longer = divmod(n_tokens, count)
+    lengths = torch.full((count,), length, device=device)
+    lengths[:longer] += 1
+    return torch.arange(count, device=device).repeat_interleave(lengths)
+
+
+def holistic_score(
+    features: torch.Tensor, attention: torch.Tensor, crop: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score of every token, and the mean of every crop, float32 `[tokens]` and `[crops]`.
+
+    Args:
+        features: `[tokens, dim]`. attention: `[tokens]`. crop: `[tokens]` number of its crop.
+    """
+    size = torch.bincount(crop)
+    place = rank_within(crop, torch.zeros_like(attention))
+    unit = features.new_zeros((len(size), int(size.max()), features.shape[1]), dtype=torch.float32)
+    unit[crop, place] = F.normalize(features.float(), dim=-1)
+    alike = unit @ unit.mT
+    alike.diagonal(dim1=1, dim2=2).zero_()
+    others = (size - 1).clamp(min=1)[:, None]
+    mean = alike.sum(2) / others
+    there = torch.arange(int(size.max()), device=crop.device) < size[:, None]
+    variance = ((alike - mean[:, :, None]).square() * there[:, None]).sum(2) / others
+    scaled = attention * ATTENTION_SCALE
+
+    def crop_mean(values: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(values[: len(size)]).index_add_(0, crop, values) / size
+
+    own = variance[crop, place]
+    score = scaled + ALPHA * own * (crop_mean(scaled.abs()) / (crop_mean(own.abs()) + EPSILON))[crop]
+    return score, crop_mean(score)
+
+
+def quotas(score: torch.Tensor, size: torch.Tensor, count: int) -> torch.Tensor:
+    """Tokens that every crop may keep, in all `count`: whole parts of its share, what is left to the best crops, and
+    what a crop cannot hold in the same way to the others.
+
+    Args:
+        score: `[crops]`. size: `[crops]`, in all at least `count`.
+    """
+    quota = torch.zeros_like(size)
+    while (spare := count - int(quota.sum())) > 0:
+        room = size - quota
+        share = torch.where(room > 0, score.clamp(min=EPSILON), 0.0)
+        more = (share / (share.sum() + EPSILON) * spare).floor().long()
+        more[best(share, min(spare - int(more.sum()), int((room > 0).sum())))] += 1
+        quota += torch.minimum(more, room)
+    return quota
+
+
+def in_quota(crop: torch.Tensor, score: torch.Tensor, quota: torch.Tensor) -> torch.Tensor:
+    """The best tokens of every crop, crop by crop and best first; in raster order where a crop keeps all of its own."""
+    rank = rank_within(crop, score)
+    chosen = (rank < quota[crop]).nonzero()[:, 0]
+    whole = (quota == torch.bincount(crop))[crop[chosen]]
+    inside = torch.where(whole, rank_within(crop, torch.zeros_like(score))[chosen], rank[chosen])
+    return chosen[(crop[chosen] * len(crop) + inside).argsort()]
