@@ -59,20 +59,23 @@ def estimate(
         cached_per_layer: visual tokens in every cache; None: those that entered the layer.
     """
     cached_per_layer = visual_per_layer if cached_per_layer is None else cached_per_layer
+    if info.tower_shapes:
+        tiles = len(tower_per_layer) // len(info.tower_shapes)
+        tower = shaped_flops(info.tower_shapes * tiles, tower_per_layer)
+    else:
+        sizes = info.vision_dim, info.vision_ffn_dim, None, info.vision_matrices
+        tower = sum(layer_flops(n, *sizes) for n in tower_per_layer)
     if info.text_shapes:
         total = [n + text_tokens for n in visual_per_layer]
-        tiles = len(tower_per_layer) // len(info.tower_shapes)
         return Cost(
             prefill_flops=float(shaped_flops(info.text_shapes, total)),
-            tower_flops=float(shaped_flops(info.tower_shapes * tiles, tower_per_layer)),
+            tower_flops=float(tower),
             kv_bytes=sum(
                 kv_bytes([n], text_tokens, s.kv_dim, value_bytes)
                 for s, n in zip(info.text_shapes, cached_per_layer, strict=True)
             ),
             formula=FORMULA + COMPRESSED,
         )
-    sizes = info.vision_dim, info.vision_ffn_dim, None, info.vision_matrices
-    tower = sum(layer_flops(n, *sizes) for n in tower_per_layer)
     return Cost(
         prefill_flops=float(
             prefill_flops(visual_per_layer, text_tokens, info.text_dim, info.text_ffn_dim, info.kv_dim)

@@ -100,6 +100,7 @@ class ModelInfo:
         vision_dim, text_dim, text_ffn_dim: widths.
         kv_dim: width of the keys of one layer (smaller than `text_dim` with grouped-query attention).
         signals: what the family's adapter can observe.
+        patches_per_token: rows of the tower that make one visual token, side by side before the projector.
         vision_matrices: of a tower layer's feed-forward part (3 where it is gated).
         no_tower_stages: why rows cannot be dropped between layers of the tower; empty where they can.
         tower_shapes, text_shapes: sizes of every layer, where layers differ because weights were taken out; else empty.
@@ -115,10 +116,16 @@ class ModelInfo:
     text_ffn_dim: int
     kv_dim: int
     signals: frozenset[Signal]
+    patches_per_token: int = 1
     vision_matrices: int = 2
     no_tower_stages: str = ""
     tower_shapes: tuple[LayerShape, ...] = ()
     text_shapes: tuple[LayerShape, ...] = ()
+
+    @property
+    def token_dim(self) -> int:
+        """Width of a visual token before the projector."""
+        return self.vision_dim * self.patches_per_token
 
 
 @dataclass(slots=True)

@@ -80,7 +80,7 @@ def train_accm(
     if recipe.steps:
         _same_sizes(work / f"{phase}.json", {k: sizes[k] for k in TUNED})
     torch.manual_seed(recipe.seed)
-    shape = CaptionerShape(adapter.info.vision_dim, len(adapter.tokenizer))
+    shape = CaptionerShape(adapter.info.token_dim, len(adapter.tokenizer))
     captioner = Captioner(shape).to(adapter.device)
     selector = Selector(SelectorShape(2 * adapter.info.text_dim)).to(adapter.device)
     stages = []

@@ -9,7 +9,7 @@ from pruning.models.base import ModelSpec, VLMAdapter
 
 DEMO_FOLDER = Path(__file__).parents[2] / "assets" / "models" / "demo"
 
-LLAMA_2 = "Llama 2 Community License"
+LLAMA_2, CARD = "Llama 2 Community License", "see its model card"
 
 
 def _hub(key: str, source: str, title: str, billions: float, licence: str) -> ModelSpec:
@@ -23,8 +23,17 @@ MODELS: dict[str, ModelSpec] = {
     m.key: m
     for m in (
         ModelSpec("demo", str(DEMO_FOLDER), "Bundled small model", "6.5 M", "Apache-2.0", "0.2 GB", bundled=True),
+        _hub("smolvlm-256m", "HuggingFaceTB/SmolVLM-256M-Instruct", "SmolVLM 256M", 0.256, "Apache-2.0"),
+        _hub("smolvlm-500m", "HuggingFaceTB/SmolVLM-500M-Instruct", "SmolVLM 500M", 0.507, "Apache-2.0"),
+        _hub("internvl3-1b", "OpenGVLab/InternVL3-1B-hf", "InternVL3 1B", 0.94, CARD),
+        _hub("internvl3-2b", "OpenGVLab/InternVL3-2B-hf", "InternVL3 2B", 2.1, CARD),
+        _hub("qwen3-vl-2b", "Qwen/Qwen3-VL-2B-Instruct", "Qwen3-VL 2B", 2.1, "Apache-2.0"),
+        _hub("smolvlm-2b", "HuggingFaceTB/SmolVLM-Instruct", "SmolVLM 2B", 2.2, "Apache-2.0"),
         _hub("qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL 3B", 3.8, "Qwen Research License"),
+        _hub("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", "Qwen3-VL 4B", 4.4, "Apache-2.0"),
         _hub("qwen2.5-vl-7b", "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL 7B", 8.3, "Apache-2.0"),
+        _hub("qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct", "Qwen3-VL 8B", 8.8, "Apache-2.0"),
+        _hub("internvl3-8b", "OpenGVLab/InternVL3-8B-hf", "InternVL3 8B", 7.9, CARD),
         _hub("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "LLaVA-1.5 7B", 7.1, LLAMA_2),
         _hub("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "LLaVA-1.5 13B", 13.4, LLAMA_2),
         _hub("llava-next-7b", "llava-hf/llava-v1.6-vicuna-7b-hf", "LLaVA-NeXT 7B (Vicuna)", 7.1, LLAMA_2),
@@ -40,7 +49,7 @@ def find_spec(name: str) -> ModelSpec:
     if name in MODELS:
         return MODELS[name]
     by_source = {m.source: m for m in MODELS.values()}
-    return by_source.get(name) or ModelSpec(name, name, Path(name).name or name, "?", "see its model card", "?")
+    return by_source.get(name) or ModelSpec(name, name, Path(name).name or name, "?", CARD, "?")
 
 
 def load(name: str, *, device: str = "auto", dtype: str = "auto", allow_download: bool = False) -> VLMAdapter:

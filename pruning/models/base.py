@@ -67,8 +67,10 @@ class Prompt:
         return self.visual if self.separators is None else self.visual | self.separators
 
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Keyword arguments of the model's own forward."""
-        return {"input_ids": self.input_ids, "pixel_values": self.pixels, **self.extra}
+        """Keyword arguments of the model's own forward; one with several axes of positions asks what each token is."""
+        given = {"input_ids": self.input_ids, "pixel_values": self.pixels, **self.extra}
+        kinds = self.visual.long()[None].to(self.input_ids.device)
+        return given if self.positions is None else {**given, "mm_token_type_ids": kinds}
 
 
 @dataclass(slots=True)

@@ -47,6 +47,7 @@ class Anatomy:
         feature_layer: the tower layer whose output feeds the projector.
         prefix: rows before the patches (1 for [CLS], else 0).
         decoder: the language model, with `layers` and `rotary_emb`.
+        patches: rows of the tower that make one visual token.
     """
 
     tower: nn.Module
@@ -55,6 +56,7 @@ class Anatomy:
     feature_layer: int
     prefix: int
     decoder: nn.Module
+    patches: int = 1
 
 
 class Family(Weights):
@@ -100,6 +102,7 @@ class Family(Weights):
             text_layers=len(decoder.layers),
             vision_dim=vision.hidden_size,
             vision_ffn_dim=vision.intermediate_size,
+            patches_per_token=found.patches,
             vision_matrices=self.tower_matrices,
             text_dim=text.hidden_size,
             text_ffn_dim=text.intermediate_size,
@@ -239,7 +242,10 @@ class Family(Weights):
     def see(self, prompt: Prompt, looks: Sequence[Look], decider: Decider | None, watch: Watch) -> Seen:
         """Run the vision tower. `looks` of the tower's signals are observed; a decider may drop rows between layers."""
         tower_looks = [look for look in looks if look.signal in TOWER_SIGNALS]
-        return self._tokens(self._tower.run(lambda: self._look(prompt), tower_looks, decider, watch.stop), prompt)
+        rows = self._tower.run(lambda: self._look(prompt), tower_looks, decider, watch.stop)
+        seen = self._tokens(rows, prompt)
+        seen.output = None  # what is needed of it was taken; it would hold the whole grid in memory
+        return seen
 
     @torch.inference_mode()
     def project(self, seen: Seen, decider: Decider | None) -> Picture:
@@ -350,7 +356,7 @@ class Family(Weights):
     def identity(self) -> dict[str, Any]:
         """What something trained for this model can be recognised by; see `pruning.identity`."""
         return {
-            "vision_dim": self.info.vision_dim,
+            "vision_dim": self.info.token_dim,
             "vocabulary": vocabulary_digest(self.tokenizer),
             "tower": sketch(self._anatomy.tower),
             "language": sketch(self._anatomy.decoder),

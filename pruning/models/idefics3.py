@@ -31,7 +31,9 @@ class Idefics3Adapter(Family):
     def anatomy(self, model, name: str) -> Anatomy:
         tower = model.model.vision_model
         layers = tower.encoder.layers
-        return Anatomy(tower, layers, "self_attn", len(layers) - 1, 0, model.model.text_model)
+        return Anatomy(
+            tower, layers, "self_attn", len(layers) - 1, 0, model.model.text_model, model.config.scale_factor**2
+        )
 
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout:
         images, vision = self.processor.image_processor, self.model.config.vision_config

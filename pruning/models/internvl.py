@@ -32,7 +32,15 @@ class InternVLAdapter(Family):
         tower = model.model.vision_tower
         layers = tower.encoder.layer
         feature_layer = model.config.vision_feature_layer % (len(layers) + 1) - 1
-        return Anatomy(tower, layers, "attention", feature_layer, 1, model.model.language_model)
+        return Anatomy(
+            tower,
+            layers,
+            "attention",
+            feature_layer,
+            1,
+            model.model.language_model,
+            round(model.config.downsample_ratio**-2),
+        )
 
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout:
         images, side = self.processor.image_processor, self.processor.image_processor.size["height"]

@@ -35,7 +35,9 @@ class Qwen25VLAdapter(Family):
 
     def anatomy(self, model, name: str) -> Anatomy:
         tower = model.model.visual
-        return Anatomy(tower, tower.blocks, "attn", len(tower.blocks) - 1, 0, model.model.language_model)
+        return Anatomy(
+            tower, tower.blocks, "attn", len(tower.blocks) - 1, 0, model.model.language_model, tower.spatial_merge_unit
+        )
 
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout:
         images, width, height = self.processor.image_processor, *picture_wh
@@ -72,4 +74,4 @@ class Qwen25VLAdapter(Family):
         kinds = prompt.visual.long()[None].to(self.device)
         grid = prompt.extra["image_grid_thw"]
         positions, _ = self.model.model.get_rope_index(prompt.input_ids, kinds, image_grid_thw=grid)
-        return replace(prompt, positions=positions[:, 0], extra={**prompt.extra, "mm_token_type_ids": kinds})
+        return replace(prompt, positions=positions[:, 0])

@@ -23,7 +23,7 @@ class Qwen3VLAdapter(Qwen25VLAdapter):
     no_tower_stages = "four patches of its tower make one token"
 
     def _tokens(self, seen: Seen, prompt: Prompt) -> Seen:
-        found = seen.made_of(torch.arange(len(seen.ids), device=seen.ids.device).view(-1, 4))
+        found = seen.made_of(torch.arange(len(seen.ids), device=seen.ids.device).view(-1, self.info.patches_per_token))
         found.deep = seen.output.deepstack_features
         return found
 

@@ -21,7 +21,7 @@ from pruning.models.gating import Gated
 from pruning.models.view import compress, shared_copy
 from pruning.plans import StructuralPlan
 from pruning.signals import ModelInfo, Part
-from pruning.structure import BlockFacts
+from pruning.structure import BlockFacts, LayerShape
 
 
 class Weights:
@@ -78,9 +78,7 @@ class Weights:
                 raise PlanError(f"{self.info.name} has no layer {one.layer} in use in its {one.part}.", "Make it anew.")
             compress(blocks[one.part, one.layer], one)
         view = self._like(copied)
-        shapes = {part: tuple(b.shape for b in take_apart(part, layers, self.info.name))
-                  for part, layers in self.layers_of(copied).items()}  # fmt: skip
-        tower, text = shapes[Part.TOWER], shapes[Part.LANGUAGE_MODEL]
+        tower, text = (self._shapes(part, layers) for part, layers in self.layers_of(copied).items())
         view.info = replace(view.info, tower_shapes=tower, text_shapes=text)
         return view
 
@@ -96,6 +94,13 @@ class Weights:
         used = {Part.TOWER: self.info.feature_layer + 1, Part.LANGUAGE_MODEL: self.info.text_layers}
         layers = self.layers_of(model)
         return [b for p in used if p in parts for b in take_apart(p, layers[p][: used[p]], self.info.name)]
+
+    def _shapes(self, part: Part, layers: Sequence[nn.Module]) -> tuple[LayerShape, ...]:
+        """Sizes of a part's layers; none for a tower that cannot be taken apart, of which nothing was taken out."""
+        try:
+            return tuple(b.shape for b in take_apart(part, layers, self.info.name))
+        except PlanError:
+            return ()
 
     def _like(self, model: nn.Module) -> Self:
         return type(self)(model, self.processor, self.info.name, limits=self._limits)

@@ -10,11 +10,14 @@ import torch
 from families import FAMILIES
 from reference import QUESTION, log_probs
 
-from pruning.errors import PruningError
+from pruning.errors import PruningError, QuestionRejectedError
 from pruning.methods import METHODS
 from pruning.models.base import Watch
+from pruning.pairs import Pair
+from pruning.planner import make_plan
+from pruning.plans import PlanRequest
 from pruning.records import RunRequest
-from pruning.runner import Listener, run
+from pruning.runner import Compressed, Listener, run
 from pruning.signals import Part
 
 N_NEW = 3
@@ -94,7 +97,9 @@ def test_no_method_drops_rows_in_a_tower_that_does_not_allow_it(family, noise):
 def test_teacher_forcing_agrees_with_generation(family, noise):
     _, adapter = family
     prompt = adapter.prompt(noise, QUESTION)
-    whole = adapter.project(adapter.see(prompt, [], None, Watch()), None)
+    seen = adapter.see(prompt, [], None, Watch())
+    assert seen.features.shape == (prompt.layout.n_tokens, adapter.info.token_dim)
+    whole = adapter.project(seen, None)
     out = adapter.answer(prompt, whole, None, N_NEW, Watch())
     scored = adapter.score(prompt, whole, None, out.token_ids)
     chosen = [float(p[i]) for p, i in zip(scored, out.token_ids, strict=True)]
@@ -106,6 +111,8 @@ def test_only_the_question_is_taken_for_the_question(family, noise):
     prompt = adapter.prompt(noise, QUESTION)
     asked = "".join(w for w, mine in zip(prompt.words, prompt.in_question, strict=True) if mine)
     assert asked.replace(" ", "").lower() == QUESTION.replace(" ", "").lower()
+    with pytest.raises(QuestionRejectedError, match="reads as a command"):
+        adapter.prompt(noise, f"What is {adapter.processor.image_token}?")
     longer = adapter.insert(prompt, "a large star")
     first, past = longer.inserted
     assert first > int(prompt.placeholders.nonzero()[-1])
@@ -140,3 +147,35 @@ def test_the_model_is_left_as_it_was(family, noise):
     after = adapter.model.generate(**prompt.inputs(), do_sample=False, max_new_tokens=N_NEW, output_logits=True,
                                    return_dict_in_generate=True).logits  # fmt: skip
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+class Noise:
+    title = "noise"
+
+    def __getitem__(self, number: int) -> Pair:
+        picture = np.random.default_rng(number).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+        return Pair(picture, QUESTION)
+
+
+def test_heads_of_the_language_model_can_be_taken_out(family, noise):
+    """Calibrated, sliced and scored with the whole picture, against the model's own forward with gates at zero."""
+    _, adapter = family
+    wanted = PlanRequest("tiny", parts=[Part.LANGUAGE_MODEL.value], heads=0.5, ffn="none", n_pairs=1)
+    plan = make_plan(adapter, wanted, Noise())
+    prompt = adapter.prompt(noise, QUESTION)
+    answer = adapter.tokenizer("a large star", add_special_tokens=False)["input_ids"]
+    gated = adapter.gated((Part.LANGUAGE_MODEL,))
+    gated.gates = [
+        torch.zeros(p.n_heads).index_fill(0, torch.tensor(p.heads.astype("int64")), 1.0) for p in plan.layers
+    ]
+    with torch.inference_mode():
+        expected = gated.answer_logits(prompt, torch.tensor(answer)).log_softmax(-1)
+    view = adapter.compressed(plan)
+    try:
+        whole = view.project(view.see(prompt, [], None, Watch()), None)
+        assert torch.allclose(view.score(prompt, whole, None, answer), expected, atol=1e-5)
+        record = run(ask("divprune"), adapter, noise, compressed=Compressed(plan, view))
+    finally:
+        view.close()
+    assert record.pruned_cost.prefill_flops < record.full_cost.prefill_flops
+    assert record.pruned_cost.tower_flops == record.full_cost.tower_flops
