@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from pruning import __version__
+from pruning.answer_record import Answer, Cost
 from pruning.answers import to_answer, to_cost, wait_for
 from pruning.compensation.base import Compensator
 from pruning.give_back import give_back
@@ -27,7 +28,7 @@ from pruning.methods.base import TokenPruner
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
 from pruning.pictures import digest
 from pruning.plans import StructuralPlan
-from pruning.records import CLS_SOURCE, Answer, Cost, PruningStep, RunRecord, RunRequest, Selection
+from pruning.records import CLS_SOURCE, PruningStep, RunRecord, RunRequest, Selection
 from pruning.scoring import cosine
 from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, PruneContext, Signal, Stage
 

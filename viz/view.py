@@ -13,9 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pruning.answer_record import Answer
 from pruning.budget import mean_per_layer
 from pruning.geometry import TokenLayout
-from pruning.records import Answer, PruningStep, RunRecord
+from pruning.records import PruningStep, RunRecord
 from pruning.signals import Part
 from pruning.verdict import RULE, verdict
 from viz.fates import KEPT, MERGED, fates, fates_after

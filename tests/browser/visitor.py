@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +30,13 @@ FLAGS = [
 ]
 HEADLINE = "document.querySelector('.pc-headline')?.textContent.length > 0"
 SCREENSHOTS = ROOT / "screenshots"  # ignored by git; looked at by a person
+
+
+def save(path: Path, size: tuple[int, int] = (320, 240)) -> Path:
+    """A picture file of noise."""
+    values = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(values).save(path)
+    return path
 
 
 def free_port() -> int:
