@@ -41,6 +41,8 @@ class Compensation:
                 f"The confidence gate is {self.gate!r}; it must be a number from 0 to below 1.",
                 "0 always inserts the caption.",
             )
+        if not isinstance(self.measure_kl, bool):
+            raise CaptionRejectedError(f"measure_kl is {self.measure_kl!r}; it must be true or false.", "Leave it out.")
         if self.caption is not None and (not isinstance(self.caption, str) or len(self.caption) > MAX_CAPTION):
             raise CaptionRejectedError(
                 f"A caption must be text of at most {MAX_CAPTION} characters.", "Write a shorter one."

@@ -194,7 +194,9 @@ def run(
         seen, see_ms = see_picture(adapter, prompt, listener)
     if baseline is None:
         baseline = answer_in_full(adapter, prompt, seen, see_ms, request.max_new_tokens, listener)
-    notes = tuple(adapter.limits(seen, request.question))
+    notes = adapter.limits(seen, request.question)
+    if request.compensation is not None and request.compensation.caption:  # by hand; a captioner's words are known
+        notes += adapter.limits(seen, request.compensation.caption)
     if compressed:
         seen, see_ms = see_picture(acting, prompt, listener)
     used = seen
@@ -226,7 +228,7 @@ def run(
         evidence=evidence,
         nearest_kept=alike[0],
         nearest_cosine=alike[1],
-        notes=notes,
+        notes=tuple(dict.fromkeys(notes)),
         reused=tuple(reused),
         structure=compressed.plan.summary() if compressed else None,
         compensated=compensated,

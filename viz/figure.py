@@ -16,10 +16,12 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from pruning.records import RunRecord
 from viz.fates import DROPPED, KEPT, MERGED, fates_after
+from viz.help_view import price
 from viz.recipe import caption, figures_of
 from viz.theme import LIGHT, Theme
 from viz.view import stop_titles
@@ -126,12 +128,18 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, t
         (f"Full picture, {n} pieces", record.full.text, theme.full),
         (f"{record.method_title}, {found['kept_at_end']} pieces in the last layer", record.pruned.text, theme.pruned),
     ]
-    y = 0.88
+    helped = record.compensated
+    if helped is not None:
+        lines.append((f"The same and {helped.caption_tokens} caption tokens", helped.answer.text, theme.ink))
+    y, gap, most = (0.88, 0.085, 5) if helped is None else (0.9, 0.062, 2)
     for label, text, color in lines:
         figure.text(0.56, y, label, fontsize=8.5, color=theme.quiet, va="top", parse_math=False)
-        wrapped = textwrap.wrap(text, 44)[:5] or ["(no words)"]
+        wrapped = textwrap.wrap(text, 44)[:most] or ["(no words)"]
         figure.text(0.56, y - 0.038, "\n".join(wrapped), fontsize=11.5, color=color, va="top", parse_math=False)
-        y -= 0.085 + 0.045 * len(wrapped)
+        y -= gap + 0.045 * len(wrapped)
+    if helped is not None:
+        last = y + gap + 0.045 * len(wrapped), y + gap - 0.045
+        figure.add_artist(Line2D((0.55, 0.55), last, color=theme.helped, linewidth=2.5, linestyle=(0, (1, 1))))
     diff = word_diff(record.full.text, record.pruned.text)
     gone, new = ([w.text for w in diff if w.fate == fate_of] for fate_of in ("gone", "new"))
     facts = [
@@ -142,13 +150,17 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, t
         f"mean {found['mean_entering_a_layer']:.1f} pieces entering a layer",
         f"prefill {_ratio(found['estimated_prefill_flops'])} (estimated), KV {_ratio(found['computed_kv_bytes'])}",
     ]
+    if helped is not None:
+        facts.append(f"caption: {helped.caption or 'none inserted'}")
+        facts.append(f"with it: {found['compensation']['verdict']}. {price(helped)}")
     if found["evidence"]:
         e = found["evidence"]
         facts.append(
             f"evidence kept: {e['kept']} of {e['of']} pieces" + (f", {e['merged']} merged" if e["merged"] else "")
         )
     text = "\n".join(line for fact in facts for line in textwrap.wrap(fact, 58)[:3])
-    figure.text(0.56, 0.13, text, fontsize=8.5, color=theme.ink, va="bottom", linespacing=1.5, parse_math=False)
+    size = 8.5 if helped is None else 7.5
+    figure.text(0.56, 0.13, text, fontsize=size, color=theme.ink, va="bottom", linespacing=1.5, parse_math=False)
 
 
 def _ratio(pair: Sequence[float]) -> str:
