@@ -24,7 +24,7 @@ from viz.fates import DROPPED, KEPT, MERGED, fates_after
 from viz.help_view import price
 from viz.recipe import caption, figures_of
 from viz.theme import LIGHT, Theme
-from viz.view import stop_titles
+from viz.view import pieces_left, stop_titles
 from viz.words import word_diff
 
 KINDS = ("png", "svg", "pdf")
@@ -120,26 +120,37 @@ def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]
 
 
 def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, truth: str) -> None:
-    found, n = figures_of(record), record.layout.n_tokens
-    fate = fates_after(record, stop)
-    rows = record.steps[stop - 1].selection.n_rows if stop else n
-    lines = [
+    n, helped = record.layout.n_tokens, record.compensated
+    answers = [
         ("Question", record.request.question, theme.ink),
         (f"Full picture, {n} pieces", record.full.text, theme.full),
-        (f"{record.method_title}, {found['kept_at_end']} pieces in the last layer", record.pruned.text, theme.pruned),
+        (f"{record.method_title}, {pieces_left(record)} pieces in the last layer", record.pruned.text, theme.pruned),
     ]
-    helped = record.compensated
     if helped is not None:
-        lines.append((f"The same and {helped.caption_tokens} caption tokens", helped.answer.text, theme.ink))
-    y, gap, most = (0.88, 0.085, 5) if helped is None else (0.9, 0.062, 2)
-    for label, text, color in lines:
-        figure.text(0.56, y, label, fontsize=8.5, color=theme.quiet, va="top", parse_math=False)
-        wrapped = textwrap.wrap(text, 44)[:most] or ["(no words)"]
-        figure.text(0.56, y - 0.038, "\n".join(wrapped), fontsize=11.5, color=color, va="top", parse_math=False)
-        y -= gap + 0.045 * len(wrapped)
+        answers.append((f"The same and {helped.caption_tokens} caption tokens", helped.answer.text, theme.ink))
+    blocks = [(label, textwrap.wrap(text, 44)[:5] or ["(no words)"], color) for label, text, color in answers]
+    facts = [line for fact in _facts(record, stop, truth) for line in textwrap.wrap(fact, 58)[:3]]
+    size = 8.5 if helped is None else 7.5
+    text = "\n".join(facts)
+    figure.text(0.56, 0.13, text, fontsize=size, color=theme.ink, va="bottom", linespacing=1.5, parse_math=False)
+    room = 0.88 - 0.15 - len(facts) * 1.5 * size / 72 / SIZE[1]
+    scale = min(1.0, room / sum(0.085 + 0.045 * len(lines) for _, lines, _ in blocks))
+    y = 0.88
+    for label, lines, color in blocks:
+        figure.text(0.56, y, label, fontsize=8.5 * scale, color=theme.quiet, va="top", parse_math=False)
+        at, large = y - 0.038 * scale, 11.5 * scale
+        figure.text(0.56, at, "\n".join(lines), fontsize=large, color=color, va="top", parse_math=False)
+        top, y = y, y - (0.085 + 0.045 * len(lines)) * scale
     if helped is not None:
-        last = y + gap + 0.045 * len(wrapped), y + gap - 0.045
-        figure.add_artist(Line2D((0.55, 0.55), last, color=theme.helped, linewidth=2.5, linestyle=(0, (1, 1))))
+        figure.add_artist(
+            Line2D((0.55, 0.55), (top, y + 0.04 * scale), color=theme.helped, linewidth=2.5, linestyle=":")
+        )
+
+
+def _facts(record: RunRecord, stop: int, truth: str) -> list[str]:
+    """What a figure says below the answers, a fact a line."""
+    found, fate, helped = figures_of(record), fates_after(record, stop), record.compensated
+    rows = record.steps[stop - 1].selection.n_rows if stop else record.layout.n_tokens
     diff = word_diff(record.full.text, record.pruned.text)
     gone, new = ([w.text for w in diff if w.fate == fate_of] for fate_of in ("gone", "new"))
     facts = [
@@ -158,9 +169,7 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, t
         facts.append(
             f"evidence kept: {e['kept']} of {e['of']} pieces" + (f", {e['merged']} merged" if e["merged"] else "")
         )
-    text = "\n".join(line for fact in facts for line in textwrap.wrap(fact, 58)[:3])
-    size = 8.5 if helped is None else 7.5
-    figure.text(0.56, 0.13, text, fontsize=size, color=theme.ink, va="bottom", linespacing=1.5, parse_math=False)
+    return facts
 
 
 def _ratio(pair: Sequence[float]) -> str:

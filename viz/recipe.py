@@ -111,7 +111,8 @@ def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     words += ["--positions", request.positions, "--max-new-tokens", str(request.max_new_tokens)]
     wanted = request.compensation
     if wanted is not None:
-        words += ["--compensation", wanted.key, "--gate", repr(wanted.gate)]
+        words += ["--compensation", wanted.key]
+        words += ["--gate", repr(wanted.gate)] if wanted.gate else []
         words += ["--measure-kl"] if wanted.measure_kl else []
         words += [f"--captioner={source}"] if (source := _captioner(record)) else []
         words += [] if wanted.caption is None else [f"--caption={wanted.caption}"]
