@@ -128,23 +128,24 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, t
     ]
     if helped is not None:
         answers.append((f"The same and {helped.caption_tokens} caption tokens", helped.answer.text, theme.ink))
-    blocks = [(label, textwrap.wrap(text, 44)[:5] or ["(no words)"], color) for label, text, color in answers]
-    facts = [line for fact in _facts(record, stop, truth) for line in textwrap.wrap(fact, 58)[:3]]
-    size = 8.5 if helped is None else 7.5
+    size, most = (8.5, 5) if helped is None else (7.5, 3)
+    facts = [line for fact in _facts(record, stop, truth) for line in textwrap.wrap(fact, round(490 / size))[:3]]
     text = "\n".join(facts)
     figure.text(0.56, 0.13, text, fontsize=size, color=theme.ink, va="bottom", linespacing=1.5, parse_math=False)
     room = 0.88 - 0.15 - len(facts) * 1.5 * size / 72 / SIZE[1]
-    scale = min(1.0, room / sum(0.085 + 0.045 * len(lines) for _, lines, _ in blocks))
+    for scale in (1.0, 0.9, 0.8, 0.7, 0.6):  # long answers are written smaller
+        blocks = [(a[0], textwrap.wrap(a[1], round(44 / scale))[:most] or ["(no words)"], a[2]) for a in answers]
+        if scale * sum(0.085 + 0.04 * len(lines) for _, lines, _ in blocks) <= room:
+            break
     y = 0.88
     for label, lines, color in blocks:
         figure.text(0.56, y, label, fontsize=8.5 * scale, color=theme.quiet, va="top", parse_math=False)
         at, large = y - 0.038 * scale, 11.5 * scale
         figure.text(0.56, at, "\n".join(lines), fontsize=large, color=color, va="top", parse_math=False)
-        top, y = y, y - (0.085 + 0.045 * len(lines)) * scale
+        top, y = y, y - (0.085 + 0.04 * len(lines)) * scale
     if helped is not None:
-        figure.add_artist(
-            Line2D((0.55, 0.55), (top, y + 0.04 * scale), color=theme.helped, linewidth=2.5, linestyle=":")
-        )
+        ends = (0.55, 0.55), (top, y + 0.04 * scale)
+        figure.add_artist(Line2D(*ends, color=theme.helped, linewidth=2.5, linestyle=":"))
 
 
 def _facts(record: RunRecord, stop: int, truth: str) -> list[str]:
