@@ -119,6 +119,12 @@ class Handlers:
                 f"The link asks for the model {asked.model[:60]!r}.", "Start PruneScope with --model for it."
             )
         request = self._request(asked)
+        wanted = request.compensation
+        if wanted is not None and wanted.caption is None and wanted.key not in self.service.captioners:
+            raise LinkError(
+                f"The link asks for the captioner {wanted.key!r}, and this page has no captioner of that kind.",
+                "Start PruneScope with --captioner for it.",
+            )
         METHODS[asked.method].from_parameters(request.keep_ratio, request.parameters)
         state, question, suggestions, status, run = self.open_example(link.example, asked.method, asked.count)
         source = run["recipe"]["source"]
