@@ -40,10 +40,10 @@ def build_caption_controls(captioners: Mapping[str, str]) -> CaptionControls:
             lines=1, max_lines=4, max_length=MAX_CAPTION, elem_id="caption", submit_btn=False,
         )  # fmt: skip
         gate = gr.Slider(
-            0, 0.99, value=0, step=0.01, label="Confidence gate (extension, not in the paper)", elem_id="gate",
-            info="Insert the caption only if the selector gives it more than this.", visible=bool(keys),
+            0, 0.99, value=0, step=0.01, label="Confidence gate", elem_id="gate",
+            info="Extension, not in the paper: insert only what the selector gives more.", visible=bool(keys),
         )  # fmt: skip
-        kl = gr.Checkbox(False, label="Measure KL to the unpruned answer", elem_id="kl", container=False)
+        kl = gr.Checkbox(False, label="Measure KL", elem_id="kl", container=False)
     return CaptionControls(switch, group, caption, (switch, who, caption, gate, kl))
 
 

@@ -30,8 +30,8 @@ OUT_OF_MEMORY = (
 )
 CAPTION_SWITCH = "Give back in words (ACCM)"
 CAPTION_HELP = {
-    "": "No trained captioner for this model is in this copy: write the caption yourself, or start with --captioner.",
-    "accm": "A small model reads the dropped pieces and the question and writes three captions; a selector takes one.",
-    "accm_untrained": "A captioning model that nobody trained for this sees the picture without the kept pieces.",
+    "": "No trained captioner for this model is here: write the caption yourself, or start with --captioner.",
+    "accm": "A small model describes what was dropped in three captions, and a selector takes one.",
+    "accm_untrained": "A captioner that nobody trained for this sees the picture without the kept pieces.",
 }
 METHOD_HELP = "{idea}. Acts {where}."

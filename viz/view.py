@@ -285,8 +285,8 @@ def _helped_view(record: RunRecord) -> dict[str, Any] | None:
     found = record.compensated
     if found is None:
         return None
-    pieces = pieces_left(record) + (f" + {found.caption_tokens} caption tokens" if found.caption_tokens else "")
-    view = _answer_view(found.answer, pieces) | _against(record.full, found.answer)
+    view = _answer_view(found.answer, pieces_left(record)) | _against(record.full, found.answer)
+    view["tokens"] = found.caption_tokens
     again = [marked_words(w["text"], telling_words(found.caption))[0]["again"] for w in view["diff"]]
     view["diff"] = [w | {"again": a} for w, a in zip(view["diff"], again, strict=True)]
     return view

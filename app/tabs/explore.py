@@ -52,15 +52,19 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
             with gr.Row(elem_classes="buttons"):
                 go = gr.Button("Run", variant="primary", elem_id="run", min_width=60, scale=2)
                 stop = gr.Button("Stop", elem_id="stop", min_width=60, scale=1)
-        with gr.Column(scale=6, min_width=320, elem_classes="middle"):
-            line = static_component("status_line", status, elem_id="status")
-            view = static_component("patch_canvas", elem_id="canvas")
-        with gr.Column(scale=4, min_width=280, elem_classes="side"):
-            ask = gr.Textbox(question, label="Question", lines=1, max_lines=3, elem_id="question", submit_btn=False)
-            chips = static_component("ask_chips", suggestions, elem_id="chips")
-            pair = static_component("answer_pair", elem_id="answers")
-            static_component("layer_chart", elem_id="layers")
-    captions = static_component("caption_help", elem_id="captions")
+        with gr.Column(scale=10, min_width=320):
+            with gr.Row(elem_classes="explore"):
+                with gr.Column(scale=6, min_width=320, elem_classes="middle"):
+                    line = static_component("status_line", status, elem_id="status")
+                    view = static_component("patch_canvas", elem_id="canvas")
+                with gr.Column(scale=4, min_width=280, elem_classes="side"):
+                    ask = gr.Textbox(
+                        question, label="Question", lines=1, max_lines=3, elem_id="question", submit_btn=False
+                    )
+                    chips = static_component("ask_chips", suggestions, elem_id="chips")
+                    pair = static_component("answer_pair", elem_id="answers")
+                    static_component("layer_chart", elem_id="layers")
+            captions = static_component("caption_help", elem_id="captions")
     static_component("cost_strip", elem_id="cost")
     away = static_component("take_away", elem_id="take-away")
     feed = static_component("run_feed", opening, elem_id="feed")

@@ -78,7 +78,8 @@ def test_candidates_prompt_and_price(meet, name, size, query):
     assert "[picture]" in prompt
     assert visitor.text(".ch-prompt mark").startswith("Additional information:")
     assert page.locator(".ap-answer.helped").is_visible()
-    assert "caption tokens" in visitor.text(".ap-answer.helped .ap-count")
+    assert re.fullmatch(r"64 pieces \+ \d+ tokens", visitor.text(".ap-answer.helped .ap-count"))
+    assert visitor.text(".ap-helped-verdict").startswith("with caption: ")
     assert page.locator(".cs-figures div").count() == 10
     said = page.locator(".ch-live").text_content()
     assert "caption" in said, "a screen reader hears what it did"

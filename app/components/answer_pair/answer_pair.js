@@ -47,9 +47,9 @@ function third(card, view, done, phase) {
   const found = done ? view.helped : view.helped_text;
   card.hidden = found === undefined || found === null;
   $('.ap-again-key').hidden = card.hidden;
+  $('.ap-helped-verdict').textContent = !card.hidden && done ? `with caption: ${CHIPS[found.verdict]}` : '';
   if (card.hidden) return;
-  card.querySelector('.ap-count').textContent = done ? found.pieces.replace(/^(\S+)/, '$1 pieces') : '';
-  $('.ap-helped-verdict').textContent = done ? CHIPS[found.verdict] : '';
+  card.querySelector('.ap-count').textContent = done ? `${found.pieces} pieces${found.tokens ? ` + ${found.tokens} tokens` : ''}` : '';
   if (done) card.querySelector('.ap-text').replaceChildren(...compared(found.diff, found.words, 'helped'));
   else waiting(card, found, phase === 'compensate' ? phase : 'helped');
 }

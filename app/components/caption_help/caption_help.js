@@ -3,13 +3,15 @@
 
 const { make, on, explain } = window.prunescope;
 const $ = (s) => element.querySelector(s);
-const MARKS = { closest: '＋ closest', farthest: '− farthest' };
+const MARKS = { closest: '+ closest', farthest: '− farthest' };
 
 function fact(name, value) {
   const box = make('span', 'ch-fact', `${name} `);
   box.append(make('b', '', value));
   return box;
 }
+
+const short = (x) => String(Number(x.toPrecision(2)));
 
 // Words, each marked where it is in the answer too.
 function marked(words) {
@@ -24,7 +26,7 @@ function card(c, number, view) {
   text.append(...(c.words.length ? marked(c.words) : [make('i', '', '(empty)')]));
   if (c.log_prob !== null) facts.append(fact('log-probability', `${c.log_prob.toFixed(2)}${c.mean === null ? '' : ` (mean ${c.mean.toFixed(2)})`}`));
   if (c.probability !== null) facts.append(fact('selector', `${(100 * c.probability).toFixed(1)} %`));
-  if (c.kl !== null) facts.append(fact('KL', c.kl.toFixed(4)));
+  if (c.kl !== null) facts.append(fact('KL', short(c.kl)));
   item.append(head, text, facts);
   return item;
 }
@@ -47,7 +49,7 @@ function show(view) {
   if (!view) return;
   $('.ch-who').textContent = view.title;
   $('.ch-how').replaceChildren(explain('captions and their price', view.how));
-  const kl = view.kl_pruned === null ? [] : [`KL without a caption: ${view.kl_pruned.toFixed(4)}.`];
+  const kl = view.kl_pruned === null ? [] : [`KL without a caption: ${short(view.kl_pruned)}.`];
   $('.ch-said').replaceChildren(...[...view.sentences, ...kl].map((s) => make('li', '', s)));
   $('.ch-cards').replaceChildren(...view.candidates.map((c, i) => card(c, i, view)));
   const inserted = view.prompt.inserted ? [make('mark', '', view.prompt.inserted)] : [];
