@@ -2,7 +2,8 @@
 
 Beside the methods stand a blind baseline (the question is asked about another scene's picture) and an oracle that
 keeps the tokens of the objects that hold the answer. Scenes are shared out to processes with one thread each; figures
-are written after every part, and running again goes on with the parts that are missing.
+are written after every part and every method, and running again goes on with what is missing: so a new method is
+measured alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from pruning.methods import METHODS
 from pruning.models import load
 
 BUDGETS = (192, 128, 64, 36, 18)
-CONFIGURATIONS = [("full", None)] + [(m, k) for k in BUDGETS for m in [*METHODS, EvidenceOracle.key]]
 
 PROBED = 60  # scenes
 
@@ -45,8 +45,8 @@ def _description(number: int, shown: int) -> tuple[str, str]:
     return _judge.description(number, shown)
 
 
-def _pruned(number: int) -> list[Outcome]:
-    return _judge.pruned(number, CONFIGURATIONS)
+def _pruned(number: int, method: str) -> list[Outcome]:
+    return _judge.pruned(number, _configurations(method))
 
 
 def _importance(number: int) -> dict[int, tuple[float, float, float]]:
@@ -78,12 +78,23 @@ class Evaluation:
             for name, make in self._parts(pool).items():
                 if name not in self.results:
                     self.results[name] = make()
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
-                    self.path.write_text(json.dumps(self.results, indent=1) + "\n")
+                    self._write()
+            curve = self.results.setdefault("curve", {})
+            for method in ("full", *METHODS, EvidenceOracle.key):
+                asked = _configurations(method)
+                if any(name_of(*one) not in curve for one in asked):
+                    scenes = range(self.results["pruned_scenes"])
+                    found = pool.map(_pruned, scenes, [method] * len(scenes))
+                    curve |= _curve(asked, _progress(method, len(scenes), found))
+                    self._write()
         return self.results
 
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.results, indent=1) + "\n")
+
     def _parts(self, pool: ProcessPoolExecutor) -> dict[str, Callable[[], dict]]:
-        every, some, pruned = (range(self.results[k]) for k in ("scenes", "described_scenes", "pruned_scenes"))
+        every, some = (range(self.results[k]) for k in ("scenes", "described_scenes"))
 
         def kinds(name: str, shown: list[int]) -> dict:
             return _by_kind(_progress(name, len(every), pool.map(_every_kind, every, shown)))
@@ -97,7 +108,6 @@ class Evaluation:
             "described": lambda: described("described", list(some)),
             "described_blind": lambda: described("described_blind", _others(some)),
             "importance": lambda: _by_layer(pool.map(_importance, range(min(PROBED, len(every))))),
-            "curve": lambda: _curve(_progress("curve", len(pruned), pool.map(_pruned, pruned))),
         }
 
 
@@ -128,9 +138,13 @@ def _f1(pairs: Iterable[tuple[str, str]]) -> dict[str, float]:
     return figures
 
 
-def _curve(scenes: Iterable[list[Outcome]]) -> dict:
+def _configurations(method: str) -> list[tuple[str, int | None]]:
+    return [(method, None)] if method == "full" else [(method, count) for count in BUDGETS]
+
+
+def _curve(configurations: list[tuple[str, int | None]], scenes: Iterable[list[Outcome]]) -> dict:
     curve = {}
-    for (method, count), outcomes in zip(CONFIGURATIONS, zip(*scenes, strict=True), strict=True):
+    for (method, count), outcomes in zip(configurations, zip(*scenes, strict=True), strict=True):
         refused = next((o.refused for o in outcomes if o.refused), None)
         curve[name_of(method, count)] = (
             {"refused": refused}
