@@ -1,4 +1,4 @@
-"""The page's functions for programs: five named endpoints, typed, with the JSON that the exports hold.
+"""The page's functions for programs: six named endpoints, typed, with the JSON that the exports hold.
 
 Everything else on the page is private to it. A picture arrives as Gradio's clients send files (`handle_file(path)`).
 """
@@ -34,7 +34,11 @@ def build_api(handlers: Handlers) -> None:
         """All models of the table; this page serves the one it was started with."""
         return catalogue.list_models()
 
-    for function in (list_methods, list_models):
+    def list_compensators() -> list[dict[str, Any]]:
+        """All ways of giving back in words what was dropped; `here`: whether this page has a captioner for it."""
+        return [c | {"here": c["key"] in handlers.service.captioners} for c in catalogue.list_compensators()]
+
+    for function in (list_methods, list_models, list_compensators):
         gr.api(function, api_name=function.__name__, queue=False)
     for name, (description, shape) in SHAPES.items():
         function = _endpoint(handlers, description, shape)
@@ -53,10 +57,12 @@ def _endpoint(handlers: Handlers, description: str, shape: Callable[[RunRecord],
         parameters: dict[str, Any] | None = None,
         positions: str = "method",
         seed: int = 0,
+        compensation: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         path = image.get("path") if isinstance(image, dict) else None
         state = SessionState(f"upload:{path}")
-        asked = Asked(question, method, keep, handlers.service.settings.model, positions, seed, parameters or {})
+        model = handlers.service.settings.model
+        asked = Asked(question, method, keep, model, positions, seed, parameters or {}, compensation)
         visitor = visitor_of(request)
         visitor = replace(visitor, session=f"api:{visitor.session or secrets.token_hex(8)}")
         try:
@@ -97,7 +103,7 @@ def _plain(array: np.ndarray) -> list[Any]:
 
 SHAPES: dict[str, tuple[str, Callable[[RunRecord], dict[str, Any]]]] = {
     "prune_map": ("Which visual tokens a method keeps: layout, and kept, merged and scores of every stage.", _map),
-    "answer": ("Both answers and the run's figures, as every export carries them.", figures_of),
+    "answer": ("The answers and the run's figures, as every export carries them.", figures_of),
     "compare": ("The whole record of a run: the JSON of a saved run, and its arrays as lists.", _record),
 }
-ENDPOINTS = ("list_methods", "list_models", *SHAPES)
+ENDPOINTS = ("list_methods", "list_models", "list_compensators", *SHAPES)

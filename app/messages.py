@@ -9,6 +9,7 @@ PHASES = {
     "full": "Answering with the whole picture…",
     "prune": "Choosing which pieces to keep…",
     "pruned": "Answering with the kept pieces…",
+    "compensate": "Putting into words what was dropped, and answering again…",
 }
 WAITING = "Waiting for the model: {before} before you…"
 RANDOM = "Random pruning, seed {done} of {of}…"
@@ -27,4 +28,10 @@ UNEXPECTED = "Something went wrong on our side (note {code}). Your picture and q
 OUT_OF_MEMORY = (
     "Not enough memory for this run. Try a smaller picture or the bundled model; the next run starts afresh."
 )
+CAPTION_SWITCH = "Give back in words (ACCM)"
+CAPTION_HELP = {
+    "": "No trained captioner for this model is here: write the caption yourself, or start with --captioner.",
+    "accm": "A small model describes what was dropped in three captions, and a selector takes one.",
+    "accm_untrained": "A captioner that nobody trained for this sees the picture without the kept pieces.",
+}
 METHOD_HELP = "{idea}. Acts {where}."

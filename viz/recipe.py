@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from pruning.budget import mean_per_layer, n_keep
 from pruning.records import RunRecord
 from pruning.verdict import verdict
+from viz.help_view import sentences
 from viz.view import evidence_kept, headline, pieces_left
 
 YOUR_PICTURE = "your_picture.jpg"
@@ -40,11 +41,33 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
         "mean_entering_a_layer": round(mean_per_layer(list(rows)), 4),
         "rows_after_each_stage": [step.selection.n_rows for step in record.steps],
         "evidence": evidence_kept(record),
+        "compensation": _compensation_figures(record),
         "estimated_prefill_flops": [record.full_cost.prefill_flops, record.pruned_cost.prefill_flops],
         "computed_kv_bytes": [record.full_cost.kv_bytes, record.pruned_cost.kv_bytes],
         "torch": record.environment["torch"],
         "transformers": record.environment["transformers"],
         "date": record.environment["date"],
+    }
+
+
+def _compensation_figures(record: RunRecord) -> dict[str, Any] | None:
+    found = record.compensated
+    if found is None:
+        return None
+    return {
+        "by": found.title,
+        "candidates": [
+            {"text": c.text, "log_prob": c.log_prob, "probability": c.probability, "kl": c.kl} for c in found.candidates
+        ],
+        "chosen": found.chosen,
+        "inserted": found.inserted,
+        "answer": found.answer.text,
+        "verdict": verdict(record.full.text, found.answer.text).value,
+        "kl_without": found.kl_pruned,
+        "caption_tokens": found.caption_tokens,
+        "estimated_flops_with_captioner_and_selector": found.total_flops,
+        "costs_as_many_visual_tokens": round(found.break_even, 2),
+        "what_happened": sentences(record, found),
     }
 
 
@@ -54,9 +77,10 @@ def caption(record: RunRecord) -> str:
     changed = "".join(f", {name} = {value}" for name, value in request.parameters.items())
     asked = f"{n_keep(request.keep_ratio, record.layout.n_tokens)} of {record.layout.n_tokens} asked for"
     versions = f"PruneScope {env['prunescope']}, torch {env['torch']}, transformers {env['transformers']}"
+    helped = f"; caption: {record.compensated.title}" if record.compensated else ""
     return (
         f"{record.method_title} ({record.variant}{changed}), {asked}, positions {record.positions}, "
-        f"seed {request.seed}; model {request.model}; {versions}; picture sha256 {request.image_digest[:12]}"
+        f"seed {request.seed}{helped}; model {request.model}; {versions}; picture sha256 {request.image_digest[:12]}"
     )
 
 
@@ -72,6 +96,10 @@ def query(record: RunRecord, example: str) -> str:
         "positions": request.positions,
         "seed": request.seed,
     }
+    wanted = request.compensation
+    if wanted is not None:
+        fields |= {"compensation": wanted.key, "gate": wanted.gate, "kl": int(wanted.measure_kl)}
+        fields |= {} if wanted.caption is None else {"caption": wanted.caption}
     return urlencode(fields | {f"set.{name}": value for name, value in request.parameters.items()})
 
 
@@ -81,6 +109,13 @@ def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     words = ["python", "-m", "pruning", "run", picture, request.question, "--method", request.method]
     words += ["--keep-ratio", repr(request.keep_ratio), "--model", request.model, "--seed", str(request.seed)]
     words += ["--positions", request.positions, "--max-new-tokens", str(request.max_new_tokens)]
+    wanted = request.compensation
+    if wanted is not None:
+        words += ["--compensation", wanted.key]
+        words += ["--gate", repr(wanted.gate)] if wanted.gate else []
+        words += ["--measure-kl"] if wanted.measure_kl else []
+        words += [f"--captioner={source}"] if (source := _captioner(record)) else []
+        words += [] if wanted.caption is None else [f"--caption={wanted.caption}"]
     for name, value in request.parameters.items():
         words += ["--set", f"{name}={value}"]
     return shlex.join(words)
@@ -90,13 +125,28 @@ def python(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     """The run in Python."""
     r = record.request
     extra = f", parameters={r.parameters!r}" if r.parameters else ""
-    return f"""from pruning.models import load
+    imports, opened, given, shown = "", "", "", "record.pruned.text"
+    if r.compensation is not None:
+        imports, shown = "from pruning.help_record import Compensation\n", f"{shown}, record.compensated.answer.text"
+        extra += f",\n                     compensation={r.compensation!r}"
+        if r.compensation.caption is None:
+            imports = f"from pruning.give_back import open_compensator\n{imports}"
+            source = f", {_captioner(record)!r}" if _captioner(record) else ""
+            opened = f"captioner = open_compensator({r.compensation.key!r}, model{source})\n"
+            given = ", compensator=captioner"
+    return f"""{imports}from pruning.models import load
 from pruning.pictures import read_picture
 from pruning.records import RunRequest
 from pruning.runner import run
 
 request = RunRequest({r.model!r}, {r.method!r}, {r.keep_ratio!r}, {r.question!r},
                      positions={r.positions!r}, seed={r.seed}, max_new_tokens={r.max_new_tokens}{extra})
-record = run(request, load({r.model!r}), read_picture({picture!r}))
-print(record.full.text, "|", record.pruned.text, "|", record.kept)
+model = load({r.model!r})
+{opened}record = run(request, model, read_picture({picture!r}){given})
+print(record.full.text, {shown}, record.kept)
 """
+
+
+def _captioner(record: RunRecord) -> str:
+    """Hub id or folder of a captioner that is not a trained one of this project."""
+    return str(record.compensated.provenance.get("captioner", "")) if record.compensated else ""

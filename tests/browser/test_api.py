@@ -14,6 +14,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from app.api import ENDPOINTS
+from pruning.compensation import COMPENSATORS
 from pruning.methods import METHODS
 from pruning.records import RunRecord
 
@@ -52,6 +53,18 @@ def test_a_record_is_that_of_an_export(client):
     assert said["rows_after_each_stage"] == [s.selection.n_rows for s in record.steps]
     drawn = client.predict(api_name="/prune_map", **asked)
     assert [s["kept"] for s in drawn["stages"]] == [s.selection.kept.tolist() for s in record.steps]
+
+
+def test_words_for_what_was_dropped(client):
+    listed = client.predict(api_name="/list_compensators")
+    assert [c["key"] for c in listed] == list(COMPENSATORS)
+    asked = {"image": handle_file(DIGIT), "question": QUESTION, "method": "random_baseline", "keep": 18}
+    said = client.predict(api_name="/answer", **asked, compensation={"caption": "a black heart", "measure_kl": True})
+    assert said["compensation"]["inserted"] == "Additional information: a black heart."
+    assert said["compensation"]["costs_as_many_visual_tokens"] > 1
+    assert client.predict(api_name="/answer", **asked)["compensation"] is None
+    for wrong in ({"gate": 3}, {"key": "magic"}, {"volume": 1}):
+        assert "error" in client.predict(api_name="/answer", **asked, compensation=wrong)
 
 
 def test_answers_carry_security_headers(server):

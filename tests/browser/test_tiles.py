@@ -15,7 +15,7 @@ def tiled(tmp_path_factory, chromium):
     made = FAMILIES["llava_next"].make()
     made.model.save_pretrained(folder / "model")
     made.processor.save_pretrained(folder / "model")
-    server = Server(folder, more=["--model", str(folder / "model")])
+    server = Server(folder, flags=["--model", str(folder / "model")])
     visitor = Visitor(chromium, server.url)
     yield visitor
     visitor.close()
