@@ -11,9 +11,10 @@ from urllib.parse import urlencode
 from pruning.budget import mean_per_layer, n_keep
 from pruning.records import RunRecord
 from pruning.verdict import verdict
+from viz.structure import weights_words
 from viz.view import evidence_kept, headline, pieces_left
 
-YOUR_PICTURE = "your_picture.jpg"
+YOUR_PICTURE, YOUR_PLAN = "your_picture.jpg", "your_plan.zip"
 
 
 def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
@@ -28,6 +29,7 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
         "parameters": request.parameters,
         "positions": record.positions,
         "seed": request.seed,
+        "structural_plan": None if record.structure is None else record.structure.to_dict(),
         "picture_sha256": request.image_digest,
         "question": request.question,
         "full_answer": record.full.text,
@@ -52,6 +54,8 @@ def caption(record: RunRecord) -> str:
     """The recipe in one line, for under a figure."""
     request, env = record.request, record.environment
     changed = "".join(f", {name} = {value}" for name, value in request.parameters.items())
+    if record.structure is not None:
+        changed += f"; {weights_words(record.structure)}, plan {record.structure.digest[:12]}"
     asked = f"{n_keep(request.keep_ratio, record.layout.n_tokens)} of {record.layout.n_tokens} asked for"
     versions = f"PruneScope {env['prunescope']}, torch {env['torch']}, transformers {env['transformers']}"
     return (
@@ -81,6 +85,8 @@ def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     words = ["python", "-m", "pruning", "run", picture, request.question, "--method", request.method]
     words += ["--keep-ratio", repr(request.keep_ratio), "--model", request.model, "--seed", str(request.seed)]
     words += ["--positions", request.positions, "--max-new-tokens", str(request.max_new_tokens)]
+    if request.structure:
+        words += ["--plan", YOUR_PLAN]
     for name, value in request.parameters.items():
         words += ["--set", f"{name}={value}"]
     return shlex.join(words)
@@ -90,13 +96,21 @@ def python(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     """The run in Python."""
     r = record.request
     extra = f", parameters={r.parameters!r}" if r.parameters else ""
+    plans, before, given = "", "", ""
+    if r.structure:
+        plans, given = (
+            "from pruning.plans import StructuralPlan\n",
+            ", compressed=Compressed(plan, model.compressed(plan))",
+        )
+        before = f"plan = StructuralPlan.load({YOUR_PLAN!r})\n"
     return f"""from pruning.models import load
 from pruning.pictures import read_picture
-from pruning.records import RunRequest
-from pruning.runner import run
+{plans}from pruning.records import RunRequest
+from pruning.runner import {"Compressed, " if given else ""}run
 
+{before}model = load({r.model!r})
 request = RunRequest({r.model!r}, {r.method!r}, {r.keep_ratio!r}, {r.question!r},
                      positions={r.positions!r}, seed={r.seed}, max_new_tokens={r.max_new_tokens}{extra})
-record = run(request, load({r.model!r}), read_picture({picture!r}))
+record = run(request, model, read_picture({picture!r}){given})
 print(record.full.text, "|", record.pruned.text, "|", record.kept)
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -27,7 +28,25 @@ SHARE_TEXT = "{share} % = {count} of {total} image pieces"  # the browser and Py
 SWITCH = "(method, count, question) => { window.prunescope.choose(method, count, question); }"
 
 
-def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> None:
+@dataclass(frozen=True, slots=True)
+class Exploring:
+    """What another tab needs to run what this one would run: its handler, what that is given, what it shows.
+
+    Attributes:
+        total: pieces of a picture, the largest value of `count`.
+    """
+
+    run: Callable[..., Iterator[tuple[Any, ...]]]
+    inputs: list[gr.components.Component]
+    line: gr.HTML
+    feed: gr.HTML
+    count: gr.Slider
+    model: gr.Dropdown
+    with_plan: gr.Checkbox
+    total: int
+
+
+def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Exploring:
     """Lay out the tab and wire its events."""
     first, question, suggestions, status, opening = handlers.open_example(0, *OPENING)
     state = gr.State(first)
@@ -47,6 +66,9 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
             with gr.Accordion("Advanced", open=False):
                 groups, controls = _parameter_groups(OPENING[0])
                 positions, seed, model = _settings_of_a_run(settings)
+                with_plan = gr.Checkbox(
+                    value=False, label="Take out of the weights what the plan under Structure says", elem_id="with-plan"
+                )
             with gr.Row(elem_classes="buttons"):
                 go = gr.Button("Run", variant="primary", elem_id="run", min_width=60, scale=2)
                 stop = gr.Button("Stop", elem_id="stop", min_width=60, scale=1)
@@ -74,7 +96,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
     parameters = [control for by_name in controls.values() for control in by_name.values()]
     heavy: dict[str, Any] = {
         "fn": _runner(handlers, controls),
-        "inputs": [state, ask, method, count, model, positions, seed, *parameters],
+        "inputs": [state, ask, method, count, model, positions, seed, with_plan, *parameters],
         "outputs": [line, feed],
         "concurrency_id": "model", "concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "multiple",
         "show_progress": "minimal", "show_progress_on": [line], "api_visibility": "private",
@@ -88,6 +110,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
     opened = [state, line, feed, chips, ask, method, count, model, positions, seed, *parameters]
     arrived = page.load(_linked(handlers, controls), None, opened, **QUIET)
     arrived.then(None, None, None, js="() => { window.prunescope.begin(); }")
+    return Exploring(heavy["fn"], heavy["inputs"], line, feed, count, model, with_plan, total)
 
 
 def _settings_of_a_run(settings: Settings) -> tuple[gr.Dropdown, gr.Number, gr.Dropdown]:
@@ -106,9 +129,11 @@ def _runner(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
     """The handler behind Run; of all parameters on the page it passes on those of the chosen method."""
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
 
-    def run(request: gr.Request, state, question, key, n, model, policy, seed, *values) -> Iterator[tuple[Any, ...]]:
+    def run(
+        request: gr.Request, state, question, key, n, model, policy, seed, with_plan, *values
+    ) -> Iterator[tuple[Any, ...]]:
         mine = {name: v for (owner, name), v in zip(names, values, strict=True) if owner == key}
-        asked = Asked(question, key, n, model, policy, seed, mine)
+        asked = Asked(question, key, n, model, policy, seed, mine, with_plan is True)
         yield from handlers.run(state, asked, visitor_of(request))
 
     return run
