@@ -208,7 +208,9 @@ class Handlers:
         where = () if example is None else (example.key, example.place)
         return view | {"recipe": recipe_of(record, LIVE, *where), "random": None, "of": state.picture}
 
-    def record(self, state: SessionState, asked: Asked, visitor: Visitor) -> RunRecord:
+    def record(
+        self, state: SessionState, asked: Asked, visitor: Visitor, plan: StructuralPlan | None = None
+    ) -> RunRecord:
         """One run from beginning to end.
 
         Raises:
@@ -217,7 +219,7 @@ class Handlers:
         self.service.admit(visitor)
         request, picture = self._request(asked), self.album.picture(state)
         with self.service.hold(visitor.session) as hold:
-            for event in self.service.run(hold, request, picture, lambda adapter: None):
+            for event in self.service.run(hold, request, picture, lambda adapter: None, plan):
                 if event.kind == "failed":
                     raise event.value
                 if event.kind == "done":

@@ -31,11 +31,11 @@ OUT_OF_MEMORY = (
 )
 PLANNED = "The plan is made ({seconds:.1f} s). Nothing is taken out until you run with it."
 PLAN_OPENED = "The plan was opened and fits the model."
-PLAN_SAVED = "Saved {name}. Open plan reads it again, and so does `python -m pruning run --plan`."
+PLAN_SAVED = "Saved {name}. Open plan reads it again, and so does python -m pruning run --plan."
 NO_PLAN_YET = "No plan yet. Press Make a plan."
 GATES_SHIPPED = "Gates that were trained for the bundled model come with it: choose them as the score."
 GATES_MISSING = (
-    "Trained gates for the bundled model do not come with this version yet. `python -m pruning train-heads --out "
-    "plan.zip` trains some; open the file here to see how every gate moved."
+    "Trained gates for the bundled model do not come with this version yet. The command python -m pruning train-heads "
+    "trains some; open the file here to see how every gate moved."
 )
 METHOD_HELP = "{idea}. Acts {where}."

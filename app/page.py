@@ -30,16 +30,17 @@ def build_page(service: Service) -> gr.Blocks:
     examples = read_examples()
     uploads = Path(gr.utils.get_upload_folder())
     handlers = Handlers(service, examples, examples[0].recording(*OPENING).layout.n_tokens, uploads)
+    planning = Planning(handlers)
     with gr.Blocks(title=messages.TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
         gr.HTML(html_template=HEADER, js_on_load=THEME_SWITCH, apply_default_css=False, elem_id="top")
         with gr.Tabs():
             with gr.Tab("Explore"):
                 exploring = build_explore(page, handlers, service.settings)
             with gr.Tab("Structure") as structure:
-                build_structure(structure, Planning(handlers), exploring)
+                build_structure(structure, planning, exploring)
             with gr.Tab("Measured"):
                 build_measured()
-        build_api(handlers)
+        build_api(handlers, planning)
     return page
 
 

@@ -27,7 +27,7 @@ from viz.structure import head_view, plan_view
 
 GATES = ASSETS / "models" / "demo_gates" / "plan.zip"  # trained gates of the bundled model, where they come with it
 FIRST = {"score": "infoprune", "out": 30, "ffn": "mass"}  # the plan that a visitor finds
-_DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError)
+_DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError)
 
 
 class ExamplePairs:
@@ -79,6 +79,21 @@ class Planning:
             return self.service.make_plan(hold, asked.request(len(self.pairs)), self.pairs)
 
         return self._follow(visitor, start, messages.PLANNED)
+
+    def plan(self, asked: AskedPlan, visitor: Visitor) -> PlanAtHand:
+        """A plan from beginning to end.
+
+        Raises:
+            PruningError: with what is wrong.
+        """
+        self.service.admit(visitor)
+        with self.service.hold(_key(visitor.session)) as hold:
+            for event in self.service.make_plan(hold, asked.request(len(self.pairs)), self.pairs):
+                if event.kind == "failed":
+                    raise event.value
+                if event.kind == "done":
+                    return event.value
+        raise RunStopped
 
     def open(self, path: str, model: Any, visitor: Visitor) -> Iterator[tuple[Any, Any]]:
         """As `make`, for a plan's file that the visitor sent."""

@@ -43,7 +43,7 @@ def weights_words(summary: StructureSummary) -> str:
     kept, total = (sum(two[i] for two in summary.heads.values()) for i in (0, 1))
     found = [f"{kept} of {total} heads"] if kept < total else []
     if summary.factorised:
-        found.append(f"{summary.factorised} of {summary.matrices} feed-forward matrices compressed")
+        found.append(f"{summary.factorised} of {summary.matrices} matrices thinned")
     return ", ".join(found) or "all heads and matrices"
 
 
@@ -193,10 +193,10 @@ def _rank(layer: LayerPlan, m: MatrixPlan) -> dict[str, Any]:
         return entry | {"fill": len(hidden) / units, "says": f"{len(hidden)} of {units} hidden units"}
     if s.rank is not None:
         saved = 1 - s.weights / (s.d_in * s.d_out)
-        return entry | {"fill": s.rank / most, "says": f"rank {s.rank} of {most}, {saved:.0%} fewer weights"}
+        return entry | {"fill": s.rank / most, "says": f"rank {s.rank} of {most}, {saved:.0%} saved"}
     if m.wanted is None:
         return entry | {"fill": 1.0, "says": "whole"}
-    return entry | {"fill": 1.0, "says": f"whole: rank {m.wanted} would save nothing"}
+    return entry | {"fill": 1.0, "says": f"whole: rank {m.wanted} saves nothing"}
 
 
 def _facts(plan: StructuralPlan) -> list[str]:

@@ -189,7 +189,7 @@ def headline(record: RunRecord) -> str:
             f"{mean_per_layer(list(rows)):.0f} of {n} image pieces a layer on average, {pieces_left(record)} at the end"
         )
     if record.structure is not None:
-        pieces += f" and {weights_words(record.structure)}"
+        pieces += f", {weights_words(record.structure)}"
     outcome = verdict(record.full.text, record.pruned.text).value
     if outcome == "Same":
         return f"Answered the same with {pieces}."

@@ -39,7 +39,8 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
             score = gr.Dropdown(_score_choices(gates=gates), value=FIRST["score"], label="Score", elem_id="score")
             about = gr.Markdown(_about(FIRST["score"]), elem_classes="hint", elem_id="about-score")
             with gr.Group() as chosen:
-                groups, controls = _option_groups(FIRST["score"])
+                with gr.Accordion("Options of the score", open=False) as accordion:
+                    groups, controls = _option_groups(FIRST["score"])
                 seed = gr.Number(0, label="Seed of the draw", precision=0, visible=False)
                 out = gr.Slider(0, 90, value=FIRST["out"], step=0.1, label="Heads to take out, %", elem_id="heads-out")
                 where = gr.Dropdown(list(PARTS), value=BOTH, label="Where", elem_id="where")
@@ -85,7 +86,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
     stop.click(_stopper(planning), None, None, **QUIET)
     save.click(_saver(planning), None, [saver, line], **QUIET)
     heads.curves(_head(planning), None, card, **QUIET)
-    score.change(_show_options, score, [about, chosen, seed, *groups], **QUIET)
+    score.change(_show_options, score, [about, chosen, seed, accordion, *groups], **QUIET)
     ffn.change(_show_rule, ffn, rules, **QUIET)
     exploring.model.change(_model, exploring.model, model, **QUIET)
     running = {"fn": _runner(exploring), "inputs": [pieces, *exploring.inputs]}
@@ -138,6 +139,7 @@ def _show_options(key: str) -> list[Any]:
         _about(key),
         gr.update(visible=key != TRAINED),
         gr.update(visible=key == "random"),
+        gr.update(visible=bool(key in STRUCTURAL and STRUCTURAL[key].parameters())),
         *(gr.update(visible=k == key) for k in STRUCTURAL),
     ]
 

@@ -15,7 +15,7 @@ function bar(m) {
 
 function line(m, first) {
   const li = make('li', first ? 'first' : '');
-  li.append(make('span', 'fb-name', `${m.layer} ${m.name}`), bar(m), make('span', 'fb-says', `${m.says}; break-even ${m.break_even.toFixed(0)}`));
+  li.append(make('span', 'fb-name', `${m.layer} ${m.name}`), bar(m), make('span', 'fb-says', `${m.says}, break-even ${m.break_even.toFixed(0)}`));
   return li;
 }
 

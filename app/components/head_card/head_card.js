@@ -5,12 +5,14 @@ const $ = (s) => element.querySelector(s), card = $('.hc');
 
 function show(v) {
   card.hidden = false;
-  $('.hc-charts').hidden = $('.hc-says').hidden = !v.spectrum;
+  $('.hc-charts').hidden = !v.spectrum;
   if (v.problem) { $('.hc-title').textContent = v.problem; $('.hc-note').textContent = ''; return; }
   const n = v.values, value = (x) => x === null ? '–' : x.toFixed(3);
   $('.hc-title').textContent = `${v.part}, layer ${v.layer}, head ${v.head}: ${v.kept ? 'stays' : 'goes'}`;
   $('.hc-note').textContent = `score ${value(n.score)} · effective rank ${value(n.erank)} of its largest · KS ${value(n.ks)}${v.sink ? ` · ${v.sink}` : ''}`;
   if (!v.spectrum) return;
+  // Both curves end in 1; what matters is where they rise.
+  const last = Math.max(gap.at + 1, (v.whole.find(([, y], i) => Math.min(y, v.without[i][1]) > 0.95) || [gap.of])[0]), rising = (curve) => curve.filter(([x]) => x <= last);
   const top = Math.max(...v.spectrum.map(([, y]) => y), 1e-9), { gap } = v, low = Math.min(gap.whole, gap.without), high = Math.max(gap.whole, gap.without);
   $('.hc-matrix').textContent = `${v.matrix}, singular values as shares`;
   plot($('.hc-spectrum'), {
@@ -19,8 +21,8 @@ function show(v) {
   });
   plot($('.hc-curves'), {
     says: `Cumulative curves of the layer with and without this head; largest gap ${(high - low).toFixed(3)} at direction ${gap.at} of ${gap.of}`,
-    x: { from: 1, to: gap.of, name: `largest gap ${(high - low).toFixed(3)} at direction ${gap.at}` }, y: { from: 0, to: 1, name: 'share of the sum' },
-    lines: [{ points: v.whole, look: 'one' }, { points: v.without, look: 'two' }], gap: { x: gap.at, low, high },
+    x: { from: 1, to: last, name: `largest gap ${(high - low).toFixed(3)} at direction ${gap.at} of ${gap.of}` }, y: { from: 0, to: 1, name: 'share of the sum' },
+    lines: [{ points: rising(v.whole), look: 'one' }, { points: rising(v.without), look: 'two' }], gap: { x: gap.at, low, high },
   });
   plot($('.hc-pitfall'), {
     says: 'Distance between this spectrum and its own first k values: plain falls as a straight line for every head, mass-weighted follows the spectrum',
