@@ -26,6 +26,12 @@ def wait_until_said(visitor: Visitor, pattern: str) -> str:
     return said(visitor)
 
 
+def bring(visitor: Visitor, path) -> None:
+    with visitor.page.expect_file_chooser() as waiting:
+        visitor.page.get_by_role("button", name="Open plan").click()
+    waiting.value.set_files(path)
+
+
 def going(visitor: Visitor) -> int:
     return sum(visitor.page.evaluate(GOING))
 
@@ -140,16 +146,15 @@ def test_a_plan_is_saved_and_opened_and_what_is_none_is_refused(enter, tmp_path)
     other = make_plan(make_tiny_adapter(), PlanRequest("<b>other</b>", score="magnitude", heads=0.5))
     other.save(tmp_path / "other.zip")
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 this is none")
-    upload = page.locator("#open-plan input[type=file]")
     for name, sentence in (
         ("bad.zip", "not a structural plan"),
         ("other.zip", "made for other weights \\(<b>other</b>\\)"),
     ):
-        upload.set_input_files(tmp_path / name)
+        bring(visitor, tmp_path / name)
         wait_until_said(visitor, sentence)
         assert page.locator("#plan-status .sl.error").count() == 1
         assert visitor.text(".ph-headline") == headline
-    upload.set_input_files(tmp_path / "mine.zip")
+    bring(visitor, tmp_path / "mine.zip")
     wait_until_said(visitor, "^The plan was opened")
     assert plan.digest[:12] in visitor.text(".ph-facts")
     assert visitor.errors == []

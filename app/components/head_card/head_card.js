@@ -11,9 +11,10 @@ function show(v) {
   $('.hc-title').textContent = `${v.part}, layer ${v.layer}, head ${v.head}: ${v.kept ? 'stays' : 'goes'}`;
   $('.hc-note').textContent = `score ${value(n.score)} · effective rank ${value(n.erank)} of its largest · KS ${value(n.ks)}${v.sink ? ` · ${v.sink}` : ''}`;
   if (!v.spectrum) return;
+  const { gap } = v, low = Math.min(gap.whole, gap.without), high = Math.max(gap.whole, gap.without);
   // Both curves end in 1; what matters is where they rise.
   const last = Math.max(gap.at + 1, (v.whole.find(([, y], i) => Math.min(y, v.without[i][1]) > 0.95) || [gap.of])[0]), rising = (curve) => curve.filter(([x]) => x <= last);
-  const top = Math.max(...v.spectrum.map(([, y]) => y), 1e-9), { gap } = v, low = Math.min(gap.whole, gap.without), high = Math.max(gap.whole, gap.without);
+  const top = Math.max(...v.spectrum.map(([, y]) => y), 1e-9);
   $('.hc-matrix').textContent = `${v.matrix}, singular values as shares`;
   plot($('.hc-spectrum'), {
     says: `${v.n} singular values, the largest holds ${(100 * top).toFixed(1)} % of their sum`,
