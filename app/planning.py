@@ -58,12 +58,11 @@ class Planning:
         self.pairs = ExamplePairs(handlers.examples)
 
     def first(self, model: Any, visitor: Visitor) -> Iterator[tuple[Any, Any]]:
-        """Status and plan for a visitor who opens the tab: theirs if they have one; else, for the bundled model, where
-        it takes a moment only, one to look at.
+        """Status and plan for a visitor who opens the tab: nothing new if they have one; else, for the bundled model,
+        where it takes a moment only, one to look at.
         """
-        mine = self.handlers.plans.get(visitor.session)
-        if mine is not None:
-            yield gr.skip(), _view(mine)
+        if self.handlers.plans.get(visitor.session) is not None:
+            yield gr.skip(), gr.skip()
         elif isinstance(model, str) and find_spec(model).bundled:
             yield from self.make(AskedPlan(model, **FIRST), visitor)
         else:

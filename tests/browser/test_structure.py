@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from conftest import make_tiny_adapter
 from visitor import Visitor
 
 from pruning.planner import make_plan
-from pruning.plans import PlanRequest, StructuralPlan
+from pruning.plans import PlanRequest, StructuralPlan, Trajectory
 
 pytestmark = pytest.mark.browser
 
@@ -154,9 +156,18 @@ def test_a_plan_is_saved_and_opened_and_what_is_none_is_refused(enter, tmp_path)
         wait_until_said(visitor, sentence)
         assert page.locator("#plan-status .sl.error").count() == 1
         assert visitor.text(".ph-headline") == headline
+    gates = np.linspace(1, 0.5, 20)[:, None] * np.ones(78)
+    terms = {"loss": np.ones(20), "task": np.zeros(20), "target": np.linspace(0, 0.3, 20)}
+    trained = replace(plan, training=Trajectory(np.arange(20), gates, terms, {"rate": 0.01}), title="Trained")
+    trained.save(tmp_path / "mine.zip")
     bring(visitor, tmp_path / "mine.zip")
     wait_until_said(visitor, "^The plan was opened")
+    assert visitor.text(".ph-headline").startswith("Trained: 55 of 78 heads")
     assert plan.digest[:12] in visitor.text(".ph-facts")
+    assert page.locator(".gc-gates .line").count() == 79, "one for every gate, one for what was planned"
+    assert page.locator(".gc-gates .line.gone").count() == 78 - 55
+    assert visitor.text(".gc-none") == ""
+    visitor.look("structure-trained", full_page=True)
     assert visitor.errors == []
 
 
