@@ -38,11 +38,15 @@ def build_api(handlers: Handlers, planning: Planning) -> None:
         """All models of the table; this page serves the one it was started with."""
         return catalogue.list_models()
 
+    def list_compensators() -> list[dict[str, Any]]:
+        """All ways of giving back in words what was dropped; `here`: whether this page has a captioner for it."""
+        return [c | {"here": c["key"] in handlers.service.captioners} for c in catalogue.list_compensators()]
+
     def list_scores() -> list[dict[str, Any]]:
         """All scores for attention heads, with their options."""
         return catalogue.list_scores()
 
-    for function in (list_methods, list_models, list_scores):
+    for function in (list_methods, list_models, list_compensators, list_scores):
         gr.api(function, api_name=function.__name__, queue=False)
     for name, (description, shape) in SHAPES.items():
         function = _endpoint(handlers, description, shape)
@@ -62,9 +66,11 @@ def _endpoint(handlers: Handlers, description: str, shape: Callable[[RunRecord],
         parameters: dict[str, Any] | None = None,
         positions: str = "method",
         seed: int = 0,
+        compensation: dict[str, Any] | None = None,
         plan: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        asked = Asked(question, method, keep, handlers.service.settings.model, positions, seed, parameters or {})
+        model = handlers.service.settings.model
+        asked = Asked(question, method, keep, model, positions, seed, parameters or {}, compensation)
         try:
             weights = None if plan is None else StructuralPlan.from_bytes(handlers.album.sent(_file(plan)))
             return shape(handlers.record(_file(image), asked, _program(request), weights))
@@ -149,7 +155,7 @@ def _plain(array: np.ndarray) -> list[Any]:
 
 SHAPES: dict[str, tuple[str, Callable[[RunRecord], dict[str, Any]]]] = {
     "prune_map": ("Which visual tokens a method keeps: layout, and kept, merged and scores of every stage.", _map),
-    "answer": ("Both answers and the run's figures, as every export carries them.", figures_of),
+    "answer": ("The answers and the run's figures, as every export carries them.", figures_of),
     "compare": ("The whole record of a run: the JSON of a saved run, and its arrays as lists.", _record),
 }
-ENDPOINTS = ("list_methods", "list_models", "list_scores", *SHAPES, "plan")
+ENDPOINTS = ("list_methods", "list_models", "list_compensators", "list_scores", *SHAPES, "plan")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from app.controls import changed_parameters
-from pruning.errors import BudgetError, ParameterError
+from pruning.compensation import COMPENSATORS
+from pruning.compensation.accm import Accm
+from pruning.errors import BudgetError, CaptionRejectedError, ParameterError
+from pruning.help_record import Compensation
 from pruning.methods import method_class
 from pruning.plans import PlanRequest
 from pruning.questions import clean_question
@@ -33,7 +36,8 @@ FFN_OPTIONS = {  # what each feed-forward rule listens to
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A run that is wished for. `count` is the number of pieces to keep; `parameters` are the method's own, by name;
-    `with_plan` asks for the visitor's structural plan.
+    `compensation` has the fields of `pruning.help_record.Compensation` by name, or is None; `with_plan` asks for the
+    visitor's structural plan.
     """
 
     question: Any
@@ -43,6 +47,7 @@ class Asked:
     positions: Any = "method"
     seed: Any = 0
     parameters: Any = field(default_factory=dict)
+    compensation: Any = None
     with_plan: Any = False
 
     def request(self, n_tokens: int, max_new_tokens: int) -> RunRequest:
@@ -68,6 +73,7 @@ class Asked:
             positions=self.positions,
             seed=int(seed) if isinstance(seed, float) and seed.is_integer() else seed,  # a number box gives 3.0
             max_new_tokens=max_new_tokens,
+            compensation=_compensation(self.compensation),
         )
 
 
@@ -120,6 +126,22 @@ def _seed(seed: Any) -> int:
     if not whole or not 0 <= seed <= MAX_SEED:
         raise ParameterError(f"The seed is {seed!r:.40}; it must be a whole number from 0 to {MAX_SEED}.", "Try 0.")
     return int(seed)
+
+
+def _compensation(wished: Any) -> Compensation | None:
+    if wished is None:
+        return None
+    known = [f.name for f in fields(Compensation)]
+    if not isinstance(wished, dict) or not set(wished) <= set(known):
+        raise CaptionRejectedError(
+            f"The compensation is {wished!r:.80}; it must have names.", f"Known ones: {', '.join(known)}."
+        )
+    wanted = Compensation(**{"key": Accm.key} | wished)
+    if not isinstance(wanted.key, str) or wanted.key not in COMPENSATORS:
+        raise CaptionRejectedError(
+            f"There is no compensation {wanted.key!r:.60}.", f"Known ones: {', '.join(COMPENSATORS)}."
+        )
+    return wanted
 
 
 def _keep_ratio(count: Any, n_tokens: int) -> float:

@@ -69,7 +69,7 @@ class Handlers:
         self.service.stop(session, superseded=True)
         size = picture.shape[1], picture.shape[0]
         canvas = picture_view(url, size, self.service.layout(size))
-        empty = {"cost": None, "chart": None, "recipe": None, "random": None, "example": None}
+        empty = {"cost": None, "help": None, "chart": None, "recipe": None, "random": None, "example": None}
         run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
         return new, _status("idle", messages.NEW_PICTURE), run, {"idea": "", "questions": []}
 
@@ -121,11 +121,18 @@ class Handlers:
                 f"The link asks for the model {asked.model[:60]!r}.", "Start PruneScope with --model for it."
             )
         request = self._request(asked)
+        wanted = request.compensation
+        if wanted is not None and wanted.caption is None and wanted.key not in self.service.captioners:
+            raise LinkError(
+                f"The link asks for the captioner {wanted.key!r}, and this page has no captioner of that kind.",
+                "Start PruneScope with --captioner for it.",
+            )
         METHODS[asked.method].from_parameters(request.keep_ratio, request.parameters)
         state, question, suggestions, status, run = self.open_example(link.example, asked.method, asked.count)
         source = run["recipe"]["source"]
         recorded = (source["method"], source["count"], question) == (asked.method, asked.count, asked.question)
-        if not recorded or (request.parameters, request.positions, request.seed) != ({}, "method", 0):
+        plain = (request.parameters, request.positions, request.seed, request.compensation) == ({}, "method", 0, None)
+        if not (recorded and plain):
             run["go"], status = True, _status("idle", messages.FROM_LINK)
         return state, status, run, suggestions
 
@@ -170,7 +177,8 @@ class Handlers:
             yield _status("error", sentence_for(error)), gr.skip()
             return
         question, example, url = request.question, self.album.example(state), self.album.url(state)
-        texts, phase, note = {"full": "", "pruned": ""}, "see", ""
+        silent = {"full": "", "pruned": "", "compensated": ""}
+        texts, phase, note = dict(silent), "see", ""
 
         def status(text: str, kind: str = "busy") -> dict[str, str]:
             return _status(kind, f"{text} {note}".strip(), state.picture)
@@ -193,13 +201,15 @@ class Handlers:
                 if event.kind == "held_up":
                     note = messages.HELD_UP
                 elif event.kind == "restarted":
-                    note, texts, phase = messages.RESTARTED, {"full": "", "pruned": ""}, "see"
+                    note, texts, phase = messages.RESTARTED, dict(silent), "see"
                 elif event.kind == "phase":
                     phase = event.phase
                 else:
                     texts[event.phase] += event.text
                 answers = {"state": "running", "phase": "see" if phase == "load" else phase, "question": question}
                 answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
+                if request.compensation is not None:
+                    answers["helped_text"] = texts["compensated"]
                 yield status(messages.PHASES[phase]), {"answers": answers, "of": state.picture}
 
     def _live_view(self, record: RunRecord, state: SessionState, example: Example | None, url: str) -> dict[str, Any]:
@@ -241,7 +251,7 @@ class Handlers:
             yield _status("error", sentence_for(error)), gr.skip()
             return
         words = min(shown.request.max_new_tokens, self.service.settings.max_new_tokens)
-        asked = {"parameters": {}, "positions": "method", "max_new_tokens": words}
+        asked = {"parameters": {}, "positions": "method", "max_new_tokens": words, "compensation": None}
         base = replace(shown.request, method="random_baseline", **asked)
         evidence = self._evidence_of(self.album.example(state), base.question, picture)
         records: list[RunRecord] = []

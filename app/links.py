@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from app.asked import Asked
 from app.examples import Example
@@ -43,7 +44,19 @@ def read_link(fields: Mapping[str, str], examples: Sequence[Example], model: str
             positions=fields.get("positions", "method"),
             seed=int(fields.get("seed", 0)),
             parameters={n: float(t) if isinstance(declared.get(n), Param) else t for n, t in given.items()},
+            compensation=_compensation(fields),
         )
         return Link(number, asked)
     except ValueError as error:
         raise LinkError("The link holds something that should be a number and is none.", "Copy it again.") from error
+
+
+def _compensation(fields: Mapping[str, str]) -> dict[str, Any] | None:
+    if "compensation" not in fields:
+        return None
+    return {
+        "key": fields["compensation"],
+        "gate": float(fields.get("gate", 0)),
+        "caption": fields.get("caption"),
+        "measure_kl": fields.get("kl", "0") == "1",
+    }

@@ -9,6 +9,7 @@ PHASES = {
     "full": "Answering with the whole picture…",
     "prune": "Choosing which pieces to keep…",
     "pruned": "Answering with the kept pieces…",
+    "compensate": "Putting into words what was dropped, and answering again…",
     "plan": "Looking at every head and matrix…",
     "try": "Trying the plan on the model…",
 }
@@ -38,4 +39,10 @@ GATES_MISSING = (
     "Trained gates for the bundled model do not come with this version yet. The command python -m pruning train-heads "
     "trains some; open the file here to see how every gate moved."
 )
+CAPTION_SWITCH = "Give back in words (ACCM)"
+CAPTION_HELP = {
+    "": "No trained captioner for this model is here: write the caption yourself, or start with --captioner.",
+    "accm": "A small model describes what was dropped in three captions, and a selector takes one.",
+    "accm_untrained": "A captioner that nobody trained for this sees the picture without the kept pieces.",
+}
 METHOD_HELP = "{idea}. Acts {where}."

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app.captioners import captioners_of
 from app.errors import sentence_for
 from app.session import Visitor
 from app.settings import Settings
 from app.turns import Rate, Turns
-from pruning.errors import ModelUnavailableError, RunStopped, WorkerDiedError
+from pruning.compensation.base import Compensator
+from pruning.errors import CompensatorUnavailableError, ModelUnavailableError, RunStopped, WorkerDiedError
 from pruning.geometry import TokenLayout
 from pruning.models import MODELS, check, load
 from pruning.models.base import VLMAdapter
@@ -123,6 +125,8 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._adapter: tuple[str, VLMAdapter] | None = None
+        self.captioners = captioners_of(settings)
+        self._compensator: Compensator | None = None  # opened for the model at hand
         self._loading = threading.Lock()
         self._turns, self._rate = Turns(settings.longest_queue), Rate(settings.runs_per_minute)
         self._host_rate = Rate(settings.runs_per_minute_per_host, "from one address")
@@ -159,13 +163,32 @@ class Service:
             if self._adapter is not None:
                 check(model, allow_download=self.settings.allow_download)  # nobody loses the model at hand for nothing
                 self._adapter[1].close()
-                self._adapter = None
+                self._adapter = self._compensator = None
                 self._seen.clear()  # tensors on the other model's device
                 self._views.clear()
             s = self.settings
             adapter = load(model, device=s.device, dtype=s.dtype, allow_download=s.allow_download)
             self._adapter = (model, adapter)
             return adapter
+
+    def _compensator_for(self, request: RunRequest, adapter: VLMAdapter) -> Compensator | None:
+        """Who writes the caption of a run; nobody where it is written by hand. The last one opened is kept."""
+        wanted = request.compensation
+        if wanted is None or wanted.caption is not None:
+            return None
+        if wanted.key not in self.captioners:
+            known = ", ".join(self.captioners)
+            raise CompensatorUnavailableError(
+                f"This page has no captioner {wanted.key[:40]!r}{f', only {known}' if known else ''}.",
+                "Write the caption yourself, or start the page with --captioner.",
+            )
+        if self._compensator is None or self._compensator.key != wanted.key:
+            from pruning.give_back import open_compensator
+
+            self._compensator = None  # the other one's memory first
+            source, download = self.captioners[wanted.key], self.settings.allow_download
+            self._compensator = open_compensator(wanted.key, adapter, source, allow_download=download)
+        return self._compensator
 
     def is_loaded(self, model: str) -> bool:
         return self._adapter is not None and self._adapter[0] == model
@@ -327,6 +350,7 @@ class Service:
         from pruning import runner  # torch and transformers are slow to import; the page is up before
 
         adapter = self.adapter(request.model)
+        compensator = self._compensator_for(request, adapter)
         listener = runner.Listener(
             phase=lambda phase: events.put(Event("phase", phase)),
             piece=lambda phase, text: events.put(Event("piece", phase, text)),
@@ -354,6 +378,7 @@ class Service:
         return runner.run(
             request, adapter, picture, seen=seen[0], see_ms=seen[1], baseline=baseline,
             evidence=evidence(adapter), reused=reused, listener=listener, compressed=compressed,
+            compensator=compensator,
         )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ class Settings:
     device: str = "auto"
     dtype: str = "auto"
     allow_download: bool = False
+    captioner: str = ""
     max_new_tokens: int = 96
     longest_queue: int = 24
     runs_per_minute: int = 120
@@ -45,6 +46,11 @@ def read_settings(argv: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--device", default=default.device, help="auto, cpu, cuda, ...")
     parser.add_argument("--dtype", default=default.dtype, help="auto, bfloat16, float16 or float32")
     parser.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
+    parser.add_argument(
+        "--captioner",
+        default=default.captioner,
+        help="who tells what was dropped: a folder of train-accm, or a captioning model by hub id or folder",
+    )
     parser.add_argument("--max-new-tokens", type=int, default=default.max_new_tokens, help="longest answer")
     parser.add_argument("--longest-queue", type=int, default=default.longest_queue, help="runs that may wait")
     parser.add_argument(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from pruning.answer_record import Answer, Cost, Timing
 from pruning.cost import estimate
 from pruning.models.base import Generated, VLMAdapter
-from pruning.records import Answer, Cost, Timing
 
 
 def to_answer(out: Generated, see_ms: float, prune_ms: float, read_ms: float) -> Answer:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pruning import compensation_cli, structural_cli
 from pruning.budget import mean_per_layer
 from pruning.catalogue import (
     list_compensators,
@@ -25,16 +26,12 @@ from pruning.catalogue import (
     models_table,
     scores_table,
 )
-from pruning.compensation import COMPENSATORS
-from pruning.compensation.base import Compensator
 from pruning.errors import ParameterError, PruningError
-from pruning.help_record import Compensated, Compensation
 from pruning.measured import speed_section
 from pruning.methods import METHODS
 from pruning.models import MODELS
 from pruning.plans import StructuralPlan
 from pruning.records import RunRecord, RunRequest
-from pruning.structural_cli import add_commands
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     ran.add_argument("image", type=Path)
     ran.add_argument("question")
     ran.add_argument("--method", default="resprune", help=f"one of: {', '.join(METHODS)}")
-    ran.add_argument("--keep-ratio", type=_number, default=1 / 9, help="share of visual tokens kept, in (0, 1]")
+    ran.add_argument("--keep-ratio", type=number, default=1 / 9, help="share of visual tokens kept, in (0, 1]")
     ran.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the method")
     ran.add_argument("--plan", type=Path, help="take out of the weights what this file says, for the pruned answer")
     ran.add_argument("--positions", default="method", help="method, original or renumbered")
@@ -75,11 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     ran.add_argument("--device", default="auto")
     ran.add_argument("--dtype", default="auto")
     ran.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
-    ran.add_argument("--compensation", help=f"give back in words what was dropped: {', '.join(COMPENSATORS)}")
-    ran.add_argument("--captioner", help="its folder or hub id, if not the bundled one")
-    ran.add_argument("--caption", help="a caption written by hand instead")
-    ran.add_argument("--gate", type=_number, default=0.0, help="insert only above this probability (an extension)")
-    ran.add_argument("--measure-kl", action="store_true", help="how far each caption's answer is from the unpruned one")
+    compensation_cli.add_options(ran)
     ran.add_argument("--out", type=Path, help="write the record to OUT.json and OUT.npz")
     ran.add_argument("--json", action="store_true", help="print the record's JSON")
     ran.set_defaults(do=_run)
@@ -96,39 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("--repeats", type=int, default=7)
     timed.add_argument("--out", type=Path, help="write the figures as JSON")
     timed.set_defaults(do=_bench)
-    add_commands(commands)
-
-    taught = commands.add_parser("train-accm", help="train the captioner and selector of ACCM, or go on with it")
-    taught.add_argument("--model", default="demo", help="the frozen model that will read the captions")
-    taught.add_argument("--device", default="auto")
-    taught.add_argument("--work", type=Path, default=Path(".training/accm"), help="checkpoints (default: %(default)s)")
-    taught.add_argument("--out", type=Path, default=Path("assets/models/accm"), help="default: %(default)s")
-    taught.add_argument("--features", type=Path, help="folder with tower features of the training scenes, if there is")
-    taught.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's own choice")
-    taught.add_argument("--warm-steps", type=int, default=4000)
-    taught.add_argument("--warm-batch", type=int, default=16, help="scenes a step (default: %(default)s)")
-    taught.add_argument("--scenes", type=int, default=20_000, help="training scenes (default: %(default)s)")
-    taught.add_argument("--steps", type=int, default=600, help="of the second stage; 0: warm start alone")
-    taught.add_argument("--lessons", type=int, default=2, help="pictures a step of it (default: %(default)s)")
-    taught.add_argument("--objective", default="dpo", help="dpo (paper) or bestof (released code)")
-    taught.add_argument("--data", type=Path, help="folder of pictures with questions.json, instead of drawn scenes")
-    taught.set_defaults(do=_train_accm)
+    structural_cli.add_commands(commands)
+    compensation_cli.add_command(commands)
     return parser
-
-
-def _train_accm(arguments: argparse.Namespace) -> int:
-    import torch
-
-    from pruning.demo_model.train_accm import AccmRecipe, train_accm
-    from pruning.models import load
-
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    adapter = load(arguments.model, device=arguments.device, dtype="float32")
-    names = ("warm_steps", "warm_batch", "scenes", "steps", "lessons", "objective")
-    recipe = AccmRecipe(**{name: getattr(arguments, name) for name in names})
-    train_accm(adapter, arguments.work, arguments.out, recipe, arguments.features, arguments.data)
-    return 0
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -181,14 +144,14 @@ def _run(arguments: argparse.Namespace) -> int:
         positions=arguments.positions,
         seed=arguments.seed,
         max_new_tokens=arguments.max_new_tokens,
-        compensation=_compensation(arguments),
+        compensation=compensation_cli.compensation_of(arguments),
     )
     picture = read_picture(arguments.image)
     adapter = load(
         arguments.model, device=arguments.device, dtype=arguments.dtype, allow_download=arguments.allow_download
     )
     compressed = Compressed(plan, adapter.compressed(plan)) if plan else None
-    compensator = _compensator(arguments, request, adapter)
+    compensator = compensation_cli.compensator_of(arguments, request, adapter)
     record = run(request, adapter, picture, compressed=compressed, compensator=compensator)
     saved = written(arguments.out, record.save) if arguments.out else None
     if arguments.json:
@@ -196,23 +159,6 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         _print_record(record, saved)
     return 0
-
-
-def _compensation(arguments: argparse.Namespace) -> Compensation | None:
-    key, caption = arguments.compensation, arguments.caption
-    if key is None and caption is None:
-        return None
-    return Compensation(key or "accm", gate=arguments.gate, caption=caption, measure_kl=arguments.measure_kl)
-
-
-def _compensator(arguments: argparse.Namespace, request: RunRequest, adapter: Any) -> Compensator | None:
-    """Opened only where the caption is not written by hand."""
-    from pruning.give_back import open_compensator
-
-    wanted = request.compensation
-    if wanted is None or wanted.caption is not None:
-        return None
-    return open_compensator(wanted.key, adapter, arguments.captioner, allow_download=arguments.allow_download)
 
 
 def written(path: Path, write: Callable[[Path], Any]) -> Any:
@@ -239,7 +185,7 @@ def _print_record(record: RunRecord, saved_at: Path | None) -> None:
     print(f"  full   ({n}): {record.full.text}")
     print(f"  pruned ({record.pruned.visual_per_layer[-1]}): {record.pruned.text}")
     if record.compensated:
-        _print_compensated(record.compensated)
+        compensation_cli.print_compensated(record.compensated)
     print(f"  mean per layer {mean:.1f} of {n}; prefill {saved:.0%} fewer multiply-adds (estimated)")
     if record.structure:
         tower = 1 - record.pruned_cost.tower_flops / record.full_cost.tower_flops
@@ -254,24 +200,6 @@ def _print_record(record: RunRecord, saved_at: Path | None) -> None:
         print(f"  note: {note}")
     if saved_at:
         print(f"  record: {saved_at} and its .npz")
-
-
-def _print_compensated(found: Compensated) -> None:
-    for i, c in enumerate(found.candidates):
-        mark = "*" if i == found.chosen else " "
-        score = "" if c.log_prob is None else f", log-probability {c.log_prob:.2f}"
-        kl = "" if c.kl is None else f", KL {c.kl:.4f}"
-        print(f"  {mark} caption {i + 1}: {c.text or '(empty)'}  [probability {c.probability:.2f}{score}{kl}]")
-    if found.kl_pruned is not None:
-        print(f"    no caption: KL {found.kl_pruned:.4f}")
-    print(f"  {found.title} ({found.caption_tokens} caption tokens): {found.answer.text}")
-    side = (found.captioner_flops + found.selector_flops) / 1e6
-    print(
-        f"  caption, captioner and selector ({side:.0f} M multiply-adds) cost as much as "
-        f"{found.break_even:.1f} visual tokens (estimated)"
-    )
-    if "why" in found.provenance:
-        print(f"  nothing inserted: {found.provenance['why']}")
 
 
 def _select(arguments: argparse.Namespace) -> int:
@@ -311,7 +239,8 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """A number from the command line, or a sentence about it."""
     try:
         return float(text)
     except ValueError:

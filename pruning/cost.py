@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pruning.records import Cost
+from pruning.answer_record import Cost
 from pruning.signals import ModelInfo
 from pruning.structure import LayerShape
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pruning.answer_record import Answer
 from pruning.answers import to_answer, to_cost, wait_for
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.accm import Accm
@@ -26,7 +27,7 @@ from pruning.cost import break_even, prefill_flops
 from pruning.errors import CaptionRejectedError, CompensatorUnavailableError
 from pruning.help_record import CandidateEntry, Compensated, Compensation
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
-from pruning.records import Answer, RunRequest
+from pruning.records import RunRequest
 from pruning.signals import Decision, Look, Part, PromptText, Stage
 
 if TYPE_CHECKING:

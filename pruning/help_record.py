@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from pruning.answer_record import Answer, Cost, demand_amounts, read_answer
 from pruning.errors import CaptionRejectedError, RecordFormatError
-
-if TYPE_CHECKING:
-    from pruning.records import Answer, Cost
 
 MAX_CAPTION = 2000  # characters
 MAX_CANDIDATES = 16
@@ -41,6 +41,8 @@ class Compensation:
                 f"The confidence gate is {self.gate!r}; it must be a number from 0 to below 1.",
                 "0 always inserts the caption.",
             )
+        if not isinstance(self.measure_kl, bool):
+            raise CaptionRejectedError(f"measure_kl is {self.measure_kl!r}; it must be true or false.", "Leave it out.")
         if self.caption is not None and (not isinstance(self.caption, str) or len(self.caption) > MAX_CAPTION):
             raise CaptionRejectedError(
                 f"A caption must be text of at most {MAX_CAPTION} characters.", "Write a shorter one."
@@ -113,10 +115,10 @@ class Compensated:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for value in (self.n_discarded, self.caption_tokens, self.captioner_flops, self.selector_flops,
-                      self.break_even, self.propose_ms):  # fmt: skip
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise RecordFormatError(f"A record holds {value!r} where an amount belongs.", "Run it again.")
+        demand_amounts(
+            self.n_discarded, self.caption_tokens, self.captioner_flops, self.selector_flops, self.break_even,
+            self.propose_ms,
+        )  # fmt: skip
         if len(self.candidates) > MAX_CANDIDATES:
             raise RecordFormatError(
                 f"A record holds {len(self.candidates)} captions; at most {MAX_CANDIDATES} are read."
@@ -138,8 +140,8 @@ def read_compensation(data: Compensation | Mapping[str, Any] | None) -> Compensa
     return Compensation(**data) if isinstance(data, Mapping) else data
 
 
-def read_compensated(data: dict[str, Any] | None, answer: Answer | None, cost: Cost | None) -> Compensated | None:
-    """A record's part from its JSON; answer and cost are read by the record."""
+def read_compensated(data: dict[str, Any] | None, attention: np.ndarray | None) -> Compensated | None:
+    """A record's part from its JSON; the answer's attention is an array of its own."""
     if data is None:
         return None
     plain = {k: v for k, v in data.items() if k not in ("answer", "cost", "candidates", "span")}
@@ -147,6 +149,6 @@ def read_compensated(data: dict[str, Any] | None, answer: Answer | None, cost: C
         **plain,
         candidates=tuple(CandidateEntry(**c) for c in data["candidates"]),
         span=None if data["span"] is None else (int(data["span"][0]), int(data["span"][1])),
-        answer=answer,
-        cost=cost,
+        answer=read_answer(data["answer"], attention),
+        cost=Cost(**data["cost"]),
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pruning.answer_record import Answer, Cost, freeze, read_answer
 from pruning.budget import check_keep_ratio
 from pruning.errors import RecordFormatError
 from pruning.geometry import TokenLayout
@@ -28,19 +29,6 @@ SCHEMA_VERSION = 1
 MAX_SEED, MAX_NEW_TOKENS, MAX_TOKENS = 2**31 - 1, 4096, 100_000
 _OPTIONAL = {"evidence": np.int32, "nearest_kept": np.int32, "nearest_cosine": np.float32}
 CLS_SOURCE = -1  # in `Selection.order`: the row is the tower's [CLS] token, which has no pixels
-
-
-def _freeze(array: np.ndarray, dtype: type) -> np.ndarray:
-    frozen = np.array(array, dtype=dtype)
-    frozen.setflags(write=False)
-    return frozen
-
-
-def _demand_amounts(*values: float) -> None:
-    """A saved record may come from anywhere; what is shown as an amount must be one."""
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise RecordFormatError(f"A record holds {value!r} where an amount belongs.", "Run it again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +94,9 @@ class Selection:
 
     def __post_init__(self) -> None:
         for name in ("alive", "kept", "merged_into", "order"):
-            object.__setattr__(self, name, _freeze(getattr(self, name), np.int32))
+            object.__setattr__(self, name, freeze(getattr(self, name), np.int32))
         if self.scores is not None:
-            object.__setattr__(self, "scores", _freeze(self.scores, np.float32))
+            object.__setattr__(self, "scores", freeze(self.scores, np.float32))
         self._check()
 
     def _check(self) -> None:
@@ -158,66 +146,6 @@ class PruningStep:
     extra: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Measured milliseconds of one answer. `see` is tower and projector, `prune` all decisions, `read` the prefill of
-    the language model without the decisions, `per_word` one new token (mean).
-    """
-
-    see_ms: float
-    prune_ms: float
-    read_ms: float
-    per_word_ms: float | None
-
-    def __post_init__(self) -> None:
-        _demand_amounts(self.see_ms, self.prune_ms, self.read_ms, self.per_word_ms or 0.0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """One generated answer and what it took.
-
-    Attributes:
-        words: decoded new tokens, in order, without the end mark.
-        log_probs: natural log-probability of each of them.
-        visual_per_layer: rows for the picture in every language-model layer during prefill.
-        text_tokens: prompt tokens that are not visual.
-        stopped: `end` (the model ended) or `length` (the limit came first).
-        attention: float16 `[words, tokens]` or None; what the row that produced each word attends to, mean over the
-            heads and over all layers, 0 where a token is not there. A row sums to the share that the picture gets.
-    """
-
-    text: str
-    words: tuple[str, ...]
-    log_probs: tuple[float, ...]
-    visual_per_layer: tuple[int, ...]
-    text_tokens: int
-    stopped: str
-    timing: Timing
-    attention: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.words) != len(self.log_probs) or not self.visual_per_layer:
-            raise RecordFormatError("An answer needs one log-probability for every word, and a count for every layer.")
-        if self.attention is not None:
-            object.__setattr__(self, "attention", _freeze(self.attention, np.float16))
-            if self.attention.ndim != 2 or len(self.attention) != len(self.words):
-                raise RecordFormatError("An answer's attention needs one row for every word.")
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Estimated from token counts by `pruning.cost`, never measured. Multiply-adds and bytes."""
-
-    prefill_flops: float
-    tower_flops: float
-    kv_bytes: int
-    formula: str
-
-    def __post_init__(self) -> None:
-        _demand_amounts(self.prefill_flops, self.tower_flops, self.kv_bytes)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class RunRecord:
     """A run with its unpruned baseline.
@@ -260,7 +188,7 @@ class RunRecord:
     def __post_init__(self) -> None:
         for name, kind in _OPTIONAL.items():
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, _freeze(getattr(self, name), kind))
+                object.__setattr__(self, name, freeze(getattr(self, name), kind))
         if any(b.stage < a.stage for a, b in zip(self.steps, self.steps[1:], strict=False)):
             raise RecordFormatError("The steps of a record must be in the order in which the picture meets them.")
         n = self.layout.n_tokens
@@ -337,8 +265,8 @@ class RunRecord:
                 request=RunRequest(**data["request"]),
                 layout=TokenLayout.from_dict(data["layout"]),
                 steps=tuple(_read_step(i, s, arrays) for i, s in enumerate(data["steps"])),
-                full=_read_answer(data["full"], arrays.get("full.attention")),
-                pruned=_read_answer(data["pruned"], arrays.get("pruned.attention")),
+                full=read_answer(data["full"], arrays.get("full.attention")),
+                pruned=read_answer(data["pruned"], arrays.get("pruned.attention")),
                 full_cost=Cost(**data["full_cost"]),
                 pruned_cost=Cost(**data["pruned_cost"]),
                 positions=data["positions"],
@@ -350,7 +278,7 @@ class RunRecord:
                 notes=tuple(data["notes"]),
                 reused=tuple(data.get("reused", ())),
                 structure=StructureSummary.from_dict(data["structure"]) if data.get("structure") else None,
-                compensated=_read_compensated(data.get("compensated"), arrays.get("compensated.attention")),
+                compensated=read_compensated(data.get("compensated"), arrays.get("compensated.attention")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordFormatError(f"The record is damaged: {error!r}.", "Run it again.") from error
@@ -408,15 +336,3 @@ def _read_step(index: int, data: dict[str, Any], arrays: dict[str, np.ndarray]) 
     )
     stage = Stage(Part(data["stage"]["part"]), data["stage"]["layer"])
     return PruningStep(stage, selection, data["select_ms"], data["summary"], extra)
-
-
-def _read_answer(data: dict[str, Any], attention: np.ndarray | None) -> Answer:
-    lists = ("words", "log_probs", "visual_per_layer")
-    plain = {k: tuple(v) if k in lists else v for k, v in data.items() if k != "timing"}
-    return Answer(**plain, timing=Timing(**data["timing"]), attention=attention)
-
-
-def _read_compensated(data: dict[str, Any] | None, attention: np.ndarray | None) -> Compensated | None:
-    if data is None:
-        return None
-    return read_compensated(data, _read_answer(data["answer"], attention), Cost(**data["cost"]))

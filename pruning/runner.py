@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from pruning import __version__
+from pruning.answer_record import Answer, Cost
 from pruning.answers import to_answer, to_cost, wait_for
 from pruning.compensation.base import Compensator
 from pruning.give_back import give_back
@@ -27,7 +28,7 @@ from pruning.methods.base import TokenPruner
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
 from pruning.pictures import digest
 from pruning.plans import StructuralPlan
-from pruning.records import CLS_SOURCE, Answer, Cost, PruningStep, RunRecord, RunRequest, Selection
+from pruning.records import CLS_SOURCE, PruningStep, RunRecord, RunRequest, Selection
 from pruning.scoring import cosine
 from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, PruneContext, Signal, Stage
 
@@ -193,7 +194,9 @@ def run(
         seen, see_ms = see_picture(adapter, prompt, listener)
     if baseline is None:
         baseline = answer_in_full(adapter, prompt, seen, see_ms, request.max_new_tokens, listener)
-    notes = tuple(adapter.limits(seen, request.question))
+    notes = adapter.limits(seen, request.question)
+    if request.compensation is not None and request.compensation.caption:  # by hand; a captioner's words are known
+        notes += adapter.limits(seen, request.compensation.caption)
     if compressed:
         seen, see_ms = see_picture(acting, prompt, listener)
     used = seen
@@ -225,7 +228,7 @@ def run(
         evidence=evidence,
         nearest_kept=alike[0],
         nearest_cosine=alike[1],
-        notes=notes,
+        notes=tuple(dict.fromkeys(notes)),
         reused=tuple(reused),
         structure=compressed.plan.summary() if compressed else None,
         compensated=compensated,

@@ -29,6 +29,11 @@ def content(text: str) -> list[str]:
     return [_NUMBERS.get(w, w) for w in words if w not in _ARTICLES]
 
 
+def telling_words(text: str) -> frozenset[str]:
+    """The words of `content` that tell something: all but the small ones."""
+    return frozenset(content(text)) - _SMALL
+
+
 def verdict(full: str, pruned: str) -> Verdict:
     """The rule in `RULE`, as code."""
     a, b = content(full), content(pruned)

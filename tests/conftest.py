@@ -11,6 +11,9 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from pruning.compensation.captioner import Captioner, CaptionerShape
+from pruning.compensation.selector import Selector, SelectorShape
+from pruning.compensation.storage import Parts
 from pruning.demo_model.build import build_processor
 from pruning.methods import METHODS
 from pruning.models.llava import LlavaAdapter
@@ -83,3 +86,13 @@ def broken_fastv() -> Iterator[None]:
         yield
     finally:
         METHODS["fastv"] = original
+
+
+def tiny_parts(adapter, *, trained=True) -> Parts:
+    """A random captioner for a loaded model, and a random selector unless it is said to be untrained."""
+    torch.manual_seed(3)
+    shape = CaptionerShape(adapter.info.vision_dim, len(adapter.tokenizer), 32, 2, 2, max_caption=12)
+    chooser = Selector(SelectorShape(2 * adapter.info.text_dim, 32)) if trained else None
+    if chooser is not None:
+        torch.nn.init.normal_(chooser.head.weight)
+    return Parts(Captioner(shape), chooser, adapter.identity(), {"stages": ["none"]})

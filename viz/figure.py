@@ -16,13 +16,15 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from pruning.records import RunRecord
 from viz.fates import DROPPED, KEPT, MERGED, fates_after
+from viz.help_view import price
 from viz.recipe import caption, figures_of
 from viz.theme import LIGHT, Theme
-from viz.view import stop_titles
+from viz.view import pieces_left, stop_titles
 from viz.words import word_diff
 
 KINDS = ("png", "svg", "pdf")
@@ -118,20 +120,38 @@ def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]
 
 
 def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, truth: str) -> None:
-    found, n = figures_of(record), record.layout.n_tokens
-    fate = fates_after(record, stop)
-    rows = record.steps[stop - 1].selection.n_rows if stop else n
-    lines = [
+    n, helped = record.layout.n_tokens, record.compensated
+    answers = [
         ("Question", record.request.question, theme.ink),
         (f"Full picture, {n} pieces", record.full.text, theme.full),
-        (f"{record.method_title}, {found['kept_at_end']} pieces in the last layer", record.pruned.text, theme.pruned),
+        (f"{record.method_title}, {pieces_left(record)} pieces in the last layer", record.pruned.text, theme.pruned),
     ]
+    if helped is not None:
+        answers.append((f"The same and {helped.caption_tokens} caption tokens", helped.answer.text, theme.ink))
+    size, most = (8.5, 5) if helped is None else (7.5, 3)
+    facts = [line for fact in _facts(record, stop, truth) for line in textwrap.wrap(fact, round(490 / size))[:3]]
+    text = "\n".join(facts)
+    figure.text(0.56, 0.13, text, fontsize=size, color=theme.ink, va="bottom", linespacing=1.5, parse_math=False)
+    room = 0.88 - 0.15 - len(facts) * 1.5 * size / 72 / SIZE[1]
+    for scale in (1.0, 0.9, 0.8, 0.7, 0.6):  # long answers are written smaller
+        blocks = [(a[0], textwrap.wrap(a[1], round(44 / scale))[:most] or ["(no words)"], a[2]) for a in answers]
+        if scale * sum(0.085 + 0.04 * len(lines) for _, lines, _ in blocks) <= room:
+            break
     y = 0.88
-    for label, text, color in lines:
-        figure.text(0.56, y, label, fontsize=8.5, color=theme.quiet, va="top", parse_math=False)
-        wrapped = textwrap.wrap(text, 44)[:5] or ["(no words)"]
-        figure.text(0.56, y - 0.038, "\n".join(wrapped), fontsize=11.5, color=color, va="top", parse_math=False)
-        y -= 0.085 + 0.045 * len(wrapped)
+    for label, lines, color in blocks:
+        figure.text(0.56, y, label, fontsize=8.5 * scale, color=theme.quiet, va="top", parse_math=False)
+        at, large = y - 0.038 * scale, 11.5 * scale
+        figure.text(0.56, at, "\n".join(lines), fontsize=large, color=color, va="top", parse_math=False)
+        top, y = y, y - (0.085 + 0.04 * len(lines)) * scale
+    if helped is not None:
+        ends = (0.55, 0.55), (top, y + 0.04 * scale)
+        figure.add_artist(Line2D(*ends, color=theme.helped, linewidth=2.5, linestyle=":"))
+
+
+def _facts(record: RunRecord, stop: int, truth: str) -> list[str]:
+    """What a figure says below the answers, a fact a line."""
+    found, fate, helped = figures_of(record), fates_after(record, stop), record.compensated
+    rows = record.steps[stop - 1].selection.n_rows if stop else record.layout.n_tokens
     diff = word_diff(record.full.text, record.pruned.text)
     gone, new = ([w.text for w in diff if w.fate == fate_of] for fate_of in ("gone", "new"))
     facts = [
@@ -142,13 +162,15 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, t
         f"mean {found['mean_entering_a_layer']:.1f} pieces entering a layer",
         f"prefill {_ratio(found['estimated_prefill_flops'])} (estimated), KV {_ratio(found['computed_kv_bytes'])}",
     ]
+    if helped is not None:
+        facts.append(f"caption: {helped.caption or 'none inserted'}")
+        facts.append(f"with it: {found['compensation']['verdict']}. {price(helped)}")
     if found["evidence"]:
         e = found["evidence"]
         facts.append(
             f"evidence kept: {e['kept']} of {e['of']} pieces" + (f", {e['merged']} merged" if e["merged"] else "")
         )
-    text = "\n".join(line for fact in facts for line in textwrap.wrap(fact, 58)[:3])
-    figure.text(0.56, 0.13, text, fontsize=8.5, color=theme.ink, va="bottom", linespacing=1.5, parse_math=False)
+    return facts
 
 
 def _ratio(pair: Sequence[float]) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from pruning.budget import mean_per_layer, n_keep
 from pruning.records import RunRecord
 from pruning.verdict import verdict
+from viz.help_view import sentences
 from viz.structure import weights_words
 from viz.view import evidence_kept, headline, pieces_left
 
@@ -42,11 +43,33 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
         "mean_entering_a_layer": round(mean_per_layer(list(rows)), 4),
         "rows_after_each_stage": [step.selection.n_rows for step in record.steps],
         "evidence": evidence_kept(record),
+        "compensation": _compensation_figures(record),
         "estimated_prefill_flops": [record.full_cost.prefill_flops, record.pruned_cost.prefill_flops],
         "computed_kv_bytes": [record.full_cost.kv_bytes, record.pruned_cost.kv_bytes],
         "torch": record.environment["torch"],
         "transformers": record.environment["transformers"],
         "date": record.environment["date"],
+    }
+
+
+def _compensation_figures(record: RunRecord) -> dict[str, Any] | None:
+    found = record.compensated
+    if found is None:
+        return None
+    return {
+        "by": found.title,
+        "candidates": [
+            {"text": c.text, "log_prob": c.log_prob, "probability": c.probability, "kl": c.kl} for c in found.candidates
+        ],
+        "chosen": found.chosen,
+        "inserted": found.inserted,
+        "answer": found.answer.text,
+        "verdict": verdict(record.full.text, found.answer.text).value,
+        "kl_without": found.kl_pruned,
+        "caption_tokens": found.caption_tokens,
+        "estimated_flops_with_captioner_and_selector": found.total_flops,
+        "costs_as_many_visual_tokens": round(found.break_even, 2),
+        "what_happened": sentences(record, found),
     }
 
 
@@ -58,9 +81,10 @@ def caption(record: RunRecord) -> str:
         changed += f"; {weights_words(record.structure)}, plan {record.structure.digest[:12]}"
     asked = f"{n_keep(request.keep_ratio, record.layout.n_tokens)} of {record.layout.n_tokens} asked for"
     versions = f"PruneScope {env['prunescope']}, torch {env['torch']}, transformers {env['transformers']}"
+    helped = f"; caption: {record.compensated.title}" if record.compensated else ""
     return (
         f"{record.method_title} ({record.variant}{changed}), {asked}, positions {record.positions}, "
-        f"seed {request.seed}; model {request.model}; {versions}; picture sha256 {request.image_digest[:12]}"
+        f"seed {request.seed}{helped}; model {request.model}; {versions}; picture sha256 {request.image_digest[:12]}"
     )
 
 
@@ -76,6 +100,10 @@ def query(record: RunRecord, example: str) -> str:
         "positions": request.positions,
         "seed": request.seed,
     }
+    wanted = request.compensation
+    if wanted is not None:
+        fields |= {"compensation": wanted.key, "gate": wanted.gate, "kl": int(wanted.measure_kl)}
+        fields |= {} if wanted.caption is None else {"caption": wanted.caption}
     return urlencode(fields | {f"set.{name}": value for name, value in request.parameters.items()})
 
 
@@ -85,6 +113,13 @@ def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     words = ["python", "-m", "pruning", "run", picture, request.question, "--method", request.method]
     words += ["--keep-ratio", repr(request.keep_ratio), "--model", request.model, "--seed", str(request.seed)]
     words += ["--positions", request.positions, "--max-new-tokens", str(request.max_new_tokens)]
+    wanted = request.compensation
+    if wanted is not None:
+        words += ["--compensation", wanted.key]
+        words += ["--gate", repr(wanted.gate)] if wanted.gate else []
+        words += ["--measure-kl"] if wanted.measure_kl else []
+        words += [f"--captioner={source}"] if (source := _captioner(record)) else []
+        words += [] if wanted.caption is None else [f"--caption={wanted.caption}"]
     if request.structure:
         words += ["--plan", YOUR_PLAN]
     for name, value in request.parameters.items():
@@ -96,21 +131,35 @@ def python(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     """The run in Python."""
     r = record.request
     extra = f", parameters={r.parameters!r}" if r.parameters else ""
-    plans, before, given = "", "", ""
+    imports, opened, given, acting = [], "", "", ""
+    shown = "record.pruned.text"
+    if r.compensation is not None:
+        imports, shown = ["from pruning.help_record import Compensation"], f"{shown}, record.compensated.answer.text"
+        extra += f",\n                     compensation={r.compensation!r}"
+        if r.compensation.caption is None:
+            imports.append("from pruning.give_back import open_compensator")
+            source = f", {_captioner(record)!r}" if _captioner(record) else ""
+            opened = f"captioner = open_compensator({r.compensation.key!r}, model{source})\n"
+            given = ", compensator=captioner"
     if r.structure:
-        plans, given = (
-            "from pruning.plans import StructuralPlan\n",
-            ", compressed=Compressed(plan, model.compressed(plan))",
-        )
-        before = f"plan = StructuralPlan.load({YOUR_PLAN!r})\n"
-    return f"""from pruning.models import load
+        imports.append("from pruning.plans import StructuralPlan")
+        opened += f"plan = StructuralPlan.load({YOUR_PLAN!r})\n"
+        given += ", compressed=Compressed(plan, model.compressed(plan))"
+        acting = "Compressed, "
+    first = "".join(f"{line}\n" for line in sorted(imports))
+    return f"""{first}from pruning.models import load
 from pruning.pictures import read_picture
-{plans}from pruning.records import RunRequest
-from pruning.runner import {"Compressed, " if given else ""}run
+from pruning.records import RunRequest
+from pruning.runner import {acting}run
 
-{before}model = load({r.model!r})
 request = RunRequest({r.model!r}, {r.method!r}, {r.keep_ratio!r}, {r.question!r},
                      positions={r.positions!r}, seed={r.seed}, max_new_tokens={r.max_new_tokens}{extra})
-record = run(request, model, read_picture({picture!r}){given})
-print(record.full.text, "|", record.pruned.text, "|", record.kept)
+model = load({r.model!r})
+{opened}record = run(request, model, read_picture({picture!r}){given})
+print(record.full.text, {shown}, record.kept)
 """
+
+
+def _captioner(record: RunRecord) -> str:
+    """Hub id or folder of a captioner that is not a trained one of this project."""
+    return str(record.compensated.provenance.get("captioner", "")) if record.compensated else ""

@@ -10,10 +10,13 @@ METHOD_MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "s
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """One look. `full` and `pruned` mark the two answers; `ink`, `quiet`, `line` are text and rules."""
+    """One look. `full`, `pruned` and `helped` (too pale for text) mark the answers; `ink`, `quiet`, `line` are text and
+    rules.
+    """
 
     full: str
     pruned: str
+    helped: str
     evidence: str
     ink: str
     quiet: str
@@ -21,8 +24,8 @@ class Theme:
     paper: str
 
 
-LIGHT = Theme("#4D4D4D", "#0072B2", "#E69F00", "#1B1F24", "#57606A", "#D0D7DE", "#FFFFFF")
-DARK = Theme("#BDBDBD", "#56B4E9", "#E69F00", "#E6EDF3", "#9DA7B1", "#30363D", "#0F1117")
+LIGHT = Theme("#4D4D4D", "#0072B2", "#CC79A7", "#E69F00", "#1B1F24", "#57606A", "#D0D7DE", "#FFFFFF")
+DARK = Theme("#BDBDBD", "#56B4E9", "#CC79A7", "#E69F00", "#E6EDF3", "#9DA7B1", "#30363D", "#0F1117")
 
 
 def theme(*, dark: bool) -> Theme:

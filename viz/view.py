@@ -13,12 +13,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pruning.answer_record import Answer
 from pruning.budget import mean_per_layer
 from pruning.geometry import TokenLayout
-from pruning.records import Answer, PruningStep, RunRecord
+from pruning.records import PruningStep, RunRecord
 from pruning.signals import Part
-from pruning.verdict import RULE, verdict
+from pruning.verdict import RULE, telling_words, verdict
 from viz.fates import KEPT, MERGED, fates, fates_after
+from viz.help_view import help_view, marked_words
 from viz.structure import weights_words
 from viz.words import first_difference, word_diff
 
@@ -60,6 +62,7 @@ def run_view(
     return {
         "canvas": canvas_view(record, picture, recorded=recorded, how=how, model=model),
         "answers": answers_view(record, truth=truth),
+        "help": help_view(record),
         "cost": cost_view(record),
         "chart": chart_view(record),
     }
@@ -84,12 +87,18 @@ def canvas_view(
         "stops": [_whole_stop(n), *(_stop(step) for step in record.steps)],
         "evidence": None if record.evidence is None else record.evidence.tolist(),
         "evidence_kept": evidence_kept(record),
-        "attention": {"full": attention_view(record.full), "pruned": attention_view(record.pruned)},
+        "attention": {name: attention_view(answer) for name, answer in answers_of(record).items()},
         "nearest": _nearest_view(record),
         "headline": headline(record),
         "weights": "" if record.structure is None else f"{record.structure.title}: {weights_words(record.structure)}",
         "how": [*how, SCORE_HOW],
     }
+
+
+def answers_of(record: RunRecord) -> dict[str, Answer]:
+    """A run's answers by the name that the browser calls them; `helped` is the one with a caption."""
+    third = {} if record.compensated is None else {"helped": record.compensated.answer}
+    return {"full": record.full, "pruned": record.pruned} | third
 
 
 def attention_view(answer: Answer) -> dict[str, Any] | None:
@@ -124,14 +133,13 @@ def picture_view(picture: str, picture_wh: tuple[int, int], layout: TokenLayout 
 
 
 def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:
-    """What the two answer cards need."""
+    """What the answer cards need."""
     return {
         "state": "done",
         "full": _answer_view(record.full, str(record.layout.n_tokens)),
         "pruned": _answer_view(record.pruned, pieces_left(record)),
-        "diff": [{"text": w.text, "fate": w.fate} for w in word_diff(record.full.text, record.pruned.text)],
-        "verdict": verdict(record.full.text, record.pruned.text).value,
-        "parts_at": first_difference(record.full.text, record.pruned.text),
+        **_against(record.full, record.pruned),
+        "helped": _helped_view(record),
         "question": record.request.question,
         "truth": truth,
         "notes": list(record.notes),
@@ -166,6 +174,7 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
         "estimated": {
             "full": record.full_cost.prefill_flops,
             "pruned": record.pruned_cost.prefill_flops,
+            "helped": None if record.compensated is None else record.compensated.total_flops,
             "tower_full": record.full_cost.tower_flops,
             "tower_pruned": record.pruned_cost.tower_flops,
             "formula": record.full_cost.formula,
@@ -265,6 +274,27 @@ def _answer_view(answer: Answer, pieces: str) -> dict[str, Any]:
         "pieces": pieces,
         "stopped": answer.stopped,
     }
+
+
+def _against(full: Answer, other: Answer) -> dict[str, Any]:
+    """How an answer differs from the full one."""
+    return {
+        "diff": [{"text": w.text, "fate": w.fate} for w in word_diff(full.text, other.text)],
+        "verdict": verdict(full.text, other.text).value,
+        "parts_at": first_difference(full.text, other.text),
+    }
+
+
+def _helped_view(record: RunRecord) -> dict[str, Any] | None:
+    """The third answer; in its diff, `again` marks words that its caption has too."""
+    found = record.compensated
+    if found is None:
+        return None
+    view = _answer_view(found.answer, pieces_left(record)) | _against(record.full, found.answer)
+    view["tokens"] = found.caption_tokens
+    again = [marked_words(w["text"], telling_words(found.caption))[0]["again"] for w in view["diff"]]
+    view["diff"] = [w | {"again": a} for w, a in zip(view["diff"], again, strict=True)]
+    return view
 
 
 def _whole_words(answer: Answer) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ window.prunescope.drawing = (() => {
   // What a word attends to: weights relative to its strongest token, and the share of attention that the picture gets.
   function attentionOf(view) {
     const read = (a, n) => a && { shares: a.shares, words: a.shares.map((_, i) => bytes(a.weights, Uint8Array).subarray(i * n, (i + 1) * n)) };
-    return { full: read(view.attention?.full, view.n_tokens), pruned: read(view.attention?.pruned, view.n_tokens) };
+    return Object.fromEntries(Object.entries(view.attention || {}).map(([name, a]) => [name, read(a, view.n_tokens)]));
   }
 
   // What became of a token up to a stop: its fate, the stop that decided it, and the token in which it lives on (or -1).

@@ -10,6 +10,7 @@ import gradio as gr
 
 from app import messages
 from app.asked import Asked
+from app.caption_controls import N_VALUES, build_caption_controls, shown, wished
 from app.components import static_component
 from app.controls import build_controls
 from app.errors import sentence_for
@@ -69,17 +70,23 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
                 with_plan = gr.Checkbox(
                     value=False, label="Take out of the weights what the plan under Structure says", elem_id="with-plan"
                 )
+            words = build_caption_controls(handlers.service.captioners)
             with gr.Row(elem_classes="buttons"):
                 go = gr.Button("Run", variant="primary", elem_id="run", min_width=60, scale=2)
                 stop = gr.Button("Stop", elem_id="stop", min_width=60, scale=1)
-        with gr.Column(scale=6, min_width=320, elem_classes="middle"):
-            line = static_component("status_line", status, elem_id="status")
-            view = static_component("patch_canvas", elem_id="canvas")
-        with gr.Column(scale=4, min_width=280, elem_classes="side"):
-            ask = gr.Textbox(question, label="Question", lines=1, max_lines=3, elem_id="question", submit_btn=False)
-            chips = static_component("ask_chips", suggestions, elem_id="chips")
-            pair = static_component("answer_pair", elem_id="answers")
-            static_component("layer_chart", elem_id="layers")
+        with gr.Column(scale=10, min_width=320):
+            with gr.Row(elem_classes="explore"):
+                with gr.Column(scale=6, min_width=320, elem_classes="middle"):
+                    line = static_component("status_line", status, elem_id="status")
+                    view = static_component("patch_canvas", elem_id="canvas")
+                with gr.Column(scale=4, min_width=280, elem_classes="side"):
+                    ask = gr.Textbox(
+                        question, label="Question", lines=1, max_lines=3, elem_id="question", submit_btn=False
+                    )
+                    chips = static_component("ask_chips", suggestions, elem_id="chips")
+                    pair = static_component("answer_pair", elem_id="answers")
+                    static_component("layer_chart", elem_id="layers")
+            captions = static_component("caption_help", elem_id="captions")
     static_component("cost_strip", elem_id="cost")
     away = static_component("take_away", elem_id="take-away")
     feed = static_component("run_feed", opening, elem_id="feed")
@@ -91,12 +98,13 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     away.take(_taker(handlers), None, away, concurrency_limit=2, **(QUIET | {"queue": True}))
     count.change(None, count, share, js=_share_in_browser(total), **QUIET)
     method.change(_show_parameters, method, [about, *groups], **QUIET)
+    words.switch.change(lambda on: gr.update(visible=on), words.switch, words.group, **QUIET)
     for control in (method, count):  # recorded runs are switched in the browser
         control.change(None, [method, count, ask], None, js=SWITCH, **QUIET)
     parameters = [control for by_name in controls.values() for control in by_name.values()]
     heavy: dict[str, Any] = {
         "fn": _runner(handlers, controls),
-        "inputs": [state, ask, method, count, model, positions, seed, with_plan, *parameters],
+        "inputs": [state, ask, method, count, model, positions, seed, with_plan, *words.values, *parameters],
         "outputs": [line, feed],
         "concurrency_id": "model", "concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "multiple",
         "show_progress": "minimal", "show_progress_on": [line], "api_visibility": "private",
@@ -105,9 +113,11 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     pair.dice(**(heavy | dice))
     go.click(**heavy)
     ask.submit(**heavy)
+    words.caption.submit(**heavy)
     chips.ask(_asked, None, ask, **QUIET).then(**heavy)
+    captions.again(_edited, None, [words.switch, words.caption], **QUIET).then(**heavy)
     stop.click(_stopper(handlers), None, line, **QUIET)
-    opened = [state, line, feed, chips, ask, method, count, model, positions, seed, *parameters]
+    opened = [state, line, feed, chips, ask, method, count, model, positions, seed, *words.values, *parameters]
     arrived = page.load(_linked(handlers, controls), None, opened, **QUIET)
     arrived.then(None, None, None, js="() => { window.prunescope.begin(); }")
     return Exploring(heavy["fn"], heavy["inputs"], line, feed, count, model, with_plan, total)
@@ -132,8 +142,9 @@ def _runner(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
     def run(
         request: gr.Request, state, question, key, n, model, policy, seed, with_plan, *values
     ) -> Iterator[tuple[Any, ...]]:
-        mine = {name: v for (owner, name), v in zip(names, values, strict=True) if owner == key}
-        asked = Asked(question, key, n, model, policy, seed, mine, with_plan is True)
+        help_wished, own = wished(*values[:N_VALUES]), values[N_VALUES:]
+        mine = {name: v for (owner, name), v in zip(names, own, strict=True) if owner == key}
+        asked = Asked(question, key, n, model, policy, seed, mine, help_wished, with_plan is True)
         yield from handlers.run(state, asked, visitor_of(request))
 
     return run
@@ -158,19 +169,19 @@ def _linked(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
 
     def open_link(request: gr.Request) -> list[Any]:
-        untouched = [gr.skip()] * (10 + len(names))
+        untouched = [gr.skip()] * (10 + N_VALUES + len(names))
         try:
             link = read_link(dict(request.query_params), handlers.album.examples, handlers.service.settings.model)
             if link is None:
                 problem = handlers.service.problem
                 return [untouched[0], {"kind": "error", "text": problem}, *untouched[2:]] if problem else untouched
-            shown = handlers.open_link(link)
+            opened = handlers.open_link(link)
         except PruningError as error:
             return [untouched[0], {"kind": "error", "text": sentence_for(error)}, *untouched[2:]]
         asked = link.asked
         own = [asked.parameters.get(n, gr.skip()) if key == asked.method else gr.skip() for key, n in names]
         settings = [asked.question, asked.method, asked.count, asked.model, asked.positions, asked.seed]
-        return [*shown, *settings, *own]
+        return [*opened, *settings, *shown(asked.compensation), *own]
 
     return open_link
 
@@ -212,6 +223,10 @@ def _stopper(handlers: Handlers) -> Callable[..., Any]:
 
 def _asked(event: gr.EventData) -> str:
     return str(event.question)
+
+
+def _edited(event: gr.EventData) -> tuple[bool, str]:
+    return True, str(getattr(event, "caption", ""))
 
 
 def _strip(handlers: Handlers) -> dict[str, Any]:

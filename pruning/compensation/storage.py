@@ -61,6 +61,14 @@ def save(folder: Path, parts: Parts) -> str:
     return digest
 
 
+def is_captioner(folder: Path) -> bool:
+    """Whether a folder says that it is one, whatever its weights are."""
+    try:
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))["kind"] == KIND
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def load(folder: Path, device: torch.device | str = "cpu") -> Parts:
     """Read a folder written by `save`, ready for use.
 

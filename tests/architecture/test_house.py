@@ -49,7 +49,9 @@ def test_methods_and_models_do_not_know_each_other():
     pairs = [("methods", "models"), ("structural", "models"), ("methods", "compensation"), ("methods", "structural")]
     for one, other in pairs + [(b, a) for a, b in pairs] + [("models", "compensation")]:
         for path in (ROOT / "pruning" / one).glob("*.py"):
-            assert not any(i.startswith(f"pruning.{other}") for i in imports(path)), path.name
+            shared = {"pruning.methods.base"} if one == "structural" else set()  # how options are declared
+            known = imports(path) - shared
+            assert not any(i.startswith(f"pruning.{other}") for i in known), path.name
 
 
 def test_the_recipe_is_not_needed_by_anything_that_runs():
@@ -58,7 +60,7 @@ def test_the_recipe_is_not_needed_by_anything_that_runs():
     for path in SOURCES:
         if path.name not in ("structural_cli.py", "structural_bench.py"):
             assert "pruning.drawn" not in imports(path), path
-        if "demo_model" not in path.parts and path != door and path.name != "cli.py":  # train-accm is the recipe's
+        if "demo_model" not in path.parts and path != door and path.name != "compensation_cli.py":  # train-accm
             assert not any(i.startswith("pruning.demo_model") for i in imports(path)), path
 
 
@@ -173,7 +175,7 @@ def test_no_foreign_address_is_loaded():
 
 def test_files_stay_readable():
     for path in SOURCES:
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 420, f"{path} has grown; is the design wrong?"
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, f"{path} has grown; is the design wrong?"
 
 
 def test_the_example_pictures_have_truth_and_recordings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from visitor import save
 
 pytestmark = pytest.mark.browser
 
@@ -76,8 +77,6 @@ def test_a_bad_link_gets_a_sentence_and_the_page_works(visit):
 
 
 def test_my_own_picture_is_in_no_link(visit, tmp_path):
-    from test_page import save
-
     visitor = visit()
     visitor.page.locator("input[type=file]").set_input_files(save(tmp_path / "mine.png"))
     visitor.wait_for_status("Your picture is in place")

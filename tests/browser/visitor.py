@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +32,13 @@ HEADLINE = "document.querySelector('.pc-headline')?.textContent.length > 0"
 SCREENSHOTS = ROOT / "screenshots"  # ignored by git; looked at by a person
 
 
+def save(path: Path, size: tuple[int, int] = (320, 240)) -> Path:
+    """A picture file of noise."""
+    values = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(values).save(path)
+    return path
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -37,9 +46,9 @@ def free_port() -> int:
 
 
 class Server:
-    """`python app.py` in a process of its own. `glance`: seconds between looks at whether it answers."""
+    """`python app.py` with `flags` in a process of its own. `glance`: seconds between looks at whether it answers."""
 
-    def __init__(self, folder: Path, glance: float = 0.5) -> None:
+    def __init__(self, folder: Path, glance: float = 0.5, flags: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.folder, self.log = folder, folder / "server.log"
@@ -47,7 +56,7 @@ class Server:
         environment |= {"TMPDIR": str(folder), "OMP_WAIT_POLICY": "PASSIVE"}
         self.process = subprocess.Popen(
             [sys.executable, "app.py", "--port", str(self.port), "--max-new-tokens", "40", "--runs-per-minute", "0",
-             "--runs-per-minute-per-host", "0"],
+             "--runs-per-minute-per-host", "0", *flags],
             cwd=ROOT, env=environment, stdout=self.log.open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
         patience = time.monotonic() + 120

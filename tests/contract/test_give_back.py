@@ -8,15 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_adapter
+from conftest import make_tiny_adapter, tiny_parts
 from reference import QUESTION, log_probs
 from test_runs import fingerprint
 
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.accm import Accm
-from pruning.compensation.captioner import Captioner, CaptionerShape
-from pruning.compensation.selector import Selector, SelectorShape
-from pruning.compensation.storage import Parts, save
+from pruning.compensation.captioner import Captioner
+from pruning.compensation.storage import save
 from pruning.compensation.untrained import without_kept
 from pruning.compensation.wording import inserted_text
 from pruning.cost import prefill_flops
@@ -34,15 +33,6 @@ from pruning.signals import Part
 
 CAPTION = "a large red circle with the digit 5 at the top left"
 N_NEW = 4
-
-
-def tiny_parts(adapter, *, trained=True) -> Parts:
-    torch.manual_seed(3)
-    shape = CaptionerShape(adapter.info.vision_dim, len(adapter.tokenizer), 32, 2, 2, max_caption=12)
-    chooser = Selector(SelectorShape(2 * adapter.info.text_dim, 32)) if trained else None
-    if chooser is not None:
-        torch.nn.init.normal_(chooser.head.weight)
-    return Parts(Captioner(shape), chooser, adapter.identity(), {"stages": ["none"]})
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,17 @@
-// Two answers side by side: streaming text while a run goes on, words with certainty and differences afterwards.
+// The answers side by side, a third one where a caption was added: streaming text while a run goes on, words with certainty and differences afterwards.
 // All text goes through textContent: what a model wrote is never markup.
 
 const { make, on, emit, explain } = window.prunescope;
 const $ = (s) => element.querySelector(s);
-const WAITING = { idle: 'Press Run to ask.', see: 'The model looks at the picture…', full: 'Answering with the whole picture…', prune: 'Waiting for the full answer…', pruned: 'Answering with the kept pieces…' };
+const WAITING = { idle: 'Press Run to ask.', see: 'The model looks at the picture…', full: 'Answering with the whole picture…', prune: 'Waiting for the full answer…', pruned: 'Answering with the kept pieces…', compensate: 'Putting into words what was dropped…', helped: 'Waiting for the pruned answer…' };
 const CHIPS = { Same: '✓ Same', 'Wording differs': '~ Wording differs', Differs: '≠ Differs' };
 const SILENT = '(the model said nothing)';
 
 // A word with its certainty. Hovering or focusing it shows on the canvas what it attends to, in that answer's run.
-function word(text, logProb, fate, answer, index) {
+function word(text, logProb, fate, answer, index, again) {
   const span = make('span', 'ap-word');
   if (fate !== 'same') span.append(make('span', 'ap-unseen', fate === 'new' ? 'new: ' : 'gone: '));
-  span.append(make('span', fate === 'same' ? '' : fate, text));
+  span.append(make('span', `${fate === 'same' ? '' : fate}${again ? ' ps-again' : ''}`, text));
   if (logProb !== undefined) {
     const sure = Math.exp(logProb), bar = make('span', 'sure'), fill = make('i');
     fill.style.width = `${Math.max(4, 100 * sure)}%`;
@@ -28,37 +28,51 @@ function word(text, logProb, fate, answer, index) {
   return span;
 }
 
-// The pruned answer's words in order, with the words it lost between them.
-function compared(view) {
+// An answer's words in order, with the words it lost against the full one between them.
+function compared(diff, words, name) {
   let mine = 0, theirs = 0;
-  return view.diff.map((d) => {
+  const found = diff.map((d) => {
     if (d.fate === 'gone') return word(d.text, undefined, 'gone', 'full', theirs++);
     if (d.fate === 'same') theirs++;
-    const w = view.pruned.words[mine];
-    return word(d.text, w && w.log_prob, d.fate, 'pruned', mine++);
+    const w = words[mine];
+    return word(d.text, w && w.log_prob, d.fate, name, mine++, d.again);
   });
+  return found.length ? found : [make('span', 'ap-waiting', SILENT)];
 }
 
 function waiting(card, text, phase) { card.querySelector('.ap-text').replaceChildren(text ? make('span', '', text) : make('span', 'ap-waiting', WAITING[phase] || '')); }
 
+// The answer with a caption; its card is there only where a run has one.
+function third(card, view, done, phase) {
+  const found = done ? view.helped : view.helped_text;
+  card.hidden = found === undefined || found === null;
+  $('.ap-again-key').hidden = card.hidden;
+  $('.ap-helped-verdict').textContent = !card.hidden && done ? `with caption: ${CHIPS[found.verdict]}` : '';
+  if (card.hidden) return;
+  card.querySelector('.ap-count').textContent = done ? `${found.pieces} pieces${found.tokens ? ` + ${found.tokens} tokens` : ''}` : '';
+  if (done) card.querySelector('.ap-text').replaceChildren(...compared(found.diff, found.words, 'helped'));
+  else waiting(card, found, phase === 'compensate' ? phase : 'helped');
+}
+
 function show(view) {
-  const full = $('.full'), pruned = $('.pruned'), done = view.state === 'done', phase = view.phase || 'idle';
+  const full = $('.full'), pruned = $('.pruned'), helped = $('.helped'), done = view.state === 'done', phase = view.phase || 'idle';
   $('.ap-question').textContent = view.question || '';
   full.querySelector('.ap-count').textContent = done ? `${view.full.pieces} pieces` : '';
   pruned.querySelector('.ap-count').textContent = done ? [`${view.pruned.pieces} pieces`, ...(view.weights ? [view.weights] : [])].join(' · ') : '';
   if (done) {
     const words = view.full.words.map((w, i) => word(w.text, w.log_prob, 'same', 'full', i));
     full.querySelector('.ap-text').replaceChildren(...(words.length ? words : [make('span', 'ap-waiting', SILENT)]));
-    pruned.querySelector('.ap-text').replaceChildren(...(view.diff.length ? compared(view) : [make('span', 'ap-waiting', SILENT)]));
+    pruned.querySelector('.ap-text').replaceChildren(...compared(view.diff, view.pruned.words, 'pruned'));
   } else {
-    waiting(full, view.full_text, phase === 'prune' || phase === 'pruned' ? '' : phase);
-    waiting(pruned, view.pruned_text, phase === 'full' || phase === 'see' ? 'prune' : phase);
+    waiting(full, view.full_text, phase === 'see' || phase === 'full' || phase === 'idle' ? phase : '');
+    waiting(pruned, view.pruned_text, phase === 'full' || phase === 'see' ? 'prune' : phase === 'compensate' ? '' : phase);
   }
+  third(helped, view, done, phase);
   $('.ap-chip').textContent = done ? CHIPS[view.verdict] : '';
   $('.ap-parts').textContent = done ? [view.parts_at ? `parts at word ${view.parts_at}` : '', view.truth ? `known answer: ${view.truth}` : ''].filter(Boolean).join(' · ') : '';
   $('.ap-verdict').style.visibility = done ? 'visible' : 'hidden';
   $('.ap-how').replaceChildren(...(done ? [explain('verdict, certainty and attention', view.how)] : []));
-  const cut = done && [view.full, view.pruned].some((a) => a.stopped === 'length');
+  const cut = done && [view.full, view.pruned, view.helped].some((a) => a && a.stopped === 'length');
   $('.ap-notes').replaceChildren(...[...(view.notes || []), ...(cut ? ['An answer was cut at the limit of new words.'] : [])].map((n) => make('li', '', n)));
 }
 
@@ -88,5 +102,5 @@ on('run', ({ random, answers }) => {
 });
 on('piece', (piece) => {
   for (const lit of element.querySelectorAll('.lit')) lit.classList.remove('lit');
-  if (piece) for (const answer of ['full', 'pruned']) element.querySelector(`[data-word="${answer}:${piece[answer]}"]`)?.classList.add('lit');
+  if (piece) for (const answer of ['full', 'pruned', 'helped']) element.querySelector(`[data-word="${answer}:${piece[answer]}"]`)?.classList.add('lit');
 });

@@ -25,6 +25,7 @@ function show(v) {
     figure('mean entering a layer', 'counted', count(c.mean_entering), `of ${c.total}`),
     figure('mean leaving a layer', 'counted', count(c.mean_leaving), `of ${c.total}`),
     figure('prefill work', 'estimated', change(e.full, e.pruned), `${flops(e.full)} → ${flops(e.pruned)}`),
+    ...(e.helped ? [figure('with caption', 'estimated', change(e.full, e.helped), `${flops(e.full)} → ${flops(e.helped)}`)] : []),
     figure('KV cache', 'computed', change(k.kv_full, k.kv_pruned), `${bytes(k.kv_full)} → ${bytes(k.kv_pruned)}`),
     figure('see', 'measured', `${time(p.see)} ms`, `full ${time(f.see)}`),
     figure('prune', 'measured', `${time(p.prune)} ms`, pruning),
@@ -35,7 +36,7 @@ function show(v) {
   $('.cs-where').textContent = `(times: once, on ${env.machine}, ${env.device}, ${env.dtype})`;
   text.replaceChildren(
     make('p', '', `Counted: rows for the picture, read off the layers of the pruned run; ${c.text} text tokens come on top. Published budgets count in different ways, so all three are shown.`),
-    make('p', '', `Estimated: multiply-adds of the language model's prefill, ${e.formula}. Tower: ${flops(e.tower_full)} full, ${flops(e.tower_pruned)} pruned, not included.`),
+    make('p', '', `Estimated: multiply-adds of the language model's prefill, ${e.formula}. Tower: ${flops(e.tower_full)} full, ${flops(e.tower_pruned)} pruned, not included.${e.helped ? ' With caption: its tokens, captioner and selector are in it.' : ''}`),
     make('p', '', 'Computed: bytes of keys and values of the prompt, from the model\'s shape and number format.'),
     make('p', '', `Measured: once, not averaged, on ${env.machine} (${env.device}, ${env.dtype}, ${env.threads} threads), torch ${env.torch}, transformers ${env.transformers}, ${env.date}. One measurement on a shared machine is an impression, not a benchmark.${env.recorded_during ? ` While the clock ran, ${env.recorded_during} was recorded, which costs a little in every layer.` : ''}${earlier}`),
   );

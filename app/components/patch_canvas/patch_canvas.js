@@ -179,7 +179,7 @@ function show(token) {
   const [x, y, w] = d.cell(state.scene, state.boxes[token]), k = canvas.clientWidth / canvas.width, left = canvas.offsetLeft + (x + w) * k + 10;
   card.style.left = `${left + 246 > $('.pc-frame').clientWidth ? Math.max(0, canvas.offsetLeft + x * k - 254) : left}px`;
   card.style.top = `${Math.max(0, Math.min(y * k - 20, canvas.clientHeight - card.offsetHeight))}px`;
-  emit('piece', { full: strongest('full', token), pruned: strongest('pruned', token) });
+  emit('piece', Object.fromEntries(['full', 'pruned', 'helped'].map((answer) => [answer, strongest(answer, token)])));
 }
 
 // The word of an answer that gives this token the largest part of its attention.
@@ -276,7 +276,7 @@ window.addEventListener('resize', () => draw());
 on('run', (run) => { if (run.canvas) open(run.canvas); });
 on('word', (word) => {
   const a = word && state.attention?.[word.answer];
-  state.word = a && a.words[word.index] ? { weights: a.words[word.index], text: `${word.sure === null ? '' : `“${word.text}” is ${Math.round(100 * word.sure)} % sure; `}${Math.round(100 * a.shares[word.index])} % of the attention of “${word.text}” goes to the picture (${word.answer} run)` } : null;
+  state.word = a && a.words[word.index] ? { weights: a.words[word.index], text: `${word.sure === null ? '' : `“${word.text}” is ${Math.round(100 * word.sure)} % sure; `}${Math.round(100 * a.shares[word.index])} % of the attention of “${word.text}” goes to the picture (${word.answer === 'helped' ? 'pruned + caption' : word.answer} run)` } : null;
   draw();
 });
 

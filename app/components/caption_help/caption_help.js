@@ -1,0 +1,62 @@
+// Caption help of one run: candidates, the assembled prompt, the price, and the caption to change and ask again with.
+// A caption is a model's or a visitor's text: everything goes through textContent.
+
+const { make, on, explain } = window.prunescope;
+const $ = (s) => element.querySelector(s);
+const MARKS = { closest: '+ closest', farthest: '− farthest' };
+
+function fact(name, value) {
+  const box = make('span', 'ch-fact', `${name} `);
+  box.append(make('b', '', value));
+  return box;
+}
+
+const short = (x) => String(Number(x.toPrecision(2)));
+
+// Words, each marked where it is in the answer too.
+function marked(words) {
+  return words.flatMap((w) => [make('span', w.again ? 'ps-again' : '', w.text), ' ']);
+}
+
+function card(c, number, view) {
+  const item = make('li', c.chosen ? 'ch-card chosen' : 'ch-card'), head = make('header'), facts = make('p', 'ch-facts'), text = make('p', 'ch-text');
+  head.append(make('strong', '', view.by_hand ? 'By hand' : `Candidate ${number + 1}`));
+  if (c.chosen) head.append(make('span', 'ch-badge', view.inserted ? '✓ chosen' : '✓ chosen, not inserted'));
+  if (c.mark) head.append(make('span', 'ch-badge quiet', MARKS[c.mark]));
+  text.append(...(c.words.length ? marked(c.words) : [make('i', '', '(empty)')]));
+  if (c.log_prob !== null) facts.append(fact('log-probability', `${c.log_prob.toFixed(2)}${c.mean === null ? '' : ` (mean ${c.mean.toFixed(2)})`}`));
+  if (c.probability !== null) facts.append(fact('selector', `${(100 * c.probability).toFixed(1)} %`));
+  if (c.kl !== null) facts.append(fact('KL', short(c.kl)));
+  item.append(head, text, facts);
+  return item;
+}
+
+function flops(x) { for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6], ['k', 1e3]]) if (x >= size) return `${(x / size).toFixed(2)} ${unit}`; return String(Math.round(x)); }
+
+function cost(price) {
+  const total = price.parts.reduce((sum, [, x]) => sum + x, 0), wide = Math.max(price.full, total);
+  $('.ch-price').textContent = price.text;
+  $('.ch-bar').replaceChildren(...price.parts.map(([, x], i) => { const part = make('i', `part-${i}`); part.style.width = `${100 * x / wide}%`; return part; }));
+  $('.ch-bar').setAttribute('aria-label', `Estimated prefill: ${price.parts.map(([name, x]) => `${name} ${flops(x)}`).join(', ')}; with the whole picture ${flops(price.full)}.`);
+  const rows = [...price.parts.map(([name, x], i) => [`part-${i}`, name, name === "caption's tokens" ? `${flops(x)}, ${price.tokens} tokens` : flops(x)]), ['part-full', 'whole picture', flops(price.full)]];
+  if (price.ms) rows.push(['', 'writing and choosing (measured once)', `${price.ms < 10 ? price.ms.toFixed(1) : Math.round(price.ms)} ms`]);
+  $('.ch-parts').replaceChildren(...rows.map(([key, name, value]) => { const row = make('div'), term = make('dt', '', name); if (key) term.prepend(make('i', key)); row.append(term, make('dd', '', value)); return row; }));
+}
+
+function show(view) {
+  $('.ch').hidden = !view;
+  $('.ch-live').textContent = view ? view.sentences.join(' ') : '';
+  if (!view) return;
+  $('.ch-who').textContent = view.title;
+  $('.ch-how').replaceChildren(explain('captions and their price', view.how));
+  const kl = view.kl_pruned === null ? [] : [`KL without a caption: ${short(view.kl_pruned)}.`];
+  $('.ch-said').replaceChildren(...[...view.sentences, ...kl].map((s) => make('li', '', s)));
+  $('.ch-cards').replaceChildren(...view.candidates.map((c, i) => card(c, i, view)));
+  const inserted = view.prompt.inserted ? [make('mark', '', view.prompt.inserted)] : [];
+  $('.ch-prompt').replaceChildren(view.prompt.before, ...inserted, view.prompt.behind);
+  $('#ch-caption').value = view.caption;
+  cost(view.price);
+}
+
+on('run', ({ help }) => { if (help !== undefined) show(help); });
+$('.ch-edit').addEventListener('submit', (e) => { e.preventDefault(); trigger('again', { caption: $('#ch-caption').value }); });
