@@ -29,7 +29,7 @@ def build_caption_controls(captioners: Mapping[str, str]) -> CaptionControls:
     """The controls, switched off. `captioners` are those that this page opens (`app.captioners`)."""
     keys = list(captioners)
     first = keys[0] if keys else ""
-    switch = gr.Checkbox(False, label=messages.CAPTION_SWITCH, elem_id="words", container=False)
+    switch = gr.Checkbox(False, label=messages.CAPTION_SWITCH, elem_id="words")
     with gr.Group(visible=False, elem_id="words-group") as group:
         gr.Markdown(messages.CAPTION_HELP[first], elem_classes="hint", elem_id="about-words")
         who = gr.Dropdown(
@@ -43,7 +43,7 @@ def build_caption_controls(captioners: Mapping[str, str]) -> CaptionControls:
             0, 0.99, value=0, step=0.01, label="Confidence gate", elem_id="gate",
             info="Extension, not in the paper: insert only what the selector gives more.", visible=bool(keys),
         )  # fmt: skip
-        kl = gr.Checkbox(False, label="Measure KL", elem_id="kl", container=False)
+        kl = gr.Checkbox(False, label="Measure KL", elem_id="kl")
     return CaptionControls(switch, group, caption, (switch, who, caption, gate, kl))
 
 

@@ -15,6 +15,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from app.api import ENDPOINTS
+from pruning.compensation import COMPENSATORS
 from pruning.methods import METHODS
 from pruning.records import RunRecord
 from pruning.structural import STRUCTURAL
@@ -71,6 +72,18 @@ def test_a_plan_for_the_weights_is_made_and_taken_to_a_run(client, tmp_path):
     assert "from 0 to below 100" in client.predict(heads_out=100, api_name="/plan")["error"]
     asked["plan"] = handle_file(DIGIT)
     assert "not a structural plan" in client.predict(api_name="/answer", **asked)["error"]
+
+
+def test_words_for_what_was_dropped(client):
+    listed = client.predict(api_name="/list_compensators")
+    assert [c["key"] for c in listed] == list(COMPENSATORS)
+    asked = {"image": handle_file(DIGIT), "question": QUESTION, "method": "random_baseline", "keep": 18}
+    said = client.predict(api_name="/answer", **asked, compensation={"caption": "a black heart", "measure_kl": True})
+    assert said["compensation"]["inserted"] == "Additional information: a black heart."
+    assert said["compensation"]["costs_as_many_visual_tokens"] > 1
+    assert client.predict(api_name="/answer", **asked)["compensation"] is None
+    for wrong in ({"gate": 3}, {"key": "magic"}, {"volume": 1}):
+        assert "error" in client.predict(api_name="/answer", **asked, compensation=wrong)
 
 
 def test_answers_carry_security_headers(server):

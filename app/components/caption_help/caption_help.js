@@ -33,13 +33,14 @@ function card(c, number, view) {
 
 function flops(x) { for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6], ['k', 1e3]]) if (x >= size) return `${(x / size).toFixed(2)} ${unit}`; return String(Math.round(x)); }
 
-function cost(price) {
+function cost(price, byHand) {
   const total = price.parts.reduce((sum, [, x]) => sum + x, 0), wide = Math.max(price.full, total);
   $('.ch-price').textContent = price.text;
   $('.ch-bar').replaceChildren(...price.parts.map(([, x], i) => { const part = make('i', `part-${i}`); part.style.width = `${100 * x / wide}%`; return part; }));
   $('.ch-bar').setAttribute('aria-label', `Estimated prefill: ${price.parts.map(([name, x]) => `${name} ${flops(x)}`).join(', ')}; with the whole picture ${flops(price.full)}.`);
-  const rows = [...price.parts.map(([name, x], i) => [`part-${i}`, name, name === "caption's tokens" ? `${flops(x)}, ${price.tokens} tokens` : flops(x)]), ['part-full', 'whole picture', flops(price.full)]];
-  if (price.ms) rows.push(['', 'writing and choosing (measured once)', `${price.ms < 10 ? price.ms.toFixed(1) : Math.round(price.ms)} ms`]);
+  const rows = price.parts.map(([name, x], i) => x > 0 && [`part-${i}`, name, name === "caption's tokens" ? `${flops(x)}, ${price.tokens} tokens` : flops(x)]).filter(Boolean);
+  rows.push(['part-full', 'whole picture', flops(price.full)]);
+  if (!byHand) rows.push(['', 'writing and choosing (measured once)', `${price.ms < 10 ? price.ms.toFixed(1) : Math.round(price.ms)} ms`]);
   $('.ch-parts').replaceChildren(...rows.map(([key, name, value]) => { const row = make('div'), term = make('dt', '', name); if (key) term.prepend(make('i', key)); row.append(term, make('dd', '', value)); return row; }));
 }
 
@@ -55,7 +56,7 @@ function show(view) {
   const inserted = view.prompt.inserted ? [make('mark', '', view.prompt.inserted)] : [];
   $('.ch-prompt').replaceChildren(view.prompt.before, ...inserted, view.prompt.behind);
   $('#ch-caption').value = view.caption;
-  cost(view.price);
+  cost(view.price, view.by_hand);
 }
 
 on('run', ({ help }) => { if (help !== undefined) show(help); });
