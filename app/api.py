@@ -1,10 +1,11 @@
-"""The page's functions for programs: six named endpoints, typed, with the JSON that the exports hold.
+"""The page's functions for programs: named endpoints, typed, with the JSON that the exports hold.
 
 Everything else on the page is private to it. A picture arrives as Gradio's clients send files (`handle_file(path)`).
 """
 
 from __future__ import annotations
 
+import base64
 import math
 import secrets
 from collections.abc import Callable
@@ -14,16 +15,19 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from app.asked import Asked
+from app.asked import Asked, AskedPlan
 from app.errors import sentence_for
 from app.handlers import Handlers
-from app.session import SessionState, visitor_of
+from app.planning import Planning
+from app.session import SessionState, Visitor, visitor_of
 from pruning import catalogue
+from pruning.plans import StructuralPlan
 from pruning.records import RunRecord
 from viz.recipe import figures_of
+from viz.structure import maps_view
 
 
-def build_api(handlers: Handlers) -> None:
+def build_api(handlers: Handlers, planning: Planning) -> None:
     """Register the endpoints on the page that is being built. Errors come back as `{"error": sentence}`."""
 
     def list_methods() -> list[dict[str, Any]]:
@@ -38,11 +42,16 @@ def build_api(handlers: Handlers) -> None:
         """All ways of giving back in words what was dropped; `here`: whether this page has a captioner for it."""
         return [c | {"here": c["key"] in handlers.service.captioners} for c in catalogue.list_compensators()]
 
-    for function in (list_methods, list_models, list_compensators):
+    def list_scores() -> list[dict[str, Any]]:
+        """All scores for attention heads, with their options."""
+        return catalogue.list_scores()
+
+    for function in (list_methods, list_models, list_compensators, list_scores):
         gr.api(function, api_name=function.__name__, queue=False)
     for name, (description, shape) in SHAPES.items():
         function = _endpoint(handlers, description, shape)
         gr.api(function, api_name=name, concurrency_limit=8, concurrency_id="api")
+    gr.api(_planner(planning), api_name="plan", concurrency_limit=8, concurrency_id="api")
 
 
 def _endpoint(handlers: Handlers, description: str, shape: Callable[[RunRecord], dict[str, Any]]) -> Callable[..., Any]:
@@ -58,20 +67,63 @@ def _endpoint(handlers: Handlers, description: str, shape: Callable[[RunRecord],
         positions: str = "method",
         seed: int = 0,
         compensation: dict[str, Any] | None = None,
+        plan: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        path = image.get("path") if isinstance(image, dict) else None
-        state = SessionState(f"upload:{path}")
         model = handlers.service.settings.model
         asked = Asked(question, method, keep, model, positions, seed, parameters or {}, compensation)
-        visitor = visitor_of(request)
-        visitor = replace(visitor, session=f"api:{visitor.session or secrets.token_hex(8)}")
         try:
-            return shape(handlers.record(state, asked, visitor))
+            weights = None if plan is None else StructuralPlan.from_bytes(handlers.album.sent(_file(plan)))
+            return shape(handlers.record(_file(image), asked, _program(request), weights))
         except Exception as error:  # noqa: BLE001 (programs get a sentence too, and the log the rest)
             return {"error": sentence_for(error)}
 
     endpoint.__doc__ = description
     return endpoint
+
+
+def _planner(planning: Planning) -> Callable[..., dict[str, Any]]:
+    def plan(
+        request: gr.Request,
+        score: str = "infoprune",
+        heads_out: float = 30,
+        ffn: str = "none",
+        where: str = "both",
+        parameters: dict[str, Any] | None = None,
+        erank_factor: float = 1,
+        tau: float = 0.1,
+        ffn_flops: float = 0.5,
+        whitening: bool = False,  # noqa: FBT001, FBT002 (a field of a request, given by name)
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """A structural plan for the page's model: its summary, what it saves on paper, the scores of all heads, and
+        the plan's file in base64, which the endpoints that run take as `plan`.
+        """
+        model = planning.service.settings.model
+        asked = AskedPlan(
+            model, score, heads_out, ffn, where, parameters or {}, erank_factor, tau, ffn_flops, whitening, seed
+        )
+        try:
+            found = planning.plan(asked, _program(request))
+            return {
+                "summary": found.plan.summary().to_dict(),
+                "estimated_flops": {"parts": found.cost.parts, "whole": found.cost.whole},
+                "heads": maps_view(found.plan)["parts"],
+                "file": base64.b64encode(found.plan.to_bytes()).decode(),
+            }
+        except Exception as error:  # noqa: BLE001 (as above)
+            return {"error": sentence_for(error)}
+
+    return plan
+
+
+def _program(request: gr.Request) -> Visitor:
+    visitor = visitor_of(request)
+    return replace(visitor, session=f"api:{visitor.session or secrets.token_hex(8)}")
+
+
+def _file(sent: Any) -> SessionState:
+    """What a program sent, as the album knows it."""
+    return SessionState(f"upload:{sent.get('path') if isinstance(sent, dict) else None}")
 
 
 def _map(record: RunRecord) -> dict[str, Any]:
@@ -106,4 +158,4 @@ SHAPES: dict[str, tuple[str, Callable[[RunRecord], dict[str, Any]]]] = {
     "answer": ("The answers and the run's figures, as every export carries them.", figures_of),
     "compare": ("The whole record of a run: the JSON of a saved run, and its arrays as lists.", _record),
 }
-ENDPOINTS = ("list_methods", "list_models", "list_compensators", *SHAPES)
+ENDPOINTS = ("list_methods", "list_models", "list_compensators", "list_scores", *SHAPES, "plan")

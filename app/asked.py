@@ -12,14 +12,32 @@ from pruning.compensation.accm import Accm
 from pruning.errors import BudgetError, CaptionRejectedError, ParameterError
 from pruning.help_record import Compensation
 from pruning.methods import method_class
+from pruning.plans import PlanRequest
 from pruning.questions import clean_question
-from pruning.records import RunRequest
+from pruning.records import MAX_SEED, RunRequest
+from pruning.signals import Part
+from pruning.structural import scorer_class
+from pruning.structural.random import RandomHeads
+
+BOTH = "both"
+PARTS = {
+    BOTH: (Part.TOWER.value, Part.LANGUAGE_MODEL.value),
+    "vision tower": (Part.TOWER.value,),
+    "language model": (Part.LANGUAGE_MODEL.value,),
+}
+FFN_OPTIONS = {  # what each feed-forward rule listens to
+    "erank": ("erank_factor", "whitening"),
+    "mass": ("tau", "whitening"),
+    "budget": ("ffn_flops", "whitening"),
+    "bottleneck": ("tau",),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A run that is wished for. `count` is the number of pieces to keep; `parameters` are the method's own, by name;
-    `compensation` has the fields of `pruning.help_record.Compensation` by name, or is None.
+    `compensation` has the fields of `pruning.help_record.Compensation` by name, or is None; `with_plan` asks for the
+    visitor's structural plan.
     """
 
     question: Any
@@ -30,6 +48,7 @@ class Asked:
     seed: Any = 0
     parameters: Any = field(default_factory=dict)
     compensation: Any = None
+    with_plan: Any = False
 
     def request(self, n_tokens: int, max_new_tokens: int) -> RunRequest:
         """The request for the engine.
@@ -56,6 +75,57 @@ class Asked:
             max_new_tokens=max_new_tokens,
             compensation=_compensation(self.compensation),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPlan:
+    """A structural plan that is wished for. `out` is the share of heads to take out, in percent; the rest as in
+    `PlanRequest`.
+    """
+
+    model: Any
+    score: Any
+    out: Any
+    ffn: Any
+    where: Any = BOTH
+    parameters: Any = field(default_factory=dict)
+    erank_factor: Any = 1.0
+    tau: Any = 0.1
+    ffn_flops: Any = 0.5
+    whitening: Any = False
+    seed: Any = 0
+
+    def request(self, n_pairs: int) -> PlanRequest:
+        """The request for the planner, with the options that do not matter for it at their defaults, so that equal
+        plans have equal requests.
+
+        Raises:
+            PruningError: with the first thing that is wrong.
+        """
+        out = self.out
+        if isinstance(out, bool) or not isinstance(out, int | float) or not 0 <= out < 100:
+            said = f"The share of heads to take out is {out!r:.40} %; it must be a number from 0 to below 100."
+            raise ParameterError(said, "Move the slider.")
+        if self.where not in PARTS:
+            raise ParameterError(f"{self.where!r:.40} is no part of the model.", f"Choose one of {', '.join(PARTS)}.")
+        score = scorer_class(self.score)
+        score.from_parameters(self.parameters)
+        mine = {n: getattr(self, n) for n in FFN_OPTIONS.get(self.ffn, ())}
+        if score.key == RandomHeads.key:
+            mine["seed"] = _seed(self.seed)
+        heads = round(1 - out / 100, 6)
+        parameters = changed_parameters(score, self.parameters)
+        return PlanRequest(
+            model=self.model, score=score.key, heads=heads, ffn=self.ffn, parts=PARTS[self.where],
+            parameters=parameters, n_pairs=n_pairs, **mine,
+        )  # fmt: skip
+
+
+def _seed(seed: Any) -> int:
+    whole = isinstance(seed, int | float) and not isinstance(seed, bool) and math.isfinite(seed) and seed == int(seed)
+    if not whole or not 0 <= seed <= MAX_SEED:
+        raise ParameterError(f"The seed is {seed!r:.40}; it must be a whole number from 0 to {MAX_SEED}.", "Try 0.")
+    return int(seed)
 
 
 def _compensation(wished: Any) -> Compensation | None:

@@ -1,4 +1,4 @@
-"""Controls for a method's own parameters, built from their declaration."""
+"""Controls for the parameters of a method or a head score, built from their declaration."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from pruning.methods.base import Param, TokenPruner
+from pruning.methods.base import Declared, Param
 
 
-def build_controls(method: type[TokenPruner]) -> dict[str, gr.components.Component]:
+def build_controls(method: type[Declared]) -> dict[str, gr.components.Component]:
     """One slider or drop-down per parameter, in order, by name."""
     defaults = method()
     controls: dict[str, gr.components.Component] = {}
@@ -24,7 +24,7 @@ def build_controls(method: type[TokenPruner]) -> dict[str, gr.components.Compone
     return controls
 
 
-def changed_parameters(method: type[TokenPruner], values: dict[str, Any]) -> dict[str, Any]:
+def changed_parameters(method: type[Declared], values: dict[str, Any]) -> dict[str, Any]:
     """The values that differ from the method's defaults, so that equal runs have equal requests; unknown names too."""
     defaults = method()
     return {n: v for n, v in values.items() if v != getattr(defaults, n, None)}

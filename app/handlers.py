@@ -24,10 +24,11 @@ from app.session import SessionState, Visitor
 from app.take_away import parcel, recipe_of
 from pruning.archive import is_archive, unpack
 from pruning.budget import n_keep
-from pruning.errors import LinkError, PruningError, RecordFormatError, RunStopped
+from pruning.errors import LinkError, PlanError, PruningError, RecordFormatError, RunStopped
 from pruning.methods import METHODS
 from pruning.models import find_spec
 from pruning.pictures import digest
+from pruning.plans import StructuralPlan
 from pruning.records import RunRecord, RunRequest, random_band
 from viz.view import picture_view, run_view
 
@@ -49,6 +50,7 @@ class Handlers:
         self.album = Album(examples, upload_folder)
         self._bundles = BoundedCache(16)
         self._last = BoundedCache(KEPT_RUNS)  # by visitor: the state and the record of the last live or opened run
+        self.plans = BoundedCache(KEPT_RUNS)  # by visitor: the structural plan that they made or opened last
 
     # -- what a visitor brings ----------------------------------------------------------------------------------------
 
@@ -169,6 +171,7 @@ class Handlers:
         try:
             self.service.admit(visitor)
             request = self._request(asked)
+            plan = self._plan_of(visitor.session) if asked.with_plan else None
             picture = self.album.picture(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield _status("error", sentence_for(error)), gr.skip()
@@ -182,7 +185,8 @@ class Handlers:
 
         yield status(messages.PHASES["see"]), gr.skip()
         with self.service.hold(visitor.session) as hold:
-            for event in self.service.run(hold, request, picture, self._evidence_of(example, question, picture)):
+            evidence = self._evidence_of(example, question, picture)
+            for event in self.service.run(hold, request, picture, evidence, plan):
                 if event.kind == "failed":
                     yield from self._failed(event.value, hold, state)
                     return
@@ -214,7 +218,9 @@ class Handlers:
         where = () if example is None else (example.key, example.place)
         return view | {"recipe": recipe_of(record, LIVE, *where), "random": None, "of": state.picture}
 
-    def record(self, state: SessionState, asked: Asked, visitor: Visitor) -> RunRecord:
+    def record(
+        self, state: SessionState, asked: Asked, visitor: Visitor, plan: StructuralPlan | None = None
+    ) -> RunRecord:
         """One run from beginning to end.
 
         Raises:
@@ -223,7 +229,7 @@ class Handlers:
         self.service.admit(visitor)
         request, picture = self._request(asked), self.album.picture(state)
         with self.service.hold(visitor.session) as hold:
-            for event in self.service.run(hold, request, picture, lambda adapter: None):
+            for event in self.service.run(hold, request, picture, lambda adapter: None, plan):
                 if event.kind == "failed":
                     raise event.value
                 if event.kind == "done":
@@ -239,6 +245,7 @@ class Handlers:
         try:
             self.service.admit(visitor)
             state, shown = self._wished(source, visitor.session)
+            plan = self._plan_of(visitor.session, shown.request.structure) if shown.request.structure else None
             picture = self.album.picture(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield _status("error", sentence_for(error)), gr.skip()
@@ -252,7 +259,7 @@ class Handlers:
             for seed in range(RANDOM_SEEDS):
                 text = messages.RANDOM.format(done=seed, of=RANDOM_SEEDS)
                 yield _status("busy", text, state.picture), gr.skip()
-                for event in self.service.run(hold, replace(base, seed=seed), picture, evidence):
+                for event in self.service.run(hold, replace(base, seed=seed), picture, evidence, plan):
                     if event.kind == "failed":
                         yield from self._failed(event.value, hold, state)
                         return
@@ -310,6 +317,13 @@ class Handlers:
     def _truth(self, state: SessionState, record: RunRecord) -> str:
         example = self.album.example(state)
         return "" if example is None else example.truth(record.request.question)
+
+    def _plan_of(self, session: str, digest: str = "") -> StructuralPlan:
+        """The visitor's plan; with a digest, only that one."""
+        mine = self.plans.get(session)
+        if mine is None or digest not in ("", mine.plan.digest):
+            raise PlanError("The plan of that run is not at hand.", "Make one under Structure, or open its file there.")
+        return mine.plan
 
     def _request(self, asked: Asked) -> RunRequest:
         return asked.request(self.n_tokens, self.service.settings.max_new_tokens)

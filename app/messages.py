@@ -10,6 +10,8 @@ PHASES = {
     "prune": "Choosing which pieces to keep…",
     "pruned": "Answering with the kept pieces…",
     "compensate": "Putting into words what was dropped, and answering again…",
+    "plan": "Looking at every head and matrix…",
+    "try": "Trying the plan on the model…",
 }
 WAITING = "Waiting for the model: {before} before you…"
 RANDOM = "Random pruning, seed {done} of {of}…"
@@ -27,6 +29,15 @@ RECORDED_ELSEWHERE = "A recorded run of the bundled model. Press Run to ask the 
 UNEXPECTED = "Something went wrong on our side (note {code}). Your picture and question are kept; try again."
 OUT_OF_MEMORY = (
     "Not enough memory for this run. Try a smaller picture or the bundled model; the next run starts afresh."
+)
+PLANNED = "The plan is made ({seconds:.1f} s). Nothing is taken out until you run with it."
+PLAN_OPENED = "The plan was opened and fits the model."
+PLAN_SAVED = "Saved {name}. Open plan reads it again, and so does python -m pruning run --plan."
+NO_PLAN_YET = "No plan yet. Press Make a plan."
+GATES_SHIPPED = "Gates that were trained for the bundled model come with it: choose them as the score."
+GATES_MISSING = (
+    "Trained gates for the bundled model do not come with this version yet. The command python -m pruning train-heads "
+    "trains some; open the file here to see how every gate moved."
 )
 CAPTION_SWITCH = "Give back in words (ACCM)"
 CAPTION_HELP = {

@@ -11,9 +11,11 @@ from app.api import build_api
 from app.components import shared_script
 from app.examples import read_examples
 from app.handlers import Handlers
+from app.planning import Planning
 from app.service import Service
 from app.tabs.explore import OPENING, build_explore
 from app.tabs.measured import build_measured
+from app.tabs.structure import build_structure
 
 STYLE = Path(__file__).parents[1] / "assets" / "style.css"
 HEADER = f"""<header class="ps-top"><h1>{messages.TITLE}</h1><p>{messages.TAGLINE}</p>
@@ -28,14 +30,17 @@ def build_page(service: Service) -> gr.Blocks:
     examples = read_examples()
     uploads = Path(gr.utils.get_upload_folder())
     handlers = Handlers(service, examples, examples[0].recording(*OPENING).layout.n_tokens, uploads)
+    planning = Planning(handlers)
     with gr.Blocks(title=messages.TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
         gr.HTML(html_template=HEADER, js_on_load=THEME_SWITCH, apply_default_css=False, elem_id="top")
         with gr.Tabs():
             with gr.Tab("Explore"):
-                build_explore(page, handlers, service.settings)
+                exploring = build_explore(page, handlers, service.settings)
+            with gr.Tab("Structure") as structure:
+                build_structure(structure, planning, exploring)
             with gr.Tab("Measured"):
                 build_measured()
-        build_api(handlers)
+        build_api(handlers, planning)
     return page
 
 

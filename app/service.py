@@ -1,4 +1,5 @@
-"""Shares what is scarce among visitors: loaded models, encoded pictures, full answers. The only file with a lock.
+"""Shares what is scarce among visitors: loaded models, encoded pictures, full answers, views of a model with weights
+taken out. The only file with a lock.
 
 A run happens on a worker, a thread of its own, so that the page can show what comes and stop it; one run at a time
 uses a model. A worker that dies is replaced, and everybody whose run goes on hears of it.
@@ -7,14 +8,15 @@ uses a model. A worker that dies is replaced, and everybody whose run goes on he
 from __future__ import annotations
 
 import contextvars
+import json
 import logging
 import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,21 +31,31 @@ from pruning.geometry import TokenLayout
 from pruning.models import MODELS, check, load
 from pruning.models.base import VLMAdapter
 from pruning.pictures import digest
+from pruning.plan_cost import PlanCost, plan_cost
+from pruning.plans import PlanRequest, StructuralPlan
 from pruning.records import RunRecord, RunRequest
+
+if TYPE_CHECKING:
+    from pruning.planner import Pairs
+    from pruning.runner import Compressed
 
 log = logging.getLogger("prunescope")
 GLANCE = 0.5  # seconds between looks at whether a silent worker still lives
+VIEWS, VIEW_BYTES = 4, 2 * 2**30  # of models with weights taken out; one is kept however large it is
 
 
 class BoundedCache:
     """The last few values by key; safe to use from several threads.
 
     Args:
-        size: how many; `n_bytes`: how large all arrays among them together may be.
+        size: how many; `n_bytes`: how large all arrays among them together may be; `leave`: called with a value that is
+            let go.
     """
 
-    def __init__(self, size: int, n_bytes: int = 256 * 2**20) -> None:
-        self._size, self._n_bytes = size, n_bytes
+    def __init__(
+        self, size: int, n_bytes: int = 256 * 2**20, leave: Callable[[Any], None] = lambda value: None
+    ) -> None:
+        self._size, self._n_bytes, self._leave = size, n_bytes, leave
         self._items: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -58,14 +70,33 @@ class BoundedCache:
             self._items[key] = value
             self._items.move_to_end(key)
             while len(self._items) > self._size or (len(self._items) > 1 and self._weight() > self._n_bytes):
-                self._items.popitem(last=False)
+                self._leave(self._items.popitem(last=False)[1])
 
     def _weight(self) -> int:
         return sum(getattr(value, "nbytes", 0) for value in self._items.values())
 
     def clear(self) -> None:
         with self._lock:
+            for value in self._items.values():
+                self._leave(value)
             self._items.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A private view of a model for one plan, and the bytes of it that it does not share."""
+
+    adapter: VLMAdapter
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanAtHand:
+    """A plan that fits the model `model`, and what it saves on paper."""
+
+    plan: StructuralPlan
+    cost: PlanCost
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +135,8 @@ class Service:
         self._lock = threading.Lock()
         self.problem = ""  # why the start-up model cannot be used, if it cannot
         self._seen, self._baselines = BoundedCache(12), BoundedCache(128)
+        self._plans = BoundedCache(16)
+        self._views = BoundedCache(VIEWS, VIEW_BYTES, lambda view: view.adapter.close())
 
     def warm_up(self) -> None:
         """Load the start-up model in the background, so that the first run does not wait for it."""
@@ -132,6 +165,7 @@ class Service:
                 self._adapter[1].close()
                 self._adapter = self._compensator = None
                 self._seen.clear()  # tensors on the other model's device
+                self._views.clear()
             s = self.settings
             adapter = load(model, device=s.device, dtype=s.dtype, allow_download=s.allow_download)
             self._adapter = (model, adapter)
@@ -206,15 +240,30 @@ class Service:
         request: RunRequest,
         picture: np.ndarray,
         evidence: Callable[[VLMAdapter], np.ndarray | None],
+        plan: StructuralPlan | None = None,
     ) -> Iterator[Event]:
         """Run and yield what happens; ends with `done` (value: the record) or `failed` (value: the exception).
 
         When the hold is stopped, the run ends at the next layer. A run whose worker dies gets a second one, and no
         third: it may be the run that kills them.
+
+        Args:
+            plan: what is out of the weights for the pruned answer.
         """
+        return self._on_a_worker(hold, request.model, self._run, request, picture, evidence, plan)
+
+    def make_plan(self, hold: Hold, request: PlanRequest, pairs: Pairs) -> Iterator[Event]:
+        """As `run`, for a structural plan; the value of `done` is a `PlanAtHand`. Equal requests share one."""
+        return self._on_a_worker(hold, request.model, self._plan, request, pairs)
+
+    def take_plan(self, hold: Hold, plan: StructuralPlan, model: str, pairs: Pairs) -> Iterator[Event]:
+        """As `make_plan`, for a plan that somebody brought: it is tried on the model, and fails if it does not fit."""
+        return self._on_a_worker(hold, model, self._try, plan, model, pairs)
+
+    def _on_a_worker(self, hold: Hold, model: str, work: Callable[..., Any], *asked: Any) -> Iterator[Event]:
         with self._listen() as events:
             for again in (True, False):
-                job = (self._work, events, hold.stop, request, picture, evidence)
+                job = (self._work, events, hold.stop, model, work, asked)
                 worker = threading.Thread(target=contextvars.copy_context().run, args=job, name="run", daemon=True)
                 worker.start()
                 for event in _heard(events, worker):
@@ -245,19 +294,59 @@ class Service:
             for events in self._listening - {mine}:
                 events.put(Event("held_up"))
 
-    def _work(self, events, stop, request, picture, evidence) -> None:
+    def _work(self, events, stop, model, work, asked) -> None:
         try:
             with self._turns.turn(stop.is_set, lambda before: events.put(Event("waiting", value=before))):
                 if stop.is_set():
                     raise RunStopped
-                if not self.is_loaded(request.model):
+                if not self.is_loaded(model):
                     events.put(Event("phase", "load"))
-                record = self._run(events, stop, request, picture, evidence)
-            events.put(Event("done", value=record))
+                value = work(events, stop, *asked)
+            events.put(Event("done", value=value))
         except Exception as error:  # noqa: BLE001 (handed to the page's own thread; what is worse ends this one)
             events.put(Event("failed", value=error))
 
-    def _run(self, events, stop, request, picture, evidence) -> RunRecord:
+    def _plan(self, events, stop, request, pairs) -> PlanAtHand:
+        from pruning.planner import make_plan  # as in `_run`
+
+        adapter = self.adapter(request.model)
+        key = (adapter.fingerprint, json.dumps(asdict(request), sort_keys=True))
+        known = self._plans.get(key)
+        if known is None:
+            events.put(Event("phase", "plan"))
+            plan = make_plan(adapter, request, pairs, stop=stop.is_set)
+            known = PlanAtHand(plan, self._cost(adapter, plan, pairs, stop), request.model)
+            self._plans.put(key, known)
+        return known
+
+    def _try(self, events, stop, plan, model, pairs) -> PlanAtHand:
+        adapter = self.adapter(model)
+        events.put(Event("phase", "try"))
+        self._compressed(adapter, plan)
+        return PlanAtHand(plan, self._cost(adapter, plan, pairs, stop), model)
+
+    @staticmethod
+    def _cost(adapter: VLMAdapter, plan: StructuralPlan, pairs: Pairs, stop: threading.Event) -> PlanCost:
+        """The estimate for the first pair, with the numbers of tokens that this model really makes of it."""
+        from pruning.runner import Listener, see_picture
+
+        prompt = adapter.prompt(pairs[0].picture, pairs[0].question)
+        seen, _ = see_picture(adapter, prompt, Listener(stop=stop.is_set))
+        visual = int(prompt.visual.sum())
+        return plan_cost(plan, adapter.info, visual, len(prompt.visual) - visual, seen.tokens_per_layer)
+
+    def _compressed(self, adapter: VLMAdapter, plan: StructuralPlan) -> Compressed:
+        """The model without what a plan takes out; made once for every plan that was used of late."""
+        from pruning.runner import Compressed
+
+        known = self._views.get(plan.digest)
+        if known is None:
+            own = sum(after for after, _ in plan.summary().parameters.values()) * adapter.dtype.itemsize
+            known = _View(adapter.compressed(plan), own)
+            self._views.put(plan.digest, known)
+        return Compressed(plan, known.adapter)
+
+    def _run(self, events, stop, request, picture, evidence, plan) -> RunRecord:
         from pruning import runner  # torch and transformers are slow to import; the page is up before
 
         adapter = self.adapter(request.model)
@@ -268,6 +357,7 @@ class Service:
             stop=stop.is_set,
             trace=True,
         )
+        compressed = None if plan is None else self._compressed(adapter, plan)
         prompt = adapter.prompt(picture, request.question)
         seen_key = (request.model, digest(picture))
         full_key = (*seen_key, request.question, request.max_new_tokens)
@@ -287,7 +377,8 @@ class Service:
             events.put(Event("piece", "full", baseline.answer.text))
         return runner.run(
             request, adapter, picture, seen=seen[0], see_ms=seen[1], baseline=baseline,
-            evidence=evidence(adapter), reused=reused, listener=listener, compensator=compensator,
+            evidence=evidence(adapter), reused=reused, listener=listener, compressed=compressed,
+            compensator=compensator,
         )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def recipe_of(record: RunRecord, source: dict[str, Any], example: str = "", path
     where = {"picture": path} if path else {}
     return {
         "source": source,
-        "query": query(record, example) if example else "",
+        "query": query(record, example) if example and not record.request.structure else "",  # a plan is in no link
         "command": command(record, **where),
         "python": python(record, **where),
     }

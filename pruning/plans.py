@@ -28,7 +28,10 @@ ADVICE = "Bring a file that `python -m pruning plan` or `train-heads` wrote."
 FFN_RULES = ("none", "erank", "mass", "budget", "bottleneck")
 TRAINED = "trained"  # the score of a plan whose heads were ranked by trained gates
 _LAYER_ARRAYS = ("score", "erank", "ks", "spectra", "whole", "without")  # of HeadScores, where there
-_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OSError, RuntimeError, EOFError, NotImplementedError)
+_DAMAGE = (
+    KeyError, TypeError, ValueError, ArithmeticError, AttributeError, OSError, RuntimeError, EOFError,
+    NotImplementedError,
+)  # fmt: skip
 
 
 def _frozen(array: Any, dtype: type) -> np.ndarray | None:

@@ -12,9 +12,10 @@ from pruning.budget import mean_per_layer, n_keep
 from pruning.records import RunRecord
 from pruning.verdict import verdict
 from viz.help_view import sentences
+from viz.structure import weights_words
 from viz.view import evidence_kept, headline, pieces_left
 
-YOUR_PICTURE = "your_picture.jpg"
+YOUR_PICTURE, YOUR_PLAN = "your_picture.jpg", "your_plan.zip"
 
 
 def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
@@ -29,6 +30,7 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
         "parameters": request.parameters,
         "positions": record.positions,
         "seed": request.seed,
+        "structural_plan": None if record.structure is None else record.structure.to_dict(),
         "picture_sha256": request.image_digest,
         "question": request.question,
         "full_answer": record.full.text,
@@ -75,6 +77,8 @@ def caption(record: RunRecord) -> str:
     """The recipe in one line, for under a figure."""
     request, env = record.request, record.environment
     changed = "".join(f", {name} = {value}" for name, value in request.parameters.items())
+    if record.structure is not None:
+        changed += f"; {weights_words(record.structure)}, plan {record.structure.digest[:12]}"
     asked = f"{n_keep(request.keep_ratio, record.layout.n_tokens)} of {record.layout.n_tokens} asked for"
     versions = f"PruneScope {env['prunescope']}, torch {env['torch']}, transformers {env['transformers']}"
     helped = f"; caption: {record.compensated.title}" if record.compensated else ""
@@ -116,6 +120,8 @@ def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
         words += ["--measure-kl"] if wanted.measure_kl else []
         words += [f"--captioner={source}"] if (source := _captioner(record)) else []
         words += [] if wanted.caption is None else [f"--caption={wanted.caption}"]
+    if request.structure:
+        words += ["--plan", YOUR_PLAN]
     for name, value in request.parameters.items():
         words += ["--set", f"{name}={value}"]
     return shlex.join(words)
@@ -125,19 +131,26 @@ def python(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     """The run in Python."""
     r = record.request
     extra = f", parameters={r.parameters!r}" if r.parameters else ""
-    imports, opened, given, shown = "", "", "", "record.pruned.text"
+    imports, opened, given, acting = [], "", "", ""
+    shown = "record.pruned.text"
     if r.compensation is not None:
-        imports, shown = "from pruning.help_record import Compensation\n", f"{shown}, record.compensated.answer.text"
+        imports, shown = ["from pruning.help_record import Compensation"], f"{shown}, record.compensated.answer.text"
         extra += f",\n                     compensation={r.compensation!r}"
         if r.compensation.caption is None:
-            imports = f"from pruning.give_back import open_compensator\n{imports}"
+            imports.append("from pruning.give_back import open_compensator")
             source = f", {_captioner(record)!r}" if _captioner(record) else ""
             opened = f"captioner = open_compensator({r.compensation.key!r}, model{source})\n"
             given = ", compensator=captioner"
-    return f"""{imports}from pruning.models import load
+    if r.structure:
+        imports.append("from pruning.plans import StructuralPlan")
+        opened += f"plan = StructuralPlan.load({YOUR_PLAN!r})\n"
+        given += ", compressed=Compressed(plan, model.compressed(plan))"
+        acting = "Compressed, "
+    first = "".join(f"{line}\n" for line in sorted(imports))
+    return f"""{first}from pruning.models import load
 from pruning.pictures import read_picture
 from pruning.records import RunRequest
-from pruning.runner import run
+from pruning.runner import {acting}run
 
 request = RunRequest({r.model!r}, {r.method!r}, {r.keep_ratio!r}, {r.question!r},
                      positions={r.positions!r}, seed={r.seed}, max_new_tokens={r.max_new_tokens}{extra})

@@ -21,6 +21,7 @@ from pruning.signals import Part
 from pruning.verdict import RULE, telling_words, verdict
 from viz.fates import KEPT, MERGED, fates, fates_after
 from viz.help_view import help_view
+from viz.structure import weights_words
 from viz.words import first_difference, word_diff
 
 MAX_SHOWN_SIDE = 1024
@@ -89,6 +90,7 @@ def canvas_view(
         "attention": {name: attention_view(answer) for name, answer in answers_of(record).items()},
         "nearest": _nearest_view(record),
         "headline": headline(record),
+        "weights": "" if record.structure is None else f"{record.structure.title}: {weights_words(record.structure)}",
         "how": [*how, SCORE_HOW],
     }
 
@@ -146,6 +148,7 @@ def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:
         "question": record.request.question,
         "truth": truth,
         "notes": list(record.notes),
+        "weights": "" if record.structure is None else weights_words(record.structure),
         "how": [RULE, CERTAINTY_HOW, ATTENTION_HOW],
     }
 
@@ -190,15 +193,17 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
 def headline(record: RunRecord) -> str:
     """The finding in plain words."""
     n, rows = record.layout.n_tokens, record.pruned.visual_per_layer
-    if not record.steps:
+    if not record.steps and record.structure is None:
         return f"All {n} image pieces kept: nothing to compare. Lower the share kept."
-    pieces = f"{len(record.kept)} of {n} image pieces"
+    pieces = f"{len(record.kept)} of {n} image pieces" if record.steps else f"all {n} image pieces"
     if rows[-1] > len(record.kept):
         pieces += " and [CLS]"
     if len(set(rows)) > 1:  # naming only what is left at the end would flatter methods that cut late
         pieces = (
             f"{mean_per_layer(list(rows)):.0f} of {n} image pieces a layer on average, {pieces_left(record)} at the end"
         )
+    if record.structure is not None:
+        pieces += f", {weights_words(record.structure)}"
     outcome = verdict(record.full.text, record.pruned.text).value
     if outcome == "Same":
         return f"Answered the same with {pieces}."

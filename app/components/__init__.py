@@ -29,5 +29,5 @@ def static_component(name: str, value: dict[str, Any] | None = None, **kwargs: A
 
 def shared_script() -> str:
     """What all components use, for the head of the page."""
-    files = [(FOLDER / name).read_text(encoding="utf-8") for name in ("shared.js", "drawing.js")]
+    files = [(FOLDER / name).read_text(encoding="utf-8") for name in ("shared.js", "drawing.js", "plots.js")]
     return "".join(f"<script>{text}</script>" for text in files)

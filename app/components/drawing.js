@@ -216,5 +216,5 @@ window.prunescope.drawing = (() => {
     stroke(ink, scene, 'rgba(0, 0, 0, .9)', 5); stroke(ink, scene, '#FFFFFF', 2.4);
   }
 
-  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, leftAt, cell, tokenAt, photo, fates, scores, attention, grid, kept, evidence, unseen, ring };
+  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, leftAt, cell, tokenAt, heat, photo, fates, scores, attention, grid, kept, evidence, unseen, ring };
 })();

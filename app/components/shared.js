@@ -1,17 +1,19 @@
 // What the components share: small helpers, and a switchboard on which they hear of each other.
 // Topics: `run` (everything that belongs to one run), `stage` (a layer or null), `word` ({answer, index} or null),
-// `piece` (a token or null), `stop` (number of a stop), `status` ({kind, text}). Nothing here asks the server.
+// `piece` (a token or null), `stop` (number of a stop), `status` ({kind, text}), `plan` (a structural plan, whole).
+// Nothing here asks the server.
 window.prunescope = window.prunescope || (() => {
   const listeners = {}, last = {};
 
-  // Whoever comes late to `run` still hears of the run that is on the page.
+  // Whoever comes late to `run` or `plan` still hears of what is on the page.
   function on(topic, listener) {
     (listeners[topic] = listeners[topic] || []).push(listener);
-    if (topic === 'run' && last.run) listener(last.run);
+    if (last[topic]) listener(last[topic]);
   }
 
   function emit(topic, value) {
     if (topic === 'run') last.run = { ...last.run, ...value };
+    if (topic === 'plan') last.plan = value;
     for (const listener of listeners[topic] || []) {
       try { listener(value); } catch (error) { console.error(topic, error); }
     }
@@ -30,6 +32,34 @@ window.prunescope = window.prunescope || (() => {
     for (let i = 0; i < raw.length; i++) array[i] = raw.charCodeAt(i);
     return new Type(array.buffer);
   }
+
+  // A file that Python made ({name, type, data in base64}), saved by the browser.
+  function save(file) {
+    const link = document.createElement('a'), url = URL.createObjectURL(new Blob([bytes(file.data, Uint8Array)], { type: file.type }));
+    link.href = url;
+    link.download = file.name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+  }
+
+  // Buttons of which one is chosen, as radio buttons: `choose(mode, focus)` is called for a click or an arrow key.
+  function radios(box, choose) {
+    const all = () => [...box.querySelectorAll('[data-mode]')].filter((b) => !b.disabled);
+    box.addEventListener('click', (e) => { const mode = e.target.dataset.mode; if (mode) choose(mode); });
+    box.addEventListener('keydown', (e) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[e.key], open = all();
+      if (!step || !open.length) return;
+      e.preventDefault();
+      const next = open[(open.indexOf(e.target) + step + open.length) % open.length];
+      choose(next.dataset.mode);
+      next.focus();
+    });
+    return (mode) => { for (const b of box.querySelectorAll('[data-mode]')) { const chosen = b.dataset.mode === mode; b.setAttribute('aria-checked', String(chosen)); b.tabIndex = chosen ? 0 : -1; } };
+  }
+
+  // Amounts as people read them.
+  function amount(x) { for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6], ['k', 1e3]]) if (x >= size) return `${(x / size).toFixed(2)} ${unit}`; return String(x); }
+  function change(before, after) { const p = Math.round(100 * (after / before - 1)); return p === 0 ? '±0 %' : `${p > 0 ? '+' : '−'}${Math.abs(p)} %`; }
 
   // An "i" that opens a short explanation: how was this computed?
   function explain(label, sentences) {
@@ -82,5 +112,5 @@ window.prunescope = window.prunescope || (() => {
     shelf.go = false;
   }
 
-  return { on, emit, make, bytes, explain, choose, takeDown, receive, begin, shelf };
+  return { on, emit, make, bytes, save, radios, amount, change, explain, choose, takeDown, receive, begin, shelf };
 })();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -28,7 +29,25 @@ SHARE_TEXT = "{share} % = {count} of {total} image pieces"  # the browser and Py
 SWITCH = "(method, count, question) => { window.prunescope.choose(method, count, question); }"
 
 
-def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> None:
+@dataclass(frozen=True, slots=True)
+class Exploring:
+    """What another tab needs to run what this one would run: its handler, what that is given, what it shows.
+
+    Attributes:
+        total: pieces of a picture, the largest value of `count`.
+    """
+
+    run: Callable[..., Iterator[tuple[Any, ...]]]
+    inputs: list[gr.components.Component]
+    line: gr.HTML
+    feed: gr.HTML
+    count: gr.Slider
+    model: gr.Dropdown
+    with_plan: gr.Checkbox
+    total: int
+
+
+def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Exploring:
     """Lay out the tab and wire its events."""
     first, question, suggestions, status, opening = handlers.open_example(0, *OPENING)
     state = gr.State(first)
@@ -48,6 +67,9 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
             with gr.Accordion("Advanced", open=False):
                 groups, controls = _parameter_groups(OPENING[0])
                 positions, seed, model = _settings_of_a_run(settings)
+                with_plan = gr.Checkbox(
+                    value=False, label="Take out of the weights what the plan under Structure says", elem_id="with-plan"
+                )
             words = build_caption_controls(handlers.service.captioners)
             with gr.Row(elem_classes="buttons"):
                 go = gr.Button("Run", variant="primary", elem_id="run", min_width=60, scale=2)
@@ -82,7 +104,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
     parameters = [control for by_name in controls.values() for control in by_name.values()]
     heavy: dict[str, Any] = {
         "fn": _runner(handlers, controls),
-        "inputs": [state, ask, method, count, model, positions, seed, *words.values, *parameters],
+        "inputs": [state, ask, method, count, model, positions, seed, with_plan, *words.values, *parameters],
         "outputs": [line, feed],
         "concurrency_id": "model", "concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "multiple",
         "show_progress": "minimal", "show_progress_on": [line], "api_visibility": "private",
@@ -98,6 +120,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> No
     opened = [state, line, feed, chips, ask, method, count, model, positions, seed, *words.values, *parameters]
     arrived = page.load(_linked(handlers, controls), None, opened, **QUIET)
     arrived.then(None, None, None, js="() => { window.prunescope.begin(); }")
+    return Exploring(heavy["fn"], heavy["inputs"], line, feed, count, model, with_plan, total)
 
 
 def _settings_of_a_run(settings: Settings) -> tuple[gr.Dropdown, gr.Number, gr.Dropdown]:
@@ -116,10 +139,12 @@ def _runner(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
     """The handler behind Run; of all parameters on the page it passes on those of the chosen method."""
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
 
-    def run(request: gr.Request, state, question, key, n, model, policy, seed, *values) -> Iterator[tuple[Any, ...]]:
+    def run(
+        request: gr.Request, state, question, key, n, model, policy, seed, with_plan, *values
+    ) -> Iterator[tuple[Any, ...]]:
         help_wished, own = wished(*values[:N_VALUES]), values[N_VALUES:]
         mine = {name: v for (owner, name), v in zip(names, own, strict=True) if owner == key}
-        asked = Asked(question, key, n, model, policy, seed, mine, help_wished)
+        asked = Asked(question, key, n, model, policy, seed, mine, help_wished, with_plan is True)
         yield from handlers.run(state, asked, visitor_of(request))
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import urllib.request
@@ -17,6 +18,7 @@ from app.api import ENDPOINTS
 from pruning.compensation import COMPENSATORS
 from pruning.methods import METHODS
 from pruning.records import RunRecord
+from pruning.structural import STRUCTURAL
 
 pytestmark = pytest.mark.browser
 DIGIT = "assets/examples/digit.jpg"
@@ -53,6 +55,23 @@ def test_a_record_is_that_of_an_export(client):
     assert said["rows_after_each_stage"] == [s.selection.n_rows for s in record.steps]
     drawn = client.predict(api_name="/prune_map", **asked)
     assert [s["kept"] for s in drawn["stages"]] == [s.selection.kept.tolist() for s in record.steps]
+
+
+def test_a_plan_for_the_weights_is_made_and_taken_to_a_run(client, tmp_path):
+    assert [s["key"] for s in client.predict(api_name="/list_scores")] == list(STRUCTURAL)
+    made = client.predict(score="magnitude", heads_out=50, where="vision tower", api_name="/plan")
+    assert made["summary"]["heads"] == {"vision tower": [15, 30]}
+    assert sum(len(layer["kept"]) for layer in made["heads"][0]["layers"]) == 15
+    before, after = made["estimated_flops"]["whole"]
+    assert after < before
+    (tmp_path / "plan.zip").write_bytes(base64.b64decode(made["file"]))
+    asked = {"image": handle_file(DIGIT), "question": QUESTION, "plan": handle_file(tmp_path / "plan.zip")}
+    said = client.predict(api_name="/answer", **asked)
+    assert said["structural_plan"]["digest"] == made["summary"]["digest"]
+    assert said["rows_after_each_stage"] == [64], "with the pieces pruned as well"
+    assert "from 0 to below 100" in client.predict(heads_out=100, api_name="/plan")["error"]
+    asked["plan"] = handle_file(DIGIT)
+    assert "not a structural plan" in client.predict(api_name="/answer", **asked)["error"]
 
 
 def test_words_for_what_was_dropped(client):

@@ -58,7 +58,7 @@ function show(view) {
   const full = $('.full'), pruned = $('.pruned'), helped = $('.helped'), done = view.state === 'done', phase = view.phase || 'idle';
   $('.ap-question').textContent = view.question || '';
   full.querySelector('.ap-count').textContent = done ? `${view.full.pieces} pieces` : '';
-  pruned.querySelector('.ap-count').textContent = done ? `${view.pruned.pieces} pieces` : '';
+  pruned.querySelector('.ap-count').textContent = done ? [`${view.pruned.pieces} pieces`, ...(view.weights ? [view.weights] : [])].join(' · ') : '';
   if (done) {
     const words = view.full.words.map((w, i) => word(w.text, w.log_prob, 'same', 'full', i));
     full.querySelector('.ap-text').replaceChildren(...(words.length ? words : [make('span', 'ap-waiting', SILENT)]));

@@ -99,7 +99,8 @@ function heading() {
     chips.append(make('span', 'pc-chip evidence', `evidence kept: ${e.kept} of ${e.of} pieces${e.merged ? `, ${e.merged} merged` : ''}`));
   }
   if (v.method) chips.append(make('span', 'pc-chip', `${v.method}, ${v.variant}`), make('span', 'pc-chip model', v.model), make('span', `pc-chip ${v.recorded ? 'recorded' : 'live'}`, v.recorded ? 'Recorded run' : 'Live run'));
-  if (v.method) chips.lastChild.title = `${v.date}, ${v.machine}`;
+  if (v.weights) chips.append(make('span', 'pc-chip weights', `weights: ${v.weights}`));
+  if (v.method) chips.querySelector('.recorded, .live').title = `${v.date}, ${v.machine}`;
   $('.pc-how').replaceChildren(...(v.how ? [explain('kept, merged and scores', v.how)] : []));
 }
 

@@ -9,6 +9,6 @@ function show(value) {
   box.querySelector('.sl-text').textContent = value.text;
 }
 
-window.prunescope.on('status', show);
+if (!props.own) window.prunescope.on('status', show); // `own`: a line that only Python writes
 watch('value', () => { if (props.value) show(props.value); });
 if (props.value) show(props.value);

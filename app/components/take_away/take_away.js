@@ -11,7 +11,7 @@ let making = false;
 function enable() {
   for (const b of buttons) b.disabled = !recipe || (b.dataset.kind && making) || (b.dataset.copy === 'link' && !recipe.query);
   const link = $('[data-copy=link]');
-  link.title = recipe && !recipe.query ? 'Your own picture is in no link: take the record instead.' : '';
+  link.title = recipe && !recipe.query ? 'Your own picture or plan is in no link: take the record instead.' : '';
 }
 
 on('run', (run) => {
@@ -42,13 +42,7 @@ function save(parcel) {
   making = false;
   enable();
   if (parcel.problem) { say(parcel.problem); return; }
-  const raw = atob(parcel.data), data = new Uint8Array(raw.length);
-  for (let i = 0; i < raw.length; i++) data[i] = raw.charCodeAt(i);
-  const link = document.createElement('a'), url = URL.createObjectURL(new Blob([data], { type: parcel.type }));
-  link.href = url;
-  link.download = parcel.name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 10000);
+  window.prunescope.save(parcel);
   say(`Saved ${parcel.name}.`);
 }
 

@@ -1,0 +1,15 @@
+// What a plan is, in words; and the plan itself for all the parts of the tab that show it.
+
+const { make, emit } = window.prunescope;
+const $ = (s) => element.querySelector(s);
+
+function show(plan) {
+  $('.ph-headline').textContent = plan.headline;
+  $('.ph-model').textContent = `For ${plan.model}`;
+  $('.ph-facts').textContent = plan.facts.join(' · ');
+  $('.ph-notes').replaceChildren(...plan.notes.map((n) => make('li', '', n)));
+  emit('plan', plan);
+}
+
+watch('value', () => { if (props.value) show(props.value); });
+if (props.value) show(props.value);

@@ -1,0 +1,184 @@
+"""What a click on the Structure tab means: making, opening and saving plans, and the curves of a head."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app import messages
+from app.asked import AskedPlan
+from app.errors import sentence_for
+from app.examples import ASSETS, Example
+from app.handlers import Handlers
+from app.service import Event, Hold, PlanAtHand
+from app.session import SessionState, Visitor
+from pruning.errors import PlanError, PruningError, RunStopped
+from pruning.models import find_spec
+from pruning.pairs import Pair
+from pruning.plans import TRAINED, StructuralPlan
+from viz.structure import head_view, plan_view
+
+GATES = ASSETS / "models" / "demo_gates" / "plan.zip"  # trained gates of the bundled model, where they come with it
+FIRST = {"score": "infoprune", "out": 30, "ffn": "mass"}  # the plan that a visitor finds
+_DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError)
+
+
+class ExamplePairs:
+    """The example pictures, each with its first question: small, always there, and the same for everybody."""
+
+    title = "the example pictures"
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, number: int) -> Pair:
+        example = self._examples[number % len(self)]
+        return Pair(example.picture, example.questions[0].text, example.questions[0].answer)
+
+
+class Planning:
+    """Handlers of the Structure tab. A visitor's plan lies in `handlers.plans`, where runs find it.
+
+    Args:
+        gates: file of the trained plan that comes with the bundled model; it need not be there.
+    """
+
+    def __init__(self, handlers: Handlers, gates: Path = GATES) -> None:
+        self.handlers, self.service, self.gates = handlers, handlers.service, gates
+        self.pairs = ExamplePairs(handlers.examples)
+
+    def first(self, model: Any, visitor: Visitor) -> Iterator[tuple[Any, Any]]:
+        """Status and plan for a visitor who opens the tab: nothing new if they have one; else, for the bundled model,
+        where it takes a moment only, one to look at.
+        """
+        if self.handlers.plans.get(visitor.session) is not None:
+            yield gr.skip(), gr.skip()
+        elif isinstance(model, str) and find_spec(model).bundled:
+            yield from self.make(AskedPlan(model, **FIRST), visitor)
+        else:
+            yield _said("idle", messages.NO_PLAN_YET), gr.skip()
+
+    def make(self, asked: AskedPlan, visitor: Visitor) -> Iterator[tuple[Any, Any]]:
+        """Status, and at the end the plan. Whatever fails, the plan before it stays, and the status says what to do."""
+
+        def start(hold: Hold) -> Iterator[Event]:
+            if asked.score == TRAINED:
+                plan = StructuralPlan.load(self.gates)
+                return self.service.take_plan(hold, plan, asked.model, self.pairs)
+            return self.service.make_plan(hold, asked.request(len(self.pairs)), self.pairs)
+
+        return self._follow(visitor, start, messages.PLANNED)
+
+    def plan(self, asked: AskedPlan, visitor: Visitor) -> PlanAtHand:
+        """A plan from beginning to end.
+
+        Raises:
+            PruningError: with what is wrong.
+        """
+        self.service.admit(visitor)
+        with self.service.hold(_key(visitor.session)) as hold:
+            for event in self.service.make_plan(hold, asked.request(len(self.pairs)), self.pairs):
+                if event.kind == "failed":
+                    raise event.value
+                if event.kind == "done":
+                    return event.value
+        raise RunStopped
+
+    def open(self, path: str, model: Any, visitor: Visitor) -> Iterator[tuple[Any, Any]]:
+        """As `make`, for a plan's file that the visitor sent."""
+
+        def start(hold: Hold) -> Iterator[Event]:
+            file = self.handlers.album.sent(SessionState(f"upload:{path}"))
+            return self.service.take_plan(hold, StructuralPlan.from_bytes(file), model, self.pairs)
+
+        return self._follow(visitor, start, messages.PLAN_OPENED)
+
+    def save(self, session: str) -> tuple[Any, dict[str, str]]:
+        """The visitor's plan as a file (name, type, base64 data and a number of its own), and a status."""
+        mine = self.handlers.plans.get(session)
+        if mine is None:
+            return gr.skip(), _said("error", messages.NO_PLAN_YET)
+        try:
+            data = mine.plan.to_bytes()
+        except PruningError as error:
+            return gr.skip(), _said("error", sentence_for(error))
+        score = re.sub(r"[^a-z0-9_]", "", str(mine.plan.request.score).lower())[:40]
+        name = f"prunescope-plan-{score}-{mine.plan.digest[:8]}.zip"
+        parcel = {"name": name, "type": "application/zip", "data": base64.b64encode(data).decode()}
+        return parcel | {"number": time.time_ns()}, _said("idle", messages.PLAN_SAVED.format(name=name))
+
+    def head(self, wish: Any, session: str) -> dict[str, Any]:
+        """The curves of a head of the visitor's plan; or, under `problem`, why there are none.
+
+        Args:
+            wish: `part`, `layer` and `head`, as the map sends them.
+        """
+        mine = self.handlers.plans.get(session)
+        if mine is None:
+            return {"problem": messages.NO_PLAN_YET}
+        try:
+            view = head_view(mine.plan, str(wish.part), int(wish.layer), int(wish.head))
+            json.dumps(view, allow_nan=False)
+        except _DAMAGE:
+            return {"problem": "The plan has no curves of that head. Make a plan and click it again."}
+        return view
+
+    def stop(self, session: str) -> None:
+        """End the visitor's planning, and their run."""
+        self.service.stop(_key(session))
+        self.service.stop(session)
+
+    def _follow(
+        self, visitor: Visitor, start: Callable[[Hold], Iterator[Event]], done: str
+    ) -> Iterator[tuple[Any, Any]]:
+        began = time.perf_counter()
+        yield _said("busy", messages.PHASES["plan"]), gr.skip()
+        with self.service.hold(_key(visitor.session)) as hold:
+            try:
+                self.service.admit(visitor)
+                for event in start(hold):
+                    if event.kind == "failed":
+                        raise event.value
+                    if event.kind == "done":
+                        view = _view(event.value)
+                        self.handlers.plans.put(visitor.session, event.value)
+                        yield _said("idle", done.format(seconds=time.perf_counter() - began)), view
+                    elif event.kind == "waiting":
+                        yield _said("busy", messages.WAITING.format(before=event.value)), gr.skip()
+                    elif event.kind == "phase":
+                        yield _said("busy", messages.PHASES[event.phase]), gr.skip()
+            except RunStopped:
+                if not hold.superseded:
+                    yield _said("idle", messages.STOPPED), gr.skip()
+            except Exception as error:  # noqa: BLE001 (a visitor's file or a worker may fail in any way)
+                yield _said("error", sentence_for(error)), gr.skip()
+
+
+def _view(at_hand: PlanAtHand) -> dict[str, Any]:
+    """A plan as the browser gets it. A file may hold anything; what cannot be shown is refused."""
+    spec = find_spec(at_hand.model)
+    try:
+        view = plan_view(at_hand.plan, at_hand.cost, f"{spec.title} ({spec.parameters} parameters)")
+        json.dumps(view, allow_nan=False)
+    except _DAMAGE as error:
+        raise PlanError("The plan holds something that cannot be shown.", "Make it again.") from error
+    return view
+
+
+def _key(session: str) -> str:
+    """Planning and running do not end each other."""
+    return f"plan:{session}"
+
+
+def _said(kind: str, text: str) -> dict[str, str]:
+    return {"kind": kind, "text": text}
