@@ -75,7 +75,7 @@ class DrawnLesson:
         """Log-probabilities at the answer's places of every segment, `[answer, vocabulary]` each."""
         batch = pack(self.adapter.tokenizer, kept[None], [segments])
         model = self.adapter.model
-        hidden = forward(model, self._prefix, self._all[torch.from_numpy(kept)][None], batch, renumber=renumber)
+        hidden, _ = forward(model, self._prefix, self._all[torch.from_numpy(kept)][None], batch, renumber=renumber)
         answered = batch.target[0] != -100
         logits = model.lm_head(hidden[0][answered.to(hidden.device)]).float().log_softmax(-1)
         counts = [int((answered & (batch.block[0] == n)).sum()) for n in range(1, len(segments) + 1)]

@@ -32,7 +32,8 @@ N_PATCHES = ROWS * COLS
 SHORT_KINDS = tuple(k for k in KINDS if k != "describe")
 SHORT_UNTIL = 0.75  # of the phase: few tokens first, they are cheap and the objects are in them
 DRILL_FROM = 0.15  # of the phase: from here on every other batch asks the kinds that are learnt last, and only them
-WHOLE_FROM = 0.84  # of the phase: counting lags behind on whole pictures, so the last drills show them
+WHOLE_FROM = 0.8  # of the phase: counting lags behind on whole pictures, so the last drills show them
+EASY_ANSWERS, EASY_SHARE = ("zero", "one"), 0.3  # two of three counts are these; drills ask fewer of them
 DRILL_KINDS = ("count", "count_all", "relation")
 LOCAL_KINDS = ("color", "shape", "size", "where", "digit", "relation")  # answerable without seeing every object
 DESCRIBE_WEIGHT = 0.4  # its long answers would outweigh all others
@@ -257,7 +258,8 @@ def write_segments(
     n_objects = len(scene.objects)
     local = view.mode == "some"
     kinds = LOCAL_KINDS if local else SHORT_KINDS
-    drilled = ask_many(scene, rng, n_questions, [k for k in kinds if k in drill]) if drill else []
+    drilled = ask_many(scene, rng, 2 * n_questions, [k for k in kinds if k in drill]) if drill else []
+    drilled = [q for q in drilled if q.answer not in EASY_ANSWERS or rng.random() < EASY_SHARE][:n_questions]
     questions = drilled or ask_many(scene, rng, n_questions, kinds)
     if not drilled and not local and (view.mode != "share" or view.amount > 0.4) and rng.random() < 0.5:
         questions.append(ask(scene, "describe", rng))
@@ -300,7 +302,7 @@ class _Batches(torch.utils.data.Dataset):
         view = View.draw(rng, progress, drills=drills)
         share = 2 if view.is_long else 1  # half the pictures with twice the questions: as much to learn, half the cost
         chosen = rng.choice(pool, self.size // share, replace=len(pool) < self.size)
-        if drills:  # half the pictures hold few objects: relations are not learnt on full ones alone
+        if drills and progress < WHOLE_FROM:  # half of them with few objects: relations are not learnt on full ones
             chosen = np.unique(np.where(np.arange(len(chosen)) % 2, chosen, chosen // 10 * 10 + chosen % 3))
         segments, shown, chosen = [], [], np.sort(chosen)
         for i in chosen:
