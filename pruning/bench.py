@@ -26,7 +26,7 @@ from pruning.models import load
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
 from pruning.models.random_weights import Shape, random_llava
 from pruning.records import RunRequest
-from pruning.runner import Session, environment, see_picture
+from pruning.runner import Session, environment, see_for, see_picture
 from pruning.signals import ModelInfo, PromptText, PruneContext, Signal, Stage
 
 QUESTION = "What color is the star?"
@@ -247,8 +247,9 @@ def peak_memory(adapter: VLMAdapter) -> dict[str, float]:
     for key in ("full", *METHODS):
         try:
             session = _session(adapter, prompt, *(("uniform_grid", 1) if key == "full" else (key, few)))
+            mine = see_for(session, adapter, prompt, seen, Watch())
             base = _reset_peak(adapter.device)
-            adapter.answer(prompt, adapter.project(seen, session), session, 2, Watch())
+            adapter.answer(prompt, adapter.project(mine, session), session, 2, Watch())
             found[key] = round(_peak(adapter.device) - base, 1)
         except BudgetError:
             continue

@@ -29,8 +29,12 @@ def merge_by_size(
         source, target: which merges into which; no target is a source.
 
     Returns:
-        Rows, float32 `[rows, dim]`, and their new sizes; those of sources mean nothing.
+        Rows `[rows, dim]` and their new sizes; those of sources are as before.
     """
     size = sizes.index_add(0, target, sizes[source])
-    total = features.float() * sizes[:, None]
-    return total.index_add(0, target, total[source]) / size[:, None], size
+    grown, place = target.unique(return_inverse=True)
+    total = features[grown].float() * sizes[grown, None]
+    total.index_add_(0, place, features[source].float() * sizes[source, None])
+    rows = features.clone()
+    rows[grown] = (total / size[grown, None]).to(rows.dtype)
+    return rows, size

@@ -272,6 +272,17 @@ def see_picture(adapter: VLMAdapter, prompt: Prompt, listener: Listener | None =
     return seen, 1e3 * (time.perf_counter() - began)
 
 
+def see_for(session: Session, adapter: VLMAdapter, prompt: Prompt, seen: Seen, watch: Watch) -> Seen:
+    """The tower's pass that a session's method needs: the common one (`see_picture`), or another one if the method acts
+    in the tower or looks elsewhere. The session keeps it for the stages behind the tower.
+    """
+    wanted = {look for look in session.looks if look.signal in TOWER_SIGNALS}
+    if any(s.part is Part.TOWER for s in session.stages) or not wanted <= set(seen.looks):
+        seen = adapter.see(prompt, tuple(session.looks), session, watch)
+    session.seen = seen
+    return seen
+
+
 def answer_in_full(
     adapter: VLMAdapter, prompt: Prompt, seen: Seen, see_ms: float, max_new_tokens: int, listener: Listener
 ) -> Baseline:
@@ -296,13 +307,11 @@ def _answer_pruned(
     listener: Listener,
 ) -> tuple[Answer, Cost, Seen]:
     listener.phase("prune")
-    wanted = {look for look in session.looks if look.signal in TOWER_SIGNALS}
-    if any(s.part is Part.TOWER for s in session.stages) or not wanted <= set(seen.looks):
-        began = time.perf_counter()
-        seen = adapter.see(prompt, tuple(session.looks), session, Watch(stop=listener.stop))
+    began, common = time.perf_counter(), seen
+    seen = see_for(session, adapter, prompt, common, Watch(stop=listener.stop))
+    if seen is not common:
         wait_for(adapter.device)
         see_ms = 1e3 * (time.perf_counter() - began) - session.ms_in(Part.TOWER)
-    session.seen = seen
     began = time.perf_counter()
     kept = adapter.project(seen, session)
     wait_for(adapter.device)

@@ -35,8 +35,7 @@ from pruning.methods import method_class
 from pruning.models import load
 from pruning.models.base import Watch
 from pruning.records import RunRequest
-from pruning.runner import Session, environment, see_picture
-from pruning.signals import TOWER_SIGNALS, Part
+from pruning.runner import Session, environment, see_for, see_picture
 
 N_TOKENS = ROWS * COLS
 PRUNERS = ("random_baseline", "vispruner", "vitcop")
@@ -89,7 +88,7 @@ class CaptionJudge:
         def prune(method: str, count: int) -> tuple[Session, object, bool, object]:
             request = RunRequest("demo", method, count / N_TOKENS, question.text, seed=number)
             session = Session(method_class(method)(keep_ratio=request.keep_ratio), self.adapter, prompt, request)
-            rows = self.adapter.project(self._seen_by(session, prompt, seen), session)
+            rows = self.adapter.project(see_for(session, self.adapter, prompt, seen, Watch()), session)
             ok, out = right(prompt, rows, session)
             return session, rows, ok, out
 
@@ -129,13 +128,6 @@ class CaptionJudge:
                     selector_flops=proposal.selector_flops,
                 )
         return question.kind, whole, found
-
-    def _seen_by(self, session: Session, prompt, seen):
-        """The tower's pass that a method needs: the common one, unless it prunes in the tower or looks elsewhere."""
-        wanted = {look for look in session.looks if look.signal in TOWER_SIGNALS}
-        if wanted <= set(seen.looks) and not any(s.part is Part.TOWER for s in session.stages):
-            return seen
-        return self.adapter.see(prompt, tuple(session.looks), session, Watch())
 
     def _worth(self, plain, helped, side_flops: float) -> float:
         """Visual tokens (in every layer) for the price of caption, captioner and selector."""

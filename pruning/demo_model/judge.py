@@ -22,7 +22,7 @@ from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.methods.vitcop import key_norm
 from pruning.models.base import Prompt, VLMAdapter, Watch
 from pruning.records import RunRequest
-from pruning.runner import Session, see_picture
+from pruning.runner import Session, see_for, see_picture
 from pruning.scoring import best_ascending
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 
@@ -198,6 +198,8 @@ class Judge:
         return Session(pruner, self.adapter, prompt, request)
 
     def _answer(self, prompt: Prompt, seen, session: Session | None) -> tuple[str, float]:
+        if session is not None:
+            seen = see_for(session, self.adapter, prompt, seen, Watch())
         out = self.adapter.answer(prompt, self.adapter.project(seen, session), session, 128, Watch())
         return out.text, float(np.mean(out.visual_per_layer))
 

@@ -12,8 +12,8 @@ Differs:    the paper lets a token count more that resembles the question; the c
             projected tokens are compared with the language model's own embeddings, as the paper does for Qwen2.5-VL
             (`question = mean embedding`) or token by token, as the code does with several text vectors. Scaling to
             0 .. 1 is over this picture alone (the code scales over its batch, so that neighbours change the result).
-            Asked for more tokens than the features have dimensions, the rest is filled by relevance (the code picks
-            some twice or fails)
+            Asked for more tokens than the features have dimensions, the rest is filled by relevance (the code is led
+            by rounding there, or fails)
 Cost:       O(T n dim) in T sequential steps
 """
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from torch.nn import functional as F
 
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, Choice, Param, TokenPruner
 from pruning.scoring import best, rank_within, square_parts
@@ -90,9 +89,11 @@ def holistic_score(
     """
     size = torch.bincount(crop)
     place = rank_within(crop, torch.zeros_like(attention))
-    unit = features.new_zeros((len(size), int(size.max()), features.shape[1]), dtype=torch.float32)
-    unit[crop, place] = F.normalize(features.float(), dim=-1)
-    alike = unit @ unit.mT
+    inside = features.new_zeros((len(size), int(size.max()), features.shape[1]), dtype=torch.float32)
+    inside[crop, place] = features.float()
+    alike = inside @ inside.mT
+    norm = alike.diagonal(dim1=1, dim2=2).sqrt().clamp(min=EPSILON)
+    alike /= norm[:, :, None] * norm[:, None]
     alike.diagonal(dim1=1, dim2=2).zero_()
     others = (size - 1).clamp(min=1)[:, None]
     mean = alike.sum(2) / others

@@ -73,10 +73,9 @@ class ToMe(TokenPruner):
         keep, order = edges.left.sort()
         merged_into = torch.full_like(context.ids, -1)
         merged_into[edges.source] = edges.target
-        features = rows[keep].to(context.features.dtype)
         summary = f"{len(edges.source)} merged, the largest stands for {int(size[keep].max())}"
         return Decision(
-            keep, features, merged_into, edges.score, order.argsort(),
+            keep, rows[keep], merged_into, edges.score, order.argsort(),
             summary=summary, extra={"size": size[keep]}, sizes=size[keep],
         )  # fmt: skip
 
