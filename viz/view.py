@@ -20,7 +20,7 @@ from pruning.records import PruningStep, RunRecord
 from pruning.signals import Part
 from pruning.verdict import RULE, telling_words, verdict
 from viz.fates import KEPT, MERGED, fates, fates_after
-from viz.help_view import help_view, marked_words
+from viz.help_view import help_view
 from viz.structure import weights_words
 from viz.words import first_difference, word_diff
 
@@ -292,8 +292,8 @@ def _helped_view(record: RunRecord) -> dict[str, Any] | None:
         return None
     view = _answer_view(found.answer, pieces_left(record)) | _against(record.full, found.answer)
     view["tokens"] = found.caption_tokens
-    again = [marked_words(w["text"], telling_words(found.caption))[0]["again"] for w in view["diff"]]
-    view["diff"] = [w | {"again": a} for w, a in zip(view["diff"], again, strict=True)]
+    said = telling_words(found.caption)
+    view["diff"] = [w | {"again": w["fate"] != "gone" and bool(telling_words(w["text"]) & said)} for w in view["diff"]]
     return view
 
 

@@ -223,7 +223,7 @@ def test_what_the_caption_did(handlers, pruned, helped, said):
     assert said in sentences[0]
     assert any(s == "Brought back by the caption: red." for s in sentences) == (said == "The caption helps")
     view = answers_view(record)["helped"]
-    assert [w["again"] for w in view["diff"] if w["fate"] != "gone"] == [helped == "red"]
+    assert [w["text"] for w in view["diff"] if w["again"]] == (["red"] if helped == "red" else [])
 
 
 def change(answer, text: str) -> None:
