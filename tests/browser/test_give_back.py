@@ -117,7 +117,7 @@ def test_a_caption_is_changed_and_asked_again_by_keyboard(meet):
     visitor.look("give-back-by-hand", full_page=True)
     page.get_by_label("Caption by hand").fill("")
     visitor.ask()
-    assert page.locator(".ch-card").count() == 3, "an empty box leaves it to the captioner"
+    page.locator(".ch-card").nth(2).wait_for()  # an empty box leaves it to the captioner
     assert visitor.errors == []
 
 
@@ -134,9 +134,8 @@ def test_cases_in_plain_sentences_and_back_to_the_recorded_run(meet):
     assert visitor.text(".ap-answer.helped .ap-text") == visitor.text(".ap-answer.pruned .ap-text")
     visitor.share(576)
     visitor.ask()
-    assert "Nothing was dropped" in visitor.text(".ch-said")
-    page.get_by_label("Caption by hand").fill("red " * 400)
-    visitor.ask(expect="this model reads at most|reads at most")
+    page.locator(".ch-said", has_text="Nothing was dropped").wait_for()  # "Done" alone may still be the first run's
+    visitor.ask("", expect="The question is empty")
     assert "Nothing was dropped" in visitor.text(".ch-said"), "an error takes nothing off the page"
     page.locator(".es button").nth(1).click()
     visitor.wait_for_status("recorded run")
