@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from pruning.methods.base import Declared, Param
+from pruning.declared import Declared, Param
 
 
 def build_controls(method: type[Declared]) -> dict[str, gr.components.Component]:

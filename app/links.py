@@ -8,9 +8,9 @@ from typing import Any
 
 from app.asked import Asked
 from app.examples import Example
+from pruning.declared import Param
 from pruning.errors import LinkError
 from pruning.methods import method_class
-from pruning.methods.base import Param
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pruning.compensation import COMPENSATORS
+from pruning.declared import Choice, Param
 from pruning.methods import METHODS
-from pruning.methods.base import Choice, Param, TokenPruner
+from pruning.methods.base import TokenPruner
 from pruning.models import MODELS
 from pruning.structural import STRUCTURAL
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pruning.methods.base import TokenPruner, look_up
+from pruning.declared import look_up
+from pruning.methods.base import TokenPruner
 from pruning.methods.cdpruner import CDPruner
 from pruning.methods.dart import DART
 from pruning.methods.divprune import DivPrune

@@ -25,7 +25,8 @@ from typing import Annotated, ClassVar
 import torch
 from torch.nn import functional as F
 
-from pruning.methods.base import BEFORE_LANGUAGE_MODEL, Choice, TokenPruner
+from pruning.declared import Choice
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.scoring import cosine, greedy_residual
 from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
 

@@ -19,7 +19,8 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep
-from pruning.methods.base import Choice, Param, TokenPruner
+from pruning.declared import Choice, Param
+from pruning.methods.base import TokenPruner
 from pruning.schedule import AFTER_THE_CUT, AVERAGE, ratio_for_average
 from pruning.scoring import best_ascending
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage

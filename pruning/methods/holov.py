@@ -22,7 +22,8 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.methods.base import BEFORE_LANGUAGE_MODEL, Choice, Param, TokenPruner
+from pruning.declared import Choice, Param
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.scoring import best, rank_within, square_parts
 from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 

@@ -24,7 +24,8 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep as count_kept
-from pruning.methods.base import Choice, Param, TokenPruner
+from pruning.declared import Choice, Param
+from pruning.methods.base import TokenPruner
 from pruning.schedule import AFTER_THE_CUT, AVERAGE, cut_layers, ratio_for_average
 from pruning.scoring import best
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage

@@ -23,7 +23,8 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.methods.base import BEFORE_PROJECTOR, Choice, Param, TokenPruner
+from pruning.declared import Choice, Param
+from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.scoring import best, cosine
 from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pruning.methods.base import Choice
+from pruning.declared import Choice
 from pruning.methods.staged import StagedPruner
 from pruning.schedule import AFTER_THE_LAST, AVERAGE
 from pruning.scoring import best_ascending

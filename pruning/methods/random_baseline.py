@@ -15,7 +15,8 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.methods.base import Choice, Param, TokenPruner
+from pruning.declared import Choice, Param
+from pruning.methods.base import TokenPruner
 from pruning.scoring import best_ascending
 from pruning.signals import Decision, ModelInfo, Part, PruneContext, Signal, Stage
 

@@ -18,7 +18,8 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.methods.base import BEFORE_LANGUAGE_MODEL, Choice, Param, TokenPruner
+from pruning.declared import Choice, Param
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.scoring import cosine, greedy_residual
 from pruning.signals import Decision, ModelInfo, PromptText, PruneContext, Signal, Stage
 

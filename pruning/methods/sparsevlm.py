@@ -25,9 +25,10 @@ from typing import Annotated, ClassVar
 
 import torch
 
+from pruning.declared import Choice, Param
 from pruning.errors import SignalMissingError
 from pruning.merging import group_means
-from pruning.methods.base import BEFORE_LANGUAGE_MODEL, Choice, Param
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL
 from pruning.methods.staged import StagedPruner
 from pruning.schedule import PAPER_TOKENS, interpolated
 from pruning.scoring import best, best_ascending

@@ -7,7 +7,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pruning.methods.base import Choice, Param, TokenPruner
+from pruning.declared import Choice, Param
+from pruning.methods.base import TokenPruner
 from pruning.schedule import AS_COUNTED, AVERAGE, cut_layers, ratio_for_average
 from pruning.signals import ModelInfo, Part, Stage
 

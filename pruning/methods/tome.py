@@ -20,9 +20,10 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep as count_kept
+from pruning.declared import Param
 from pruning.errors import BudgetError
 from pruning.merging import merge_by_size
-from pruning.methods.base import BEFORE_PROJECTOR, Param, TokenPruner
+from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.scoring import best, cosine
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 

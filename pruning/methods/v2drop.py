@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.methods.base import Choice
+from pruning.declared import Choice
 from pruning.methods.staged import StagedPruner
 from pruning.schedule import PAPER_DEPTH, PAPER_TOKENS, interpolated, mean_share
 from pruning.scoring import best_ascending

@@ -17,8 +17,9 @@ from typing import Annotated, ClassVar
 
 import torch
 
+from pruning.declared import Choice, Param
 from pruning.merging import group_means
-from pruning.methods.base import BEFORE_PROJECTOR, Choice, Param, TokenPruner
+from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.records import CLS_SOURCE
 from pruning.scoring import best, cosine
 from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage

@@ -18,7 +18,8 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.methods.base import BEFORE_PROJECTOR, Param, TokenPruner
+from pruning.declared import Param
+from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.scoring import best, cosine
 from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 

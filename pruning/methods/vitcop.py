@@ -23,9 +23,10 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep as count_kept
+from pruning.declared import Choice, Param
 from pruning.errors import BudgetError, ParameterError
 from pruning.merging import group_means
-from pruning.methods.base import BEFORE_PROJECTOR, Choice, Param, TokenPruner
+from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.scoring import best, best_ascending
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 

@@ -24,9 +24,10 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep as count_kept
+from pruning.declared import Choice, Param
 from pruning.errors import ParameterError
 from pruning.merging import group_means
-from pruning.methods.base import BEFORE_LANGUAGE_MODEL, Choice, Param, TokenPruner
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.scoring import best, best_ascending, cosine, rank_within, square_parts
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 

@@ -18,7 +18,8 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.methods.base import BEFORE_LANGUAGE_MODEL, Param, TokenPruner
+from pruning.declared import Param
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.scoring import best, cosine, farthest_first
 from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pruning.methods.base import look_up
+from pruning.declared import look_up
 from pruning.structural.base import HeadScorer
 from pruning.structural.infoprune import InfoPrune
 from pruning.structural.magnitude import Magnitude

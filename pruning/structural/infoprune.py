@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.methods.base import Choice, Param
+from pruning.declared import Choice, Param
 from pruning.structural.base import HeadScorer, HeadScores, Statistic
 from pruning.structural.spectra import effective_rank, ks_mass, ks_two_sample, shares, singular_values
 from pruning.structure import BlockFacts

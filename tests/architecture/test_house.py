@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT
 
 from pruning.compensation import COMPENSATORS
+from pruning.declared import Choice, Param
 from pruning.methods import METHODS
-from pruning.methods.base import Choice, Param
 from pruning.models import MODELS
 from pruning.signals import Signal
 
@@ -49,9 +49,7 @@ def test_methods_and_models_do_not_know_each_other():
     pairs = [("methods", "models"), ("structural", "models"), ("methods", "compensation"), ("methods", "structural")]
     for one, other in pairs + [(b, a) for a, b in pairs] + [("models", "compensation")]:
         for path in (ROOT / "pruning" / one).glob("*.py"):
-            shared = {"pruning.methods.base"} if one == "structural" else set()  # how options are declared
-            known = imports(path) - shared
-            assert not any(i.startswith(f"pruning.{other}") for i in known), path.name
+            assert not any(i.startswith(f"pruning.{other}") for i in imports(path)), path.name
 
 
 def test_the_recipe_is_not_needed_by_anything_that_runs():
