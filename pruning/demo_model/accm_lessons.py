@@ -117,7 +117,7 @@ class DrawnLessons:
 class _Arrived:
     """A decider for rows that were already chosen: positions are closed up, nothing more is decided."""
 
-    stages, looks = (Stage(Part.PROJECTOR),), ()
+    stages, looks, evicts = (Stage(Part.PROJECTOR),), (), False
 
     def positions_at(self, stage: Stage) -> str:
         del stage

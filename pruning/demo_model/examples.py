@@ -99,8 +99,8 @@ EXAMPLES = (
         "tiny", 19, "Failing",
         "Tiny things own very few pieces: here pruning goes wrong first.",
         (
-            Asked("How many stars are there?", "count", {"shape": "star"}),
             Asked("Where is the tiny triangle?", "where", {"size": "tiny", "shape": "triangle"}),
+            Asked("How many stars are there?", "count", {"shape": "star"}),
             Asked("Describe the picture.", "describe", {}),
         ),
     ),

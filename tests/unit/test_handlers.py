@@ -238,8 +238,9 @@ def test_all_recorded_runs_of_an_example_travel_at_once(handlers):
         for count, run in runs.items():
             assert run["canvas"]["picture"] == ""
             assert run["random"]["seeds"] == 20
-            if int(count) < 576 and method not in ("fastv", "vitcop"):
-                assert run["canvas"]["stops"][-1]["rows"] == int(count)
+            last = run["canvas"]["stops"][-1]
+            if last["part"] != "language model" or last["layer"] == 0:  # cuts inside it may mean the average instead
+                assert last["rows"] == int(count), method
     assert handlers.recorded(99) == handlers.recorded("x") == handlers.recorded(0)
 
 
