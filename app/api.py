@@ -106,7 +106,10 @@ def _planner(planning: Planning) -> Callable[..., dict[str, Any]]:
             found = planning.plan(asked, _program(request))
             return {
                 "summary": found.plan.summary().to_dict(),
-                "estimated_flops": {"parts": found.cost.parts, "whole": found.cost.whole},
+                "estimated_flops": {
+                    "parts": {p.value: two for p, two in found.cost.parts.items()},
+                    "whole": found.cost.whole,
+                },
                 "heads": maps_view(found.plan)["parts"],
                 "file": base64.b64encode(found.plan.to_bytes()).decode(),
             }

@@ -126,7 +126,8 @@ class StructureSummary:
     request: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        by_part = {name: {p.value: two for p, two in getattr(self, name).items()} for name in ("heads", "parameters")}
+        return asdict(self) | by_part  # plain names: not every writer of JSON takes the members of an enumeration
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> StructureSummary:

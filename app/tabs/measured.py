@@ -25,8 +25,9 @@ INTRODUCTION = """
 
 Each point is the share of questions answered exactly right, one question about each of {scenes} drawn scenes that the
 model was never trained on, with one standard error. Random and an even grid are controls; the oracle knows which pieces
-hold the answer. Every method is asked for the same number of pieces, **but they count differently**: FastV sees
-everything in its first layers, ViTCoP's number is a mean over the layers (see the table).
+hold the answer. Every method is asked for the same number of pieces, **but they count differently**: what
+cuts inside the language model sees everything in its first layers, and some numbers are means over the layers (see the
+table).
 
 It is one small model in a drawn world: a place to study mechanisms, not a ranking of methods on photographs.
 """

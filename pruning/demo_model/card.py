@@ -46,8 +46,9 @@ On scenes that it was never trained on (split `evaluate`, seeds from 0); exact m
   when each of its tokens is the most likely one, which is when greedy decoding writes it.
 - `describe`: {described} scenes, through the engine; judged by the objects named (size, colour, shape, digit).
 - Pruned: one random question about each of {pruned} scenes through the engine, greedy decoding; in brackets the share
-  of the evidence tokens that is left at the end, in percent. Keep ratios are each method's own: FastV sees all tokens
-  in its first two layers, ViTCoP's count is the mean over the layers.
+  of the evidence tokens that is left at the end, in percent. Keep ratios are each method's own: what cuts inside
+  the language model sees all tokens in its first layers, and for some (ViTCoP, VScan, SparseVLM, V2Drop) the count is a
+  mean over the layers or near it; the figures file has the mean for each.
 
 {table}
 

@@ -73,9 +73,10 @@ def test_what_has_the_focus_is_seen(visit, query):
     for _ in range(90):
         visitor.page.keyboard.press("Tab")
         stop = visitor.page.evaluate(STOP)
-        if stop["body"] or (stops and stop == stops[0]):
+        if stops and stop == stops[0]:
             break
-        stops.append(stop)
+        if not stop["body"]:  # the end of the page, or a list that scrolls: Chromium stops there, and it closes
+            stops.append(stop)
     assert len(stops) > 30
     assert [s for s in stops if s["ring"] < 2 or s["color"] not in RINGS] == []
 
