@@ -183,8 +183,8 @@ class Handlers:
         def status(text: str, kind: str = "busy") -> dict[str, str]:
             return _status(kind, f"{text} {note}".strip(), state.picture)
 
-        yield status(messages.PHASES["see"]), gr.skip()
         with self.service.hold(visitor.session) as hold:
+            yield status(messages.PHASES["see"]), gr.skip()  # from here on Stop finds something to stop
             evidence = self._evidence_of(example, question, picture)
             for event in self.service.run(hold, request, picture, evidence, plan):
                 if event.kind == "failed":

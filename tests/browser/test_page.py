@@ -322,16 +322,22 @@ def test_a_second_click_begins_anew_and_the_last_question_wins(visit):
     assert visitor.status().startswith("Done")
 
 
+STOP_AT_ONCE = """() => new MutationObserver((_, watch) => {
+    if (!document.querySelector('.sl-text').textContent.includes('…')) return;
+    watch.disconnect();
+    document.querySelector('#stop').click();
+}).observe(document.body, {childList: true, characterData: true, subtree: true})"""
+
+
 def test_stop_during_a_run_frees_the_page(visit):
     visitor = visit()
     before = visitor.text(".pc-headline"), visitor.text(".ap-question")
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
-    visitor.page.get_by_role("button", name="Run", exact=True).click()
-    visitor.wait_for_status("…")
+    visitor.page.evaluate(STOP_AT_ONCE)  # a hand may be slower than the run
     began = time.monotonic()
-    visitor.page.get_by_role("button", name="Stop").click()
+    visitor.page.get_by_role("button", name="Run", exact=True).click()
     visitor.wait_for_status("Stopped")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 5
     assert (visitor.text(".pc-headline"), visitor.text(".ap-question")) == before
     visitor.ask("Where is the ring?")
 
