@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -22,6 +23,18 @@ def build_controls(method: type[Declared]) -> dict[str, gr.components.Component]
         else:
             controls[name] = gr.Dropdown(list(declared.options), value=value, label=declared.label, info=declared.help)
     return controls
+
+
+def build_groups(
+    table: Mapping[str, type[Declared]], chosen: str
+) -> tuple[list[gr.Group], dict[str, dict[str, gr.components.Component]]]:
+    """A group of controls for every entry of a table, of which only the chosen one shows; and the controls by key."""
+    groups, controls = [], {}
+    for key, entry in table.items():
+        with gr.Group(visible=key == chosen) as group:
+            controls[key] = build_controls(entry)
+        groups.append(group)
+    return groups, controls
 
 
 def changed_parameters(method: type[Declared], values: dict[str, Any]) -> dict[str, Any]:

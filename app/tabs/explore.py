@@ -12,7 +12,7 @@ from app import messages
 from app.asked import Asked
 from app.caption_controls import N_VALUES, build_caption_controls, shown, wished
 from app.components import static_component
-from app.controls import build_controls
+from app.controls import build_groups
 from app.errors import sentence_for
 from app.handlers import Handlers
 from app.links import read_link
@@ -65,7 +65,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
             count = gr.Slider(1, total, value=OPENING[1], step=1, label="Share kept", elem_id="count")
             share = gr.Markdown(_share(OPENING[1], total), elem_classes="hint share", elem_id="share")
             with gr.Accordion("Advanced", open=False):
-                groups, controls = _parameter_groups(OPENING[0])
+                groups, controls = build_groups(METHODS, OPENING[0])
                 positions, seed, model = _settings_of_a_run(settings)
                 with_plan = gr.Checkbox(
                     value=False, label="Take out of the weights what the plan under Structure says", elem_id="with-plan"
@@ -255,15 +255,6 @@ def _share(count: int, total: int) -> str:
 def _share_in_browser(total: int) -> str:
     share = f"${{(100 * count / {total}).toFixed(1)}}"
     return f"(count) => `{SHARE_TEXT.format(share=share, count='${count}', total=total)}`"
-
-
-def _parameter_groups(chosen: str) -> tuple[list[gr.Group], dict[str, dict[str, Any]]]:
-    groups, controls = [], {}
-    for key, method in METHODS.items():
-        with gr.Group(visible=key == chosen) as group:
-            controls[key] = build_controls(method)
-        groups.append(group)
-    return groups, controls
 
 
 def _show_parameters(key: str) -> list[Any]:

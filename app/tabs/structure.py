@@ -10,7 +10,7 @@ import gradio as gr
 from app import messages
 from app.asked import BOTH, FFN_OPTIONS, PARTS, AskedPlan
 from app.components import static_component
-from app.controls import build_controls
+from app.controls import build_groups
 from app.planning import FIRST, Planning
 from app.session import visitor_of
 from app.tabs.explore import QUIET, RUNS_AT_ONCE, Exploring
@@ -40,7 +40,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
             about = gr.Markdown(_about(FIRST["score"]), elem_classes="hint", elem_id="about-score")
             with gr.Group() as chosen:
                 with gr.Accordion("Options of the score", open=False) as accordion:
-                    groups, controls = _option_groups(FIRST["score"])
+                    groups, controls = build_groups(STRUCTURAL, FIRST["score"])
                 seed = gr.Number(0, label="Seed of the draw", precision=0, visible=False)
                 out = gr.Slider(0, 99, value=FIRST["out"], step=0.1, label="Heads to take out, %", elem_id="heads-out")
                 where = gr.Dropdown(list(PARTS), value=BOTH, label="Where", elem_id="where")
@@ -122,15 +122,6 @@ def _show_rule(rule: str) -> list[Any]:
 def _score_choices(*, gates: bool) -> list[tuple[str, str]]:
     choices = [(s["title"], s["key"]) for s in list_scores()]
     return [*choices, ("InfoPrune, trained gates", TRAINED)] if gates else choices
-
-
-def _option_groups(chosen: str) -> tuple[list[gr.Group], dict[str, dict[str, Any]]]:
-    groups, controls = [], {}
-    for key, scorer in STRUCTURAL.items():
-        with gr.Group(visible=key == chosen) as group:
-            controls[key] = build_controls(scorer)
-        groups.append(group)
-    return groups, controls
 
 
 def _show_options(key: str) -> list[Any]:

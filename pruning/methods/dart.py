@@ -25,7 +25,8 @@ import torch
 from pruning.budget import n_keep as count_kept
 from pruning.declared import Choice, Param
 from pruning.methods.base import TokenPruner
-from pruning.schedule import AFTER_THE_CUT, AVERAGE, ratio_for_average
+from pruning.methods.staged import BudgetOfOneCut, share_after_cut
+from pruning.schedule import AFTER_THE_CUT
 from pruning.scoring import best, cosine
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 
@@ -54,14 +55,10 @@ class DART(TokenPruner):
     visit: Annotated[
         str, Choice((BY_NORM, AS_CODED), "Order of pivots", "The code's order is that of a set of places.")
     ] = BY_NORM
-    budget: Annotated[str, Choice((AFTER_THE_CUT, AVERAGE), "Share kept means", "What the keep ratio counts.")] = (
-        AFTER_THE_CUT
-    )
+    budget: BudgetOfOneCut = AFTER_THE_CUT
 
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        ratio = self.keep_ratio
-        if self.budget == AVERAGE and ratio < 1:
-            ratio = ratio_for_average(self.title, lambda x: (x,), (self.layer,), info, ratio)
+        ratio = share_after_cut(self.title, self.budget, self.keep_ratio, self.layer, info)
         count = count_kept(ratio, n_tokens)
         if self.count == AS_CODED:
             pivots = self.image_pivots + self.text_pivots

@@ -19,9 +19,10 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep
-from pruning.declared import Choice, Param
+from pruning.declared import Param
 from pruning.methods.base import TokenPruner
-from pruning.schedule import AFTER_THE_CUT, AVERAGE, ratio_for_average
+from pruning.methods.staged import BudgetOfOneCut, share_after_cut
+from pruning.schedule import AFTER_THE_CUT
 from pruning.scoring import best_ascending
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 
@@ -40,14 +41,10 @@ class FastV(TokenPruner):
     layer: Annotated[
         int, Param(1, 128, 1, "Layer K", "Tokens leave before this layer.", layer_of=Part.LANGUAGE_MODEL)
     ] = 2
-    budget: Annotated[str, Choice((AFTER_THE_CUT, AVERAGE), "Share kept means", "What the keep ratio counts.")] = (
-        AFTER_THE_CUT
-    )
+    budget: BudgetOfOneCut = AFTER_THE_CUT
 
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        ratio = self.keep_ratio
-        if self.budget == AVERAGE and ratio < 1:
-            ratio = ratio_for_average(self.title, lambda x: (x,), (self.layer,), info, ratio)
+        ratio = share_after_cut(self.title, self.budget, self.keep_ratio, self.layer, info)
         return {Stage(Part.LANGUAGE_MODEL, self.layer): n_keep(ratio, n_tokens)}
 
     def looks(self, info: ModelInfo) -> tuple[Look, ...]:

@@ -26,7 +26,8 @@ import torch
 from pruning.budget import n_keep as count_kept
 from pruning.declared import Choice, Param
 from pruning.methods.base import TokenPruner
-from pruning.schedule import AFTER_THE_CUT, AVERAGE, cut_layers, ratio_for_average
+from pruning.methods.staged import BudgetOfOneCut, share_after_cut
+from pruning.schedule import AFTER_THE_CUT, cut_layers
 from pruning.scoring import best
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 
@@ -61,9 +62,7 @@ class IVCPrune(TokenPruner):
     cache: Annotated[
         str, Choice((EVERYWHERE, BEHIND), "Cache", "Where dropped tokens are gone while the answer is written.")
     ] = EVERYWHERE
-    budget: Annotated[str, Choice((AFTER_THE_CUT, AVERAGE), "Share kept means", "What the keep ratio counts.")] = (
-        AFTER_THE_CUT
-    )
+    budget: BudgetOfOneCut = AFTER_THE_CUT
 
     def cut(self, info: ModelInfo) -> int:
         """The layer before which tokens leave."""
@@ -71,9 +70,7 @@ class IVCPrune(TokenPruner):
         return layer
 
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        ratio = self.keep_ratio
-        if self.budget == AVERAGE and ratio < 1:
-            ratio = ratio_for_average(self.title, lambda x: (x,), (self.cut(info),), info, ratio)
+        ratio = share_after_cut(self.title, self.budget, self.keep_ratio, self.cut(info), info)
         return {Stage(Part.LANGUAGE_MODEL, self.cut(info)): count_kept(ratio, n_tokens)}
 
     def looks(self, info: ModelInfo) -> tuple[Look, ...]:

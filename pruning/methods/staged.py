@@ -1,4 +1,4 @@
-"""What methods that cut at three layers of the language model have in common."""
+"""What methods have in common that cut inside the language model, at one layer or at three."""
 
 from __future__ import annotations
 
@@ -9,10 +9,23 @@ from typing import Annotated, ClassVar
 
 from pruning.declared import Choice, Param
 from pruning.methods.base import TokenPruner
-from pruning.schedule import AS_COUNTED, AVERAGE, cut_layers, ratio_for_average
+from pruning.schedule import AFTER_THE_CUT, AS_COUNTED, AVERAGE, cut_layers, ratio_for_average
 from pruning.signals import ModelInfo, Part, Stage
 
 _CUT = "Tokens leave before this layer; 0 scales the published one to the model's depth."
+
+BudgetOfOneCut = Annotated[str, Choice((AFTER_THE_CUT, AVERAGE), "Share kept means", "What the keep ratio counts.")]
+
+
+def share_after_cut(title: str, budget: str, keep_ratio: float, layer: int, info: ModelInfo) -> float:
+    """Share of all tokens that a single cut before `layer` leaves, where `budget` says what the keep ratio counts.
+
+    Raises:
+        BudgetError: if no share has that average.
+    """
+    if budget != AVERAGE or keep_ratio == 1:
+        return keep_ratio
+    return ratio_for_average(title, lambda x: (x,), (layer,), info, keep_ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
