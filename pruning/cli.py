@@ -73,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     ran.add_argument("--dtype", default="auto")
     ran.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
     compensation_cli.add_options(ran)
+    ran.add_argument(
+        "--diagnostics",
+        action="store_true",
+        help="coverage, position bias, effective rank, overlap with the other methods; also what every word attends to",
+    )
     ran.add_argument("--out", type=Path, help="write the record to OUT.json and OUT.npz")
     ran.add_argument("--json", action="store_true", help="print the record's JSON")
     ran.set_defaults(do=_run)
@@ -132,7 +137,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pruning.models import load
     from pruning.pictures import read_picture
     from pruning.questions import clean_question
-    from pruning.runner import Compressed, run
+    from pruning.runner import Compressed, Listener, run
 
     plan = StructuralPlan.load(arguments.plan) if arguments.plan else None
     request = RunRequest(
@@ -152,12 +157,21 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     compressed = Compressed(plan, adapter.compressed(plan)) if plan else None
     compensator = compensation_cli.compensator_of(arguments, request, adapter)
-    record = run(request, adapter, picture, compressed=compressed, compensator=compensator)
+    listener = Listener(trace=arguments.diagnostics)
+    record = run(request, adapter, picture, compressed=compressed, compensator=compensator, listener=listener)
+    if arguments.diagnostics:
+        from pruning.diagnostics import diagnose, told
+        from pruning.overlap import with_overlaps
+
+        record = with_overlaps(record, compressed.view if compressed else adapter, picture)
     saved = written(arguments.out, record.save) if arguments.out else None
     if arguments.json:
-        print(json.dumps(record.to_parts()[0], ensure_ascii=False))
+        more = {"diagnostics": diagnose(record).figures()} if arguments.diagnostics else {}
+        print(json.dumps(record.to_parts()[0] | more, ensure_ascii=False))
     else:
         _print_record(record, saved)
+        if arguments.diagnostics:
+            print(*told(record), sep="\n")
     return 0
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from pruning.answer_record import Answer, Cost, freeze, read_answer
 from pruning.budget import check_keep_ratio
+from pruning.diagnostics import Overlap, Traits
 from pruning.errors import RecordFormatError
 from pruning.geometry import TokenLayout
 from pruning.help_record import Compensated, Compensation, read_compensated, read_compensation
@@ -163,6 +164,7 @@ class RunRecord:
         reused: what was not done anew for this run but taken over, with its time, from another one.
         compensated: the third answer, where the request asks for one.
         structure: what was taken out of the weights for the pruned answer, or None; the full answer has all of them.
+        traits, overlaps: for `pruning.diagnostics`, where they were worked out.
     """
 
     request: RunRequest
@@ -184,6 +186,8 @@ class RunRecord:
     reused: tuple[str, ...] = ()
     structure: StructureSummary | None = None
     compensated: Compensated | None = None
+    traits: Traits | None = None
+    overlaps: tuple[Overlap, ...] = ()
 
     def __post_init__(self) -> None:
         for name, kind in _OPTIONAL.items():
@@ -202,6 +206,8 @@ class RunRecord:
         for name in ("nearest_kept", "nearest_cosine"):
             if getattr(self, name) is not None and getattr(self, name).shape != (n,):
                 raise RecordFormatError(f"{name} must have {n} entries.")
+        if any(o.kept > n or o.shared > len(self.kept) for o in self.overlaps):
+            raise RecordFormatError(f"Nothing can share more than the {len(self.kept)} tokens that are kept.")
         given_back = [self.compensated.answer] if self.compensated else []
         for answer in (self.full, self.pruned, *given_back):
             if answer.attention is not None and answer.attention.shape[1] != n:
@@ -238,6 +244,8 @@ class RunRecord:
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("steps", "layout", *_OPTIONAL)}
         for name in ("request", "full", "pruned", "full_cost", "pruned_cost"):
             plain[name] = asdict(plain[name])
+        plain["traits"] = None if self.traits is None else asdict(self.traits)
+        plain["overlaps"] = [asdict(o) for o in self.overlaps]
         plain["structure"] = None if self.structure is None else self.structure.to_dict()
         answers = {"full": plain["full"], "pruned": plain["pruned"]}
         if self.compensated is not None:
@@ -279,6 +287,8 @@ class RunRecord:
                 reused=tuple(data.get("reused", ())),
                 structure=StructureSummary.from_dict(data["structure"]) if data.get("structure") else None,
                 compensated=read_compensated(data.get("compensated"), arrays.get("compensated.attention")),
+                traits=Traits(**data["traits"]) if data.get("traits") else None,
+                overlaps=tuple(Overlap(**o) for o in data.get("overlaps", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordFormatError(f"The record is damaged: {error!r}.", "Run it again.") from error

@@ -22,6 +22,7 @@ from pruning import __version__
 from pruning.answer_record import Answer, Cost
 from pruning.answers import to_answer, to_cost, wait_for
 from pruning.compensation.base import Compensator
+from pruning.diagnostics import Traits
 from pruning.errors import ParameterError
 from pruning.give_back import give_back
 from pruning.methods import method_class
@@ -33,6 +34,7 @@ from pruning.plans import StructuralPlan
 from pruning.records import CLS_SOURCE, PruningStep, RunRecord, RunRequest, Selection
 from pruning.scoring import cosine
 from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, PruneContext, Signal, Stage
+from pruning.traits import QUICK, traits_of
 
 LOOK, FULL_ANSWER = "the look at the picture", "the full answer"  # what a run may take over from an earlier one
 
@@ -43,8 +45,8 @@ WHILE_TIMED = {"recorded_during": "what every word attends to"}  # beside measur
 class Listener:
     """How the page follows a run: `phase` names what begins ("see", "full", "prune", "pruned", "compensate"), `piece`
     gets every piece of text with the phase it belongs to (for the third answer that is "compensated"), `stop` is asked
-    often and ends the run when it says True. `trace` also records what every word attends to, and each token's nearest
-    survivor.
+    often and ends the run when it says True. `trace` also records what every word attends to, each token's nearest
+    survivor, and traits of the picture.
     """
 
     phase: Callable[[str], None] = lambda phase: None
@@ -145,6 +147,11 @@ class Session:
             return {}
         rows = rows_of(ids, self.seen.ids)
         return {look: cut_look(look, self.seen.looks[look], rows) for look in wanted}
+
+    @property
+    def survivors(self) -> np.ndarray:
+        """Ids that every stage so far let go on."""
+        return self.steps[-1].selection.kept if self.steps else np.arange(self.n_total)
 
     @property
     def evicts(self) -> bool:
@@ -257,6 +264,7 @@ def run(
         reused=tuple(reused),
         structure=compressed.plan.summary() if compressed else None,
         compensated=compensated,
+        traits=picture_traits(acting, seen, session.survivors) if listener.trace else None,
     )
 
 
@@ -332,6 +340,14 @@ def _nearest_survivors(adapter: VLMAdapter, seen: Seen, session: Session) -> tup
         return np.full(session.n_total, -1, np.int32), np.full(session.n_total, np.nan, np.float32)
     value, place = cosine(features, features[kept]).max(1)
     return kept[place].cpu().numpy(), value.cpu().numpy()
+
+
+@torch.inference_mode()
+def picture_traits(adapter: VLMAdapter, seen: Seen, kept: np.ndarray, largest: float = QUICK) -> Traits:
+    """What tensors tell of a whole picture and of the ids that are kept of it; see `pruning.traits`."""
+    features = adapter.project(seen, None).features
+    attention = seen.looks.get(Look(Signal.CLS_ATTENTION, adapter.info.feature_layer))
+    return traits_of(features, torch.tensor(kept, device=features.device).long(), attention, largest=largest)
 
 
 def environment(adapter: VLMAdapter) -> dict[str, str]:

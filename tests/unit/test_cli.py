@@ -59,6 +59,16 @@ def test_run_prints_the_record_for_machines(folder, capsys):
     data = json.loads(capsys.readouterr().out)
     assert data["request"]["parameters"] == {"alpha": 0, "normalise": "l2"}
     assert data["variant"] == "alpha = 0, normalise = l2"
+    assert "diagnostics" not in data
+
+
+def test_diagnostics_are_printed_and_saved(folder, tmp_path, capsys):
+    out = tmp_path / "record"
+    assert main(run_args(folder, "--keep-ratio", "0.25", "--diagnostics", "--json", "--out", str(out))) == 0
+    told = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert told["findings"]["coverage"]["value"] > 0
+    assert len(told["overlaps"]) == len(METHODS) - 2
+    assert RunRecord.load(out).traits.effective_rank == told["findings"]["effective_rank"]["value"]
 
 
 @pytest.mark.parametrize(
