@@ -295,6 +295,22 @@ class Handlers:
             raise RecordFormatError("That run is no longer here.", "Press Run, then take it away.")
         return known
 
+    def at_hand(
+        self, source: Any, session: str, *, planned: bool = False
+    ) -> tuple[SessionState, RunRecord, StructuralPlan | None]:
+        """The run that a browser speaks of, by a source that `recipe_of` wrote; `planned`: with the plan it ran under.
+
+        Raises:
+            PruningError: if it is gone, or its plan.
+        """
+        state, record = self._wished(source, session)
+        structure = record.request.structure
+        return state, record, self._plan_of(session, structure) if planned and structure else None
+
+    def remember(self, session: str, state: SessionState, record: RunRecord) -> None:
+        """Make a record the run that a visitor can take away."""
+        self._last.put(session, (state, record))
+
     def stop(self, session: str) -> Any:
         """Ask the visitor's run to end; its own handler says when it has."""
         return gr.skip() if self.service.stop(session) else _status("idle", messages.READY)

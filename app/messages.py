@@ -9,6 +9,7 @@ PHASES = {
     "full": "Answering with the whole picture…",
     "prune": "Choosing which pieces to keep…",
     "pruned": "Answering with the kept pieces…",
+    "overlap": "Asking {title} what it would keep…",
     "compensate": "Putting into words what was dropped, and answering again…",
     "plan": "Looking at every head and matrix…",
     "try": "Trying the plan on the model…",
@@ -16,6 +17,7 @@ PHASES = {
 WAITING = "Waiting for the model: {before} before you…"
 RANDOM = "Random pruning, seed {done} of {of}…"
 RANDOM_DONE = "Random pruning is shown below the answers."
+OVERLAPS_DONE = "What other methods would keep is shown under Diagnostics."
 RESTARTED = "The worker of this run broke off and was started again."
 HELD_UP = "The worker of another run broke off and was started again; yours goes on."
 STOPPED = "Stopped. Nothing was changed."

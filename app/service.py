@@ -260,6 +260,10 @@ class Service:
         """As `make_plan`, for a plan that somebody brought: it is tried on the model, and fails if it does not fit."""
         return self._on_a_worker(hold, model, self._try, plan, model, pairs)
 
+    def do(self, hold: Hold, model: str, work: Callable[..., Any], *asked: Any) -> Iterator[Event]:
+        """As `run`, for `work(events, stop, *asked)` that another file describes; `done` has what it returns."""
+        return self._on_a_worker(hold, model, work, *asked)
+
     def _on_a_worker(self, hold: Hold, model: str, work: Callable[..., Any], *asked: Any) -> Iterator[Event]:
         with self._listen() as events:
             for again in (True, False):

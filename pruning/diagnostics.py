@@ -104,6 +104,11 @@ class Finding:
     high: float | None = None
     most: float | None = None
 
+    @property
+    def apart(self) -> bool:
+        """Whether the value lies outside of what nine in ten random sets give."""
+        return self.value is not None and self.low is not None and not self.low <= self.value <= self.high
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
@@ -277,20 +282,27 @@ def _spectra(record: RunRecord) -> list[Finding]:
 
 
 def amount(value: float, unit: str) -> str:
-    """A figure as people read it."""
-    words = {"steps": "{:.2f} steps", "share": "{:.1%}", "cosine": "{:.3f}", "rank": "{:.1f}", "nats": "{:.2f} nats"}
-    return words[unit].format(value).replace("%", " %")
+    """A figure as people read it; `steps` and `nats` are left to be said once."""
+    if unit == "share":
+        return f"{100 * value:.1f} %"
+    return f"{value:.3f}" if unit == "cosine" else f"{value:.1f}" if unit == "rank" else f"{value:.2f}"
+
+
+def value_words(found: Finding) -> str:
+    """A finding's value with its unit."""
+    if found.value is None:
+        return "–"
+    unit = f" {found.unit}" if found.unit in ("steps", "nats") else ""
+    return f"{amount(found.value, found.unit)}{unit}"
 
 
 def chance_words(found: Finding) -> str:
-    """What a random set gives, or what the most would be; empty where neither is known."""
-    if found.value is None:
-        return ""
+    """What random sets give, and the most possible; empty where neither is known."""
     parts = []
-    if found.chance is not None:
+    if found.value is not None and found.chance is not None:
         spread = "" if found.low is None else f" ({amount(found.low, found.unit)} to {amount(found.high, found.unit)})"
-        parts.append(f"random {amount(found.chance, found.unit)}{spread}")
-    if found.most is not None:
+        parts.append(f"{amount(found.chance, found.unit)}{spread}")
+    if found.value is not None and found.most is not None:
         parts.append(f"at most {amount(found.most, found.unit)}")
     return ", ".join(parts)
 
@@ -308,8 +320,9 @@ def told(record: RunRecord) -> list[str]:
     found, n = diagnose(record), record.layout.n_tokens
     lines = ["  diagnostics of what is kept at the end, beside random sets of the same size:"]
     for f in found.findings:
-        value = "unknown" if f.value is None else amount(f.value, f.unit)
-        lines.append(f"    {f.name}: {'; '.join(filter(None, (value, chance_words(f))))}. {f.means}")
+        others = chance_words(f) if f.chance is None else f"random {chance_words(f)}"
+        value = value_words(f) if f.value is None else "; ".join(filter(None, (value_words(f), others)))
+        lines.append(f"    {f.name}: {value}. {f.means}")
     if found.overlaps:
         lines.append("  kept by this run and by another method at the same keep ratio:")
     for o in found.overlaps:

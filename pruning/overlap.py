@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from pruning.diagnostics import Overlap
-from pruning.errors import PruningError, RunStopped
+from pruning.errors import GeometryError, PruningError, RunStopped
 from pruning.methods import METHODS
 from pruning.methods.random_baseline import RandomBaseline
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
@@ -56,6 +56,11 @@ def with_overlaps(
     """
     watch = Watch(stop=stop)
     prompt = adapter.prompt(picture, record.request.question)
+    if prompt.layout.n_tokens != record.layout.n_tokens:
+        raise GeometryError(
+            f"The run is about {record.layout.n_tokens} tokens; here the model makes {prompt.layout.n_tokens} of this "
+            "picture.", "Run it again."
+        )  # fmt: skip
     found: dict[str, Overlap] = {}
     asked: dict[str, _Asked] = {}
     for key, method in METHODS.items():

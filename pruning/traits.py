@@ -11,7 +11,7 @@ from pruning.scoring import cosine
 from pruning.structural.spectra import effective_rank, singular_values
 
 RANDOM_SETS = 5
-QUICK = 1024  # a spectrum of this size takes about a tenth of a second; a run does not wait for larger ones
+QUICK = 1024  # a spectrum of this size takes half a second of one core; a run does not wait for larger ones
 
 
 def traits_of(

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from pruning.budget import mean_per_layer, n_keep
+from pruning.diagnostics import diagnose
 from pruning.records import RunRecord
 from pruning.verdict import verdict
 from viz.help_view import sentences
@@ -43,6 +44,7 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
         "mean_entering_a_layer": round(mean_per_layer(list(rows)), 4),
         "rows_after_each_stage": [step.selection.n_rows for step in record.steps],
         "evidence": evidence_kept(record),
+        "diagnostics": diagnose(record).figures(),
         "compensation": _compensation_figures(record),
         "estimated_prefill_flops": [record.full_cost.prefill_flops, record.pruned_cost.prefill_flops],
         "computed_kv_bytes": [record.full_cost.kv_bytes, record.pruned_cost.kv_bytes],
@@ -122,6 +124,8 @@ def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
         words += [] if wanted.caption is None else [f"--caption={wanted.caption}"]
     if request.structure:
         words += ["--plan", YOUR_PLAN]
+    if record.overlaps:
+        words.append("--diagnostics")
     for name, value in request.parameters.items():
         words += ["--set", f"{name}={value}"]
     return shlex.join(words)

@@ -13,6 +13,7 @@ from app.asked import Asked
 from app.caption_controls import N_VALUES, build_caption_controls, shown, wished
 from app.components import static_component
 from app.controls import build_groups
+from app.diagnosing import Diagnosing
 from app.errors import sentence_for
 from app.handlers import Handlers
 from app.links import read_link
@@ -88,6 +89,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
                     static_component("layer_chart", elem_id="layers")
             captions = static_component("caption_help", elem_id="captions")
     static_component("cost_strip", elem_id="cost")
+    panel = static_component("diagnosis", elem_id="diagnosis")
     away = static_component("take_away", elem_id="take-away")
     feed = static_component("run_feed", opening, elem_id="feed")
 
@@ -96,6 +98,8 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     upload.upload(_bringer(handlers), [upload, state], brought, **QUIET)
     view.picture(_dropped(handlers), state, brought, **QUIET)
     away.take(_taker(handlers), None, away, concurrency_limit=2, **(QUIET | {"queue": True}))
+    diagnosing = Diagnosing(handlers)
+    panel.diagnose(_diagnoser(diagnosing), None, panel, concurrency_limit=2, **(QUIET | {"queue": True}))
     count.change(None, count, share, js=_share_in_browser(total), **QUIET)
     method.change(_show_parameters, method, [about, *groups], **QUIET)
     words.switch.change(lambda on: gr.update(visible=on), words.switch, words.group, **QUIET)
@@ -111,6 +115,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     }  # fmt: skip
     dice = {"fn": _dice(handlers), "inputs": None}
     pair.dice(**(heavy | dice))
+    panel.overlaps(**(heavy | {"fn": _comparer(diagnosing), "inputs": None, "outputs": [line, panel]}))
     go.click(**heavy)
     ask.submit(**heavy)
     words.caption.submit(**heavy)
@@ -162,6 +167,20 @@ def _dice(handlers: Handlers) -> Callable[..., Iterator[tuple[Any, ...]]]:
         yield from handlers.run_random(getattr(event, "source", None), visitor_of(request))
 
     return dice
+
+
+def _diagnoser(diagnosing: Diagnosing) -> Callable[..., dict[str, Any]]:
+    def diagnose(request: gr.Request, event: gr.EventData) -> dict[str, Any]:
+        return diagnosing.show(event, request.session_hash or "")
+
+    return diagnose
+
+
+def _comparer(diagnosing: Diagnosing) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    def compare(request: gr.Request, event: gr.EventData) -> Iterator[tuple[Any, ...]]:
+        yield from diagnosing.compare(getattr(event, "source", None), visitor_of(request))
+
+    return compare
 
 
 def _linked(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable[..., list[Any]]:

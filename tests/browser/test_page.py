@@ -145,6 +145,13 @@ def test_random_band_for_a_live_run(visit):
     visitor.page.get_by_role("button", name="Random ×20").click()
     visitor.wait_for_status("Random pruning is shown")
     assert re.search(r"Random, 20 seeds: same answer in \d+ · evidence kept \d+–\d+", visitor.text(".ap-random-text"))
+    visitor.page.get_by_text("Diagnostics: is what is kept").click()
+    expect(visitor.page.locator(".dg-findings tbody tr")).to_have_count(10)
+    visitor.page.get_by_role("button", name="Compare with the other methods").click()
+    visitor.wait_for_status("What other methods would keep")
+    expect(visitor.page.locator(".dg-overlaps tbody tr")).to_have_count(len(METHODS) - 2)
+    visitor.look("diagnostics", full_page=True)
+    assert visitor.errors == []
 
 
 def test_models_view_and_explanations(visit):

@@ -159,7 +159,7 @@ def test_all_of_it_is_saved_and_old_records_say_what_they_lack(compared, tmp_pat
         assert old.traits is None
         assert by_key(old)["effective_rank"].value is None
         assert by_key(old)["coverage"].value > 0
-        assert "unknown" in "".join(told(old))
+        assert "effective rank of the picture: –" in "\n".join(told(old))
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import threading
 import time
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -14,12 +16,14 @@ from PIL import Image
 
 from app import service as service_module
 from app.asked import Asked
+from app.diagnosing import Diagnosing
 from app.errors import sentence_for
 from app.examples import read_examples
 from app.handlers import Handlers
 from app.service import BoundedCache, Service
 from app.session import SessionState, Visitor
 from app.settings import Settings, read_settings
+from pruning.archive import unpack
 from pruning.errors import BudgetError, RunStopped
 from pruning.methods import METHODS
 
@@ -303,3 +307,27 @@ def test_settings_come_from_flags():
     )
     with pytest.raises(SystemExit):
         read_settings(["--port", "many"])
+
+
+def test_diagnostics_of_the_run_that_is_shown_and_what_other_methods_would_keep(handlers):
+    diagnosing, live, me = Diagnosing(handlers), {"kind": "live"}, Visitor("me")
+    assert "no longer here" in diagnosing.show(SimpleNamespace(source=live, number=3), "me")["problem"]
+    ask(handlers)
+    shown = diagnosing.show(SimpleNamespace(source=live, number=4), "me")
+    assert shown["number"] == 4
+    assert shown["overlaps"] == []
+    assert [line["value"] for line in shown["lines"] if line["name"] == "effective rank of the picture"] != ["–"]
+    events = list(diagnosing.compare(live, me))
+    assert any(e[0]["text"] == "Asking FastV what it would keep…" for e in events)
+    assert events[-1][1]["made_for"] == live
+    assert "--diagnostics" in events[-1][1]["recipe"]["command"]
+    found = diagnosing.show(SimpleNamespace(source=live, number=5), "me")["overlaps"]
+    assert len(found) == len(METHODS) - 2
+    wish = SimpleNamespace(source=live, number=6, kind="zip", stop=0, dark=False)
+    [record] = unpack(base64.b64decode(handlers.take(wish, "me")["data"])).values()
+    assert len(record.overlaps) == len(found), "what is taken away has them too"
+    for source in ({"kind": "live"}, None, "x", {"kind": "recorded", "example": "x"}):
+        assert list(diagnosing.compare(source, Visitor("nobody")))[-1][0]["kind"] == "error"
+        assert diagnosing.show(SimpleNamespace(source=source, number=7), "nobody")["problem"]
+    recorded = {"kind": "recorded", "example": 0, "method": "visionzip", "count": 64}
+    assert diagnosing.show(SimpleNamespace(source=recorded, number=8), "nobody")["lines"]
