@@ -16,7 +16,9 @@ same ones; where its mean has a formula, that is given, and the range (5th to 95
 - *Effective rank*: exp of the entropy of the singular values taken as shares (Roy and Vetterli, "The effective rank",
   EUSIPCO 2007), of the matrix of visual tokens, rows neither centred nor scaled.
 - *Attention entropy*: of the [CLS] row in the layer that feeds the projector, mean over its heads, as shares of what
-  the picture gets. AgilePruner (arXiv 2603.01236) reads a picture by these two; its exact matrices were not seen.
+  the picture gets; and of what the words of the full answer attend to (mean over words, heads and layers of the
+  language model), which every family has. AgilePruner (arXiv 2603.01236) reads a picture by effective rank and
+  attention entropy; its exact matrices were not seen.
 """
 
 from __future__ import annotations
@@ -252,33 +254,49 @@ def _likeness(record: RunRecord) -> Finding:
 
 
 def _spectra(record: RunRecord) -> list[Finding]:
-    """Effective ranks and attention entropy: of the picture, so chance has no say in two of them."""
+    """Effective ranks and entropies. Chance has a say only in what is about the kept set."""
     traits, n, kept = record.traits, record.layout.n_tokens, len(record.kept)
     unknown = "Not worked out in this run. Compare with the other methods does it too, or --diagnostics."
-    rank = ("rank", traits.effective_rank) if traits else ("rank", None)
-    of_kept = ("rank", traits.effective_rank_kept) if traits else ("rank", None)
-    all_of = Finding(
-        "effective_rank", "effective rank of the picture", *rank,
-        unknown if rank[1] is None else
-        "How many directions the visual tokens fill about evenly. Low: a simple picture, much of it repeats.",
-        most=min(n, traits.width) if traits else None,
-    )  # fmt: skip
-    left = Finding(
-        "effective_rank_kept", "effective rank of what is kept", *of_kept,
-        unknown if of_kept[1] is None else
-        "The same for the kept pieces alone. Above random: the method keeps unlike pieces.",
-        chance=traits and traits.effective_rank_random, most=min(kept, traits.width) if traits else None,
-    )  # fmt: skip
-    entropy = traits.attention_entropy if traits else None
-    if entropy is None:
-        why = "The vision tower has no [CLS] whose attention could be measured." if traits else unknown
-    else:
-        why = (
-            f"How widely [CLS] looks around: as if evenly at {math.exp(entropy):.0f} of {n} pieces. Low: what matters "
-            "lies in few places."
-        )
-    spread = Finding("attention_entropy", "attention entropy of the picture", "nats", entropy, why, most=math.log(n))
-    return [all_of, left, spread]
+
+    def known(key: str, name: str, unit: str, value: float | None, means: str, **more: float | None) -> Finding:
+        return Finding(key, name, unit, value, unknown if value is None else means, **more)
+
+    found = [
+        known(
+            "effective_rank", "effective rank of the picture", "rank", traits and traits.effective_rank,
+            "How many directions the visual tokens fill about evenly. Low: a simple picture, much of it repeats.",
+            most=traits and min(n, traits.width),
+        ),
+        known(
+            "effective_rank_kept", "effective rank of what is kept", "rank", traits and traits.effective_rank_kept,
+            "The same for the kept pieces alone. Above random: the method keeps unlike pieces.",
+            chance=traits and traits.effective_rank_random, most=traits and min(kept, traits.width),
+        ),
+    ]  # fmt: skip
+    for key, who, entropy in (
+        ("attention_entropy", "[CLS]", traits and traits.attention_entropy),
+        ("word_entropy", "the full answer", word_entropy(record.full.attention)),
+    ):
+        means = unknown
+        if entropy is not None:
+            means = (
+                f"How widely it looks around: as if evenly at {math.exp(entropy):.0f} of {n} pieces. Low: few places."
+            )
+        elif traits:
+            means = "The vision tower has no [CLS]." if key == "attention_entropy" else "No word was recorded."
+        found.append(Finding(key, f"attention entropy of {who}", "nats", entropy, means, most=math.log(n)))
+    return found
+
+
+def word_entropy(attention: np.ndarray | None) -> float | None:
+    """Entropy in nats of what the words of an answer attend to `[words, tokens]`, their mean taken as shares; None
+    where nothing of the picture was attended to.
+    """
+    total = np.zeros(1) if attention is None else attention.astype(float).sum(0)
+    if total.sum() <= 0:
+        return None
+    p = total[total > 0] / total.sum()
+    return float(-(p * np.log(p)).sum())
 
 
 def amount(value: float, unit: str) -> str:

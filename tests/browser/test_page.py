@@ -146,7 +146,7 @@ def test_random_band_for_a_live_run(visit):
     visitor.wait_for_status("Random pruning is shown")
     assert re.search(r"Random, 20 seeds: same answer in \d+ · evidence kept \d+–\d+", visitor.text(".ap-random-text"))
     visitor.page.get_by_text("Diagnostics: is what is kept").click()
-    expect(visitor.page.locator(".dg-findings tbody tr")).to_have_count(10)
+    expect(visitor.page.locator(".dg-findings tbody tr")).to_have_count(11)
     visitor.page.get_by_role("button", name="Compare with the other methods").click()
     visitor.wait_for_status("What other methods would keep")
     expect(visitor.page.locator(".dg-overlaps tbody tr")).to_have_count(len(METHODS) - 2)

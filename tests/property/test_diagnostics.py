@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from app.examples import read_examples
-from pruning.diagnostics import DRAWS, Overlap, Traits, diagnose, distances, edge_rows, random_sets, told
+from pruning.diagnostics import DRAWS, Overlap, Traits, diagnose, distances, edge_rows, random_sets, told, word_entropy
 from pruning.errors import PruningError, RecordFormatError, RunStopped
 from pruning.geometry import Tile, TokenLayout
 from pruning.methods import METHODS
@@ -100,6 +100,9 @@ def test_effective_rank_and_entropy_at_their_ends():
     assert rank_of(torch.ones(9, 4)) == pytest.approx(1)
     assert entropy(torch.ones(3, 16)) == pytest.approx(math.log(16))
     assert entropy(torch.eye(16)[:1]) == 0
+    assert word_entropy(np.full((2, 16), 0.01)) == pytest.approx(math.log(16))
+    assert word_entropy(np.eye(16)[:1]) == 0
+    assert word_entropy(np.zeros((0, 16))) is word_entropy(None) is None
     pairs = torch.eye(5).repeat_interleave(2, 0)
     assert likeness(pairs, torch.arange(0, 10, 2)) == pytest.approx(1)
     assert likeness(pairs, torch.tensor([0])) == pytest.approx(1 / 9)
