@@ -1,5 +1,7 @@
 """Sentences that a visitor can read and that belong to no single error."""
 
+from pruning.models.base import gigabytes
+
 TITLE = "PruneScope"
 TAGLINE = "What a vision-language model still sees after its visual tokens are pruned"
 READY = "Ready."
@@ -13,6 +15,7 @@ PHASES = {
     "plan": "Looking at every head and matrix…",
     "try": "Trying the plan on the model…",
 }
+DOWNLOAD = "Downloading the model: {arrived} of {total} ({share} %)…"
 WAITING = "Waiting for the model: {before} before you…"
 RANDOM = "Random pruning, seed {done} of {of}…"
 RANDOM_DONE = "Random pruning is shown below the answers."
@@ -46,3 +49,8 @@ CAPTION_HELP = {
     "accm_untrained": "A captioner that nobody trained for this sees the picture without the kept pieces.",
 }
 METHOD_HELP = "{idea}. Acts {where}."
+
+
+def download(arrived: int, total: int) -> str:
+    """How a download gets on, from bytes."""
+    return DOWNLOAD.format(arrived=gigabytes(arrived), total=gigabytes(total), share=100 * arrived // total)

@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _bench(arguments: argparse.Namespace) -> int:
     from pruning.bench import bench, table
-    from pruning.models.loading import choose_device
+    from pruning.models.placing import choose_device
 
     found = bench(choose_device(arguments.device), max(1, arguments.repeats))
     if arguments.out:

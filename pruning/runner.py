@@ -340,7 +340,7 @@ def environment(adapter: VLMAdapter) -> dict[str, str]:
     return {
         "machine": gpu or f"{processor_name()}, {os.cpu_count()} cores",
         "device": str(adapter.device),
-        "dtype": str(adapter.dtype).removeprefix("torch."),
+        "dtype": adapter.number_format,
         "threads": str(torch.get_num_threads()),
         "prunescope": __version__,
         "torch": torch.__version__,

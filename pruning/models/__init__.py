@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from pruning.models.base import ModelSpec, VLMAdapter
+from pruning.models.base import ModelSpec, Progress, VLMAdapter
 
 DEMO_FOLDER = Path(__file__).parents[2] / "assets" / "models" / "demo"
 
@@ -52,29 +52,51 @@ def find_spec(name: str) -> ModelSpec:
     return by_source.get(name) or ModelSpec(name, name, Path(name).name or name, "?", CARD, "?")
 
 
-def load(name: str, *, device: str = "auto", dtype: str = "auto", allow_download: bool = False) -> VLMAdapter:
+def load(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    allow_download: bool = False,
+    progress: Progress | None = None,
+) -> VLMAdapter:
     """Load a model and put an adapter around it.
+
+    Room on the disk and in memory is looked for before anything large is fetched or read. Without `allow_download`
+    no other computer is asked for anything.
 
     Args:
         name: a key of `MODELS`, a hub id, or a folder.
-        device: `auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ...
-        dtype: `auto` (bfloat16 on a GPU, float32 on a CPU), `bfloat16`, `float16` or `float32`.
+        device: `auto` (CUDA if there is one, all GPUs together if one is too small), `cpu`, `cuda`, `cuda:1`, ...
+        dtype: `auto` (bfloat16 on a GPU, float32 on a CPU), `bfloat16`, `float16`, `float32` or `4bit`.
         allow_download: whether a hub may be asked for missing files.
+        progress: told how a download gets on; without it bars are drawn on the terminal.
 
     Raises:
         ModelUnavailableError: with what is missing and what to do.
     """
-    from pruning.models.loading import load_adapter  # transformers is slow to import
+    from pruning.models.loading import Request, load_adapter  # transformers is slow to import
 
-    return load_adapter(find_spec(name), device=device, dtype=dtype, allow_download=allow_download)
+    return load_adapter(Request(find_spec(name), device, dtype, allow_download, progress))
 
 
-def check(name: str, *, allow_download: bool = False) -> None:
-    """See that a model is there, without loading its weights.
+def check(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    allow_download: bool = False,
+    progress: Progress | None = None,
+    freed: int = 0,
+) -> None:
+    """See that a model is there and fits, and fetch it if that is asked for, without reading its weights.
+
+    Args:
+        freed: bytes on the device that the model at hand will give back; the rest as for `load`.
 
     Raises:
         ModelUnavailableError: as `load`.
     """
-    from pruning.models.loading import check_source
+    from pruning.models.loading import Request, prepare
 
-    check_source(find_spec(name), allow_download=allow_download)
+    prepare(Request(find_spec(name), device, dtype, allow_download, progress), freed)

@@ -14,10 +14,11 @@ from PIL import Image
 
 from app import service as service_module
 from app.asked import Asked
+from app.caches import BoundedCache
 from app.errors import sentence_for
 from app.examples import read_examples
 from app.handlers import Handlers
-from app.service import BoundedCache, Service
+from app.service import Service
 from app.session import SessionState, Visitor
 from app.settings import Settings, read_settings
 from pruning.errors import BudgetError, RunStopped

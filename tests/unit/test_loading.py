@@ -14,7 +14,7 @@ from pruning.demo_model.build import build_processor
 from pruning.errors import ModelUnavailableError
 from pruning.models import MODELS, find_spec, load
 from pruning.models.loading import FAMILIES as SERVED
-from pruning.models.loading import choose_device, choose_dtype
+from pruning.models.placing import choose_device, choose_dtype
 from pruning.records import RunRequest
 from pruning.runner import run
 
