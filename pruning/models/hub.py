@@ -98,7 +98,8 @@ def download(listing: Listing, names: Sequence[str], progress: Progress | None) 
         progress: told as bytes arrive; without it the library draws its own bars on the terminal.
     """
     bars = _bars(progress, listing.missing(names)) if progress else None
-    return Path(snapshot_download(listing.source, revision=listing.commit, allow_patterns=list(names), tqdm_class=bars))
+    # Without a commit: only what was fetched as `main` is found again later without asking the hub.
+    return Path(snapshot_download(listing.source, allow_patterns=list(names), tqdm_class=bars))
 
 
 def _bars(progress: Progress, total: int) -> type[tqdm]:

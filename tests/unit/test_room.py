@@ -65,7 +65,7 @@ class Hub:
     def cached(self, source, name, revision=None):
         return str(self.cache / name) if (self.cache / name).exists() else None
 
-    def snapshot(self, source, revision, allow_patterns, tqdm_class):
+    def snapshot(self, source, allow_patterns, tqdm_class):  # a commit would not be found again as `main`
         self.fetched += allow_patterns
         self.cache.mkdir(exist_ok=True)
         bar = tqdm_class(unit="B", total=0) if tqdm_class else None
