@@ -120,13 +120,13 @@ class Session:
             stage=stage,
             features=features,
             ids=ids,
-            positions=self._places[ids.clamp(min=0)],
+            positions=self._places.to(ids.device)[ids.clamp(min=0)],
             n_total=self.n_total,
             info=self.info,
             generator=self._generator,
             looks=dict(looks),
             text=text,
-            tiles=self._tiles[ids.clamp(min=0)] if len(self.layout.tiles) > 1 else None,
+            tiles=self._tiles.to(ids.device)[ids.clamp(min=0)] if len(self.layout.tiles) > 1 else None,
             memory=self._memory,
         )
         decision = self.method(context, self.plan[stage])
@@ -143,8 +143,8 @@ class Session:
         wanted = [look for look in self.looks if look.signal in TOWER_SIGNALS]
         if not wanted or self.seen is None:
             return {}
-        rows = rows_of(ids, self.seen.ids)
-        return {look: cut_look(look, self.seen.looks[look], rows) for look in wanted}
+        rows = rows_of(ids.to(self.seen.ids.device), self.seen.ids)
+        return {look: cut_look(look, self.seen.looks[look], rows).to(ids.device) for look in wanted}
 
     @property
     def evicts(self) -> bool:

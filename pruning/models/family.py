@@ -310,7 +310,7 @@ class Family(Weights):
         longer = self._placed(splice(prompt, prompt.input_ids.shape[1], said, nothing, nothing))
         states = self.model.get_input_embeddings()(longer.input_ids)
         rows = self._placeholder_rows(longer, picture)
-        states[0, longer.placeholders.to(self.device)] = rows.to(states.dtype)
+        states[0, longer.placeholders.to(states.device)] = rows.to(states)
         decoder = self._anatomy.decoder
         if decider is not None and decider.evicts:  # new tokens see caches that the prompt's own rows did not
             work = partial(word_by_word, decoder, states, len(said))
@@ -327,9 +327,9 @@ class Family(Weights):
         """
         shows = prompt.visual[prompt.placeholders].to(picture.features.device)
         rows = picture.features.new_zeros(len(shows), picture.features.shape[1])
-        rows[shows.nonzero()[slots(picture.ids), 0]] = picture.features
+        rows[shows.nonzero()[slots(picture.ids).to(rows.device), 0]] = picture.features
         if not bool(shows.all()):
-            rows[~shows] = self._separator().to(rows.dtype)
+            rows[~shows] = self._separator().to(rows)
         return rows
 
     # -- texts and names ------------------------------------------------------------------------------------------
