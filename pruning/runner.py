@@ -90,6 +90,12 @@ class Session:
                 f"{info.no_tower_stages}.",
                 "Choose another stage or another method.",
             )
+        if info.no_projector_stage and any(s.part is Part.PROJECTOR for s in self.stages):
+            raise ParameterError(
+                f"{method.title} drops tokens before the projector; {info.name} has its visual tokens behind it only: "
+                f"{info.no_projector_stage}.",
+                "Choose another stage or another method.",
+            )
         self.looks: Sequence[Look] = method.looks(info) if self.plan else ()
         self.steps: list[PruningStep] = []
         self.decisions: dict[Stage, Decision] = {}

@@ -17,23 +17,30 @@ from transformers import (
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    SiglipVisionConfig,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from pruning.demo_model.build import CHAT_TEMPLATE, build_tokenizer
 from pruning.models.family import Family
-from pruning.models.idefics3 import Idefics3Adapter
+from pruning.models.idefics3 import Idefics3Adapter, SmolVLMAdapter
 from pruning.models.internvl import InternVLAdapter
 from pruning.models.llava_next import LlavaNextAdapter
+from pruning.models.llava_onevision import LlavaOnevisionAdapter
 from pruning.models.qwen2_5_vl import Qwen25VLAdapter
 from pruning.models.qwen3_vl import Qwen3VLAdapter
 
@@ -52,11 +59,13 @@ def text_sizes(tokenizer, **changes: Any) -> dict[str, Any]:
 
 class Tiny:
     """What a reference without hooks must know of a family; the defaults are LLaVA's. `refused` names the methods that
-    it cannot serve, `tower_reason` is part of why none may drop rows inside the tower.
+    it cannot serve, `tower_reason` is part of why none may drop rows inside the tower, `projector_reason` the same for
+    before the projector. `reach`: how far from its middle a token sees, in its own sizes.
     """
 
     refused: ClassVar[frozenset[str]] = frozenset()
-    tower_reason = ""
+    tower_reason = projector_reason = ""
+    reach = 0.5
 
     def make(self, attention: str = "sdpa") -> Family:
         raise NotImplementedError
@@ -133,6 +142,51 @@ class LlavaNext(Tiny):
         cut = patches(prompt.pixels[0], self.cells)
         numbers = torch.arange(len(cut), dtype=torch.float64).view(-1, self.cells**2, 1)
         return cut[self._packed(adapter.model, prompt, numbers)[:, 0].long()]
+
+
+class LlavaOnevision(LlavaNext):
+    refused: ClassVar = NEED_CLS
+    projector_reason = "thinned out there"
+    reach = 1.5
+
+    def make(self, attention="sdpa"):
+        tokenizer = build_tokenizer()
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<video>"]}, replace_extra_special_tokens=False)
+        canvases = [[h * SIDE, w * SIDE] for h, w in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+        images = LlavaOnevisionImageProcessorPil(
+            size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=canvases, **GREY
+        )
+        processor = LlavaOnevisionAdapter.processor_class(
+            images, tokenizer, num_image_tokens=self.cells**2, vision_feature_select_strategy="full",
+            vision_aspect_ratio="anyres_max_2", chat_template=CHAT_TEMPLATE,
+        )  # fmt: skip
+        vision = SiglipVisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=SIDE,
+            patch_size=PATCH, vision_use_head=False,
+        )  # fmt: skip
+        config = LlavaOnevisionConfig(
+            vision_config=vision, text_config=Qwen2Config(**text_sizes(tokenizer)), image_grid_pinpoints=canvases,
+            image_token_id=processor.image_token_id, video_token_id=processor.video_token_id,
+            vision_aspect_ratio="anyres_max_2", tie_word_embeddings=False,
+        )  # fmt: skip
+        model = LlavaOnevisionForConditionalGeneration._from_config(config, attn_implementation=attention)
+        return LlavaOnevisionAdapter(decisive(model), processor, "tiny LLaVA-OneVision")
+
+    def features(self, model, prompt):
+        """What the model itself gives to its language model, newlines taken out."""
+        packed = model.model.get_image_features(prompt.pixels, prompt.extra["image_sizes"], return_dict=True)
+        rows = packed.pooler_output[0]
+        return rows[~(rows == model.model.image_newline).all(-1)], None
+
+    def project(self, model, rows):
+        return rows
+
+    def tokens_seen(self, adapter, prompt):
+        cut = patches(prompt.pixels[0], self.cells)
+        numbers = [cut.flatten(1).view(-1, self.cells**2, cut[0].numel())]
+        sizes, nowhere = prompt.extra["image_sizes"], torch.full((cut[0].numel(),), float("nan"))
+        packed, _ = adapter.model.model.pack_image_features(numbers, sizes, nowhere, "anyres_max_2")
+        return packed[0][~packed[0].isnan().any(-1)].view(-1, *cut.shape[1:])
 
 
 class Qwen25VL(Tiny):
@@ -218,6 +272,7 @@ class Idefics3(Tiny):
     refused: ClassVar = NEED_CLS
     tower_reason = "several patches of its tower"
     cells = SIDE // PATCH // 2
+    config_class, model_class, adapter_class = Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Adapter
 
     def make(self, attention="sdpa"):
         tokenizer = build_tokenizer()
@@ -232,12 +287,12 @@ class Idefics3(Tiny):
             "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
             "image_size": SIDE, "patch_size": PATCH,
         }  # fmt: skip
-        config = Idefics3Config(
+        config = self.config_class(
             vision_config=vision, text_config=LlamaConfig(**text_sizes(tokenizer)), scale_factor=2,
             image_token_id=processor.image_token_id, tie_word_embeddings=False,
         )  # fmt: skip
-        model = Idefics3ForConditionalGeneration._from_config(config, attn_implementation=attention)
-        return Idefics3Adapter(decisive(model), processor, "tiny Idefics3")
+        model = self.model_class._from_config(config, attn_implementation=attention)
+        return self.adapter_class(decisive(model), processor, f"tiny {self.adapter_class.__name__}")
 
     def decoder(self, model):
         return model.model.text_model
@@ -251,6 +306,10 @@ class Idefics3(Tiny):
 
     def tokens_seen(self, adapter, prompt):
         return patches(prompt.pixels[0], self.cells)
+
+
+class SmolVLM(Idefics3):
+    config_class, model_class, adapter_class = SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMAdapter
 
 
 class InternVL(Tiny):
@@ -296,8 +355,10 @@ class InternVL(Tiny):
 
 FAMILIES = {
     "llava_next": LlavaNext(),
+    "llava_onevision": LlavaOnevision(),
     "qwen2_5_vl": Qwen25VL(),
     "qwen3_vl": Qwen3VL(),
     "idefics3": Idefics3(),
+    "smolvlm": SmolVLM(),
     "internvl": InternVL(),
 }

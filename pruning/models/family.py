@@ -69,6 +69,7 @@ class Family(Weights):
         tower_signals: what can be observed in the tower beside [CLS], which is there if the tower has one.
         tower_matrices: of a tower layer's feed-forward part (3 where it is gated).
         no_tower_stages: why rows cannot be dropped between the tower's layers; empty where they can.
+        no_projector_stage: what is done behind the projector before there are visual tokens; empty for most.
         picture_end: the control token that closes a picture, if there is one.
     """
 
@@ -78,6 +79,7 @@ class Family(Weights):
     tower_signals: ClassVar[frozenset[Signal]] = TOWER_KEY_SIGNALS
     tower_matrices: ClassVar[int] = 2
     no_tower_stages: ClassVar[str] = ""
+    no_projector_stage: ClassVar[str] = ""
     picture_end: ClassVar[str] = ""
 
     def __init__(self, model, processor, name: str, *, limits=None) -> None:
@@ -109,6 +111,7 @@ class Family(Weights):
             kv_dim=head_dim * text.num_key_value_heads,
             signals=frozenset(signals),
             no_tower_stages=self.no_tower_stages,
+            no_projector_stage=self.no_projector_stage,
         )
 
     # -- what a family says of itself -----------------------------------------------------------------------------

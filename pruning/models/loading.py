@@ -26,10 +26,11 @@ from pruning.models import hub
 from pruning.models.base import ModelSpec, Progress, VLMAdapter
 from pruning.models.demo import FAMILIARITY_FILE, DrawnWorld
 from pruning.models.family import Family
-from pruning.models.idefics3 import Idefics3Adapter
+from pruning.models.idefics3 import Idefics3Adapter, SmolVLMAdapter
 from pruning.models.internvl import InternVLAdapter
 from pruning.models.llava import LlavaAdapter
 from pruning.models.llava_next import LlavaNextAdapter
+from pruning.models.llava_onevision import LlavaOnevisionAdapter
 from pruning.models.placing import Place, choose_place
 from pruning.models.qwen2_5_vl import Qwen25VLAdapter
 from pruning.models.qwen3_vl import Qwen3VLAdapter
@@ -39,9 +40,11 @@ from pruning.models.room import BESIDE, FOUR_BIT, memory_of, require_disk, weigh
 FAMILIES: dict[str, type[Family]] = {
     "llava": LlavaAdapter,
     "llava_next": LlavaNextAdapter,
+    "llava_onevision": LlavaOnevisionAdapter,
     "qwen2_5_vl": Qwen25VLAdapter,
     "qwen3_vl": Qwen3VLAdapter,
     "idefics3": Idefics3Adapter,
+    "smolvlm": SmolVLMAdapter,
     "internvl": InternVLAdapter,
 }
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # what is to be fetched was fetched before
