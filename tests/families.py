@@ -92,10 +92,9 @@ class Tiny:
         raise NotImplementedError
 
 
-def patches(tiles, cells):
-    """Tiles `[tiles, 3, side, side]` as `[tiles * cells * cells, patch, patch, 3]`."""
-    n, _, side, _ = tiles.shape
-    size = side // cells
+def patches(tiles, cells, size):
+    """Tiles `[tiles, 3, side, side]` as `[tiles * cells * cells, size, size, 3]`."""
+    n = len(tiles)
     cut = tiles[:, :, : size * cells, : size * cells].reshape(n, 3, cells, size, cells, size)
     return cut.permute(0, 2, 4, 3, 5, 1).reshape(-1, size, size, 3)
 
@@ -139,7 +138,7 @@ class LlavaNext(Tiny):
         return self._packed(model, prompt, hidden[:, 1:]), hidden[0, 0]
 
     def tokens_seen(self, adapter, prompt):
-        cut = patches(prompt.pixels[0], self.cells)
+        cut = patches(prompt.pixels[0], self.cells, PATCH)
         numbers = torch.arange(len(cut), dtype=torch.float64).view(-1, self.cells**2, 1)
         return cut[self._packed(adapter.model, prompt, numbers)[:, 0].long()]
 
@@ -182,7 +181,7 @@ class LlavaOnevision(LlavaNext):
         return rows
 
     def tokens_seen(self, adapter, prompt):
-        cut = patches(prompt.pixels[0], self.cells)
+        cut = patches(prompt.pixels[0], self.cells, PATCH)
         numbers = [cut.flatten(1).view(-1, self.cells**2, cut[0].numel())]
         sizes, nowhere = prompt.extra["image_sizes"], torch.full((cut[0].numel(),), float("nan"))
         packed, _ = adapter.model.model.pack_image_features(numbers, sizes, nowhere, "anyres_max_2")
@@ -272,6 +271,7 @@ class Idefics3(Tiny):
     refused: ClassVar = NEED_CLS
     tower_reason = "several patches of its tower"
     cells = SIDE // PATCH // 2
+    side: ClassVar = SIDE
     config_class, model_class, adapter_class = Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Adapter
 
     def make(self, attention="sdpa"):
@@ -279,13 +279,13 @@ class Idefics3(Tiny):
         marks = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
         tokenizer.add_special_tokens({"additional_special_tokens": [*marks, "<global-img>"]})
         images = Idefics3ImageProcessorPil(
-            size={"longest_edge": 3 * SIDE}, max_image_size={"longest_edge": SIDE}, **GREY
+            size={"longest_edge": 3 * self.side}, max_image_size={"longest_edge": self.side}, **GREY
         )
         chat = CHAT_TEMPLATE.replace("<image>\n", "<image>")
         processor = Idefics3Processor(images, tokenizer, image_seq_len=self.cells**2, chat_template=chat)
         vision = {
             "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-            "image_size": SIDE, "patch_size": PATCH,
+            "image_size": self.side, "patch_size": PATCH,
         }  # fmt: skip
         config = self.config_class(
             vision_config=vision, text_config=LlamaConfig(**text_sizes(tokenizer)), scale_factor=2,
@@ -305,10 +305,11 @@ class Idefics3(Tiny):
         return model.model.connector.modality_projection(rows)
 
     def tokens_seen(self, adapter, prompt):
-        return patches(prompt.pixels[0], self.cells)
+        return patches(prompt.pixels[0], self.cells, 2 * PATCH)
 
 
 class SmolVLM(Idefics3):
+    side: ClassVar = SIDE + 4  # half a patch over, as in the towers of 384 pixels in patches of 14
     config_class, model_class, adapter_class = SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMAdapter
 
 
@@ -350,7 +351,7 @@ class InternVL(Tiny):
         return model.model.multi_modal_projector(rows)
 
     def tokens_seen(self, adapter, prompt):
-        return patches(prompt.pixels, self.cells)
+        return patches(prompt.pixels, self.cells, 2 * PATCH)
 
 
 FAMILIES = {

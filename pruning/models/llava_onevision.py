@@ -47,7 +47,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
 
     def _thinned(self, grid_hw: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of a canvas as the language model reads it."""
-        (rows, cols), (_, cells) = grid_hw, self._side_and_cells
+        (rows, cols), (_, cells, _) = grid_hw, self._side_and_cells
         most_tiles = int(self.model.config.vision_aspect_ratio.removeprefix("anyres_max_"))
         ratio = math.sqrt(rows * cols / (most_tiles * cells**2))
         return (int(rows // ratio), int(cols // ratio)) if ratio > LARGER else grid_hw

@@ -19,7 +19,7 @@ SIZES = {
 }
 
 
-@pytest.fixture(scope="module", params=[key for key in FAMILIES if key != "smolvlm"])  # which is Idefics3
+@pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
     tiny = FAMILIES[request.param]
     return tiny, tiny.make()
