@@ -48,6 +48,7 @@ CAPTION_HELP = {
     "accm": "A small model describes what was dropped in three captions, and a selector takes one.",
     "accm_untrained": "A captioner that nobody trained for this sees the picture without the kept pieces.",
 }
+MODEL_HELP = "{parameters} parameters{disk}; memory: {memory}. Licence: {licence}."
 METHOD_HELP = "{idea}. Acts {where}."
 
 

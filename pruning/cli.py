@@ -124,7 +124,9 @@ def _list(arguments: argparse.Namespace) -> int:
         print(f"{c['key']:16} {c['title']}: {c['idea']}  ({c['paper']})")
     print()
     for s in models:
-        print(f"{s['key']:16} {s['title']}, {s['memory']}  ({s['source']})")
+        disk = f"{s['disk']} to download, " if s["disk"] else ""
+        print(f"{s['key']:22} {s['title']}: {s['parameters']} parameters, {disk}memory: {s['memory']}  ({s['source']})")
+        print(f"{'':24}licence: {s['licence']}{'  (checked: ' + s['checked'] + ')' if s['checked'] else ''}")
     return 0
 
 

@@ -5,43 +5,92 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from pruning.models.base import ModelSpec, Progress, VLMAdapter
+from pruning.models.base import BESIDE, ModelSpec, Progress, VLMAdapter
 
 DEMO_FOLDER = Path(__file__).parents[2] / "assets" / "models" / "demo"
 
-LLAMA_2, CARD = "Llama 2 Community License", "see its model card"
+APACHE, LLAMA_2, CARD = "Apache-2.0", "Llama 2 Community License", "see its model card"
+PAGE = "licence and size: its hub page"
+LICENCE = "licence: its hub page"
 
 
-def _hub(key: str, source: str, title: str, billions: float, licence: str) -> ModelSpec:
-    """A model of the hub with `billions` of parameters, which take two bytes each in bf16."""
+def _hub(
+    key: str, source: str, title: str, billions: float, licence: str, checked: str = "", disk: float | None = None
+) -> ModelSpec:
+    """A model of the hub with `billions` of parameters, which take two bytes each in bf16, and so in its files unless
+    `disk` says how many GB they are.
+    """
     size = f"{billions:g} B" if billions >= 1 else f"{1000 * billions:g} M"
-    memory = math.ceil(2 * billions) if billions >= 1 else f"{2 * billions:.1f}"
-    return ModelSpec(key, source, title, size, licence, f"about {memory} GB in bf16")
+    memory = 2 * billions * BESIDE
+    return ModelSpec(
+        key,
+        source,
+        title,
+        size,
+        licence,
+        f"about {math.ceil(memory) if memory > 2 else round(memory, 1)} GB in bf16",
+        f"{disk or 2 * billions:.1f} GB",
+        checked,
+    )
 
 
 MODELS: dict[str, ModelSpec] = {
     m.key: m
     for m in (
-        ModelSpec("demo", str(DEMO_FOLDER), "Bundled small model", "6.5 M", "Apache-2.0", "0.2 GB", bundled=True),
-        _hub("smolvlm-256m", "HuggingFaceTB/SmolVLM-256M-Instruct", "SmolVLM 256M", 0.256, "Apache-2.0"),
-        _hub("smolvlm-500m", "HuggingFaceTB/SmolVLM-500M-Instruct", "SmolVLM 500M", 0.507, "Apache-2.0"),
-        _hub("internvl3-1b", "OpenGVLab/InternVL3-1B-hf", "InternVL3 1B", 0.94, CARD),
-        _hub("internvl3-2b", "OpenGVLab/InternVL3-2B-hf", "InternVL3 2B", 2.1, CARD),
-        _hub("qwen3-vl-2b", "Qwen/Qwen3-VL-2B-Instruct", "Qwen3-VL 2B", 2.1, "Apache-2.0"),
-        _hub("smolvlm-2b", "HuggingFaceTB/SmolVLM-Instruct", "SmolVLM 2B", 2.2, "Apache-2.0"),
-        _hub("qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL 3B", 3.8, "Qwen Research License"),
-        _hub("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", "Qwen3-VL 4B", 4.4, "Apache-2.0"),
-        _hub("qwen2.5-vl-7b", "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL 7B", 8.3, "Apache-2.0"),
-        _hub("qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct", "Qwen3-VL 8B", 8.8, "Apache-2.0"),
-        _hub("internvl3-8b", "OpenGVLab/InternVL3-8B-hf", "InternVL3 8B", 7.9, CARD),
-        _hub("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "LLaVA-1.5 7B", 7.1, LLAMA_2),
-        _hub("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "LLaVA-1.5 13B", 13.4, LLAMA_2),
-        _hub("llava-next-7b", "llava-hf/llava-v1.6-vicuna-7b-hf", "LLaVA-NeXT 7B (Vicuna)", 7.1, LLAMA_2),
+        ModelSpec("demo", str(DEMO_FOLDER), "Bundled small model", "6.5 M", APACHE, "0.2 GB", bundled=True),
         _hub(
-            "llava-next-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf", "LLaVA-NeXT 7B (Mistral)", 7.6, "Apache-2.0"
+            "smolvlm-256m", "HuggingFaceTB/SmolVLM-256M-Instruct", "SmolVLM 256M", 0.256, APACHE,
+            "licence: its card; size: a conversion's page",
+        ),
+        _hub(
+            "smolvlm2-256m", "HuggingFaceTB/SmolVLM2-256M-Video-Instruct", "SmolVLM2 256M", 0.256, APACHE, PAGE, 1.03
+        ),
+        _hub(
+            "smolvlm-500m", "HuggingFaceTB/SmolVLM-500M-Instruct", "SmolVLM 500M", 0.507, APACHE,
+            "size: a conversion's page",
+        ),
+        _hub(
+            "smolvlm2-500m", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct", "SmolVLM2 500M", 0.507, APACHE, PAGE, 2.03
+        ),
+        _hub(
+            "llava-onevision-0.5b", "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", "LLaVA-OneVision 0.5B", 0.894, APACHE,
+            LICENCE,
+        ),
+        _hub(
+            "internvl3-1b", "OpenGVLab/InternVL3-1B-hf", "InternVL3 1B", 0.94, CARD,
+            "size: files of its other form",
+        ),
+        _hub("internvl3-2b", "OpenGVLab/InternVL3-2B-hf", "InternVL3 2B", 2.1, CARD),
+        _hub("qwen3-vl-2b", "Qwen/Qwen3-VL-2B-Instruct", "Qwen3-VL 2B", 2.1, APACHE, "licence: a model made from it"),
+        _hub(
+            "smolvlm-2b", "HuggingFaceTB/SmolVLM-Instruct", "SmolVLM 2B", 2.25, APACHE,
+            "licence: its card; size: a conversion's page",
+        ),
+        _hub("smolvlm2-2b", "HuggingFaceTB/SmolVLM2-2.2B-Instruct", "SmolVLM2 2.2B", 2.25, APACHE, PAGE, 8.99),
+        _hub(
+            "qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL 3B", 3.8, "Qwen Research License",
+            "licence: a conversion's card",
+        ),
+        _hub("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", "Qwen3-VL 4B", 4.4, APACHE, "licence: a conversion's page"),
+        _hub("qwen2.5-vl-7b", "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL 7B", 8.3, APACHE, "licence: a copy's page"),
+        _hub("qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct", "Qwen3-VL 8B", 8.8, APACHE, "licence: a copy's page"),
+        _hub("internvl3-8b", "OpenGVLab/InternVL3-8B-hf", "InternVL3 8B", 7.95, "Qwen licence", PAGE),
+        _hub(
+            "llava-onevision-7b", "llava-hf/llava-onevision-qwen2-7b-ov-hf", "LLaVA-OneVision 7B", 8.03, APACHE,
+            LICENCE,
+        ),
+        _hub(
+            "llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "LLaVA-1.5 7B", 7.06, LLAMA_2,
+            "licence: a third party's page; size: its configuration, a copy's files",
+        ),
+        _hub("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "LLaVA-1.5 13B", 13.4, LLAMA_2),
+        _hub("llava-next-7b", "llava-hf/llava-v1.6-vicuna-7b-hf", "LLaVA-NeXT 7B (Vicuna)", 7.06, LLAMA_2, PAGE),
+        _hub(
+            "llava-next-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf", "LLaVA-NeXT 7B (Mistral)", 7.57, APACHE,
+            "licence: its hub page; size: a model made from it",
         ),
     )
-}
+}  # fmt: skip
 
 
 def find_spec(name: str) -> ModelSpec:

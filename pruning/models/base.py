@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pruning.structure import BlockFacts
 
 Progress = Callable[[int, int], None]  # of a download: bytes that arrived, bytes in all
+BESIDE = 1.15  # of the weights' own size: they, and what a short question needs beside them
 TEXT_ROW = -2  # in a vector of row ids: the row is text; CLS_SOURCE marks a [CLS] row, 0 and up a visual token
 
 

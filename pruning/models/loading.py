@@ -23,7 +23,7 @@ from transformers import AutoConfig, PretrainedConfig, ProcessorMixin
 
 from pruning.errors import ModelUnavailableError
 from pruning.models import hub
-from pruning.models.base import ModelSpec, Progress, VLMAdapter
+from pruning.models.base import BESIDE, ModelSpec, Progress, VLMAdapter
 from pruning.models.demo import FAMILIARITY_FILE, DrawnWorld
 from pruning.models.family import Family
 from pruning.models.idefics3 import Idefics3Adapter, SmolVLMAdapter
@@ -34,7 +34,7 @@ from pruning.models.llava_onevision import LlavaOnevisionAdapter
 from pruning.models.placing import Place, choose_place
 from pruning.models.qwen2_5_vl import Qwen25VLAdapter
 from pruning.models.qwen3_vl import Qwen3VLAdapter
-from pruning.models.room import BESIDE, FOUR_BIT, memory_of, require_disk, weight_names
+from pruning.models.room import FOUR_BIT, memory_of, require_disk, weight_names
 
 # By `model_type` of the configuration.
 FAMILIES: dict[str, type[Family]] = {
@@ -232,7 +232,7 @@ def _explain(request: Request, error: Exception) -> ModelUnavailableError:
 
 def _not_here(request: Request) -> ModelUnavailableError:
     spec, state = request.spec, "failing" if request.allow_download else "off"
-    size = f"Needed: {spec.disk} on disk, {spec.memory} of memory." if spec.disk else ""
+    size = f"To download: {spec.disk}; memory: {spec.memory}." if spec.disk else ""
     if request.allow_download:
         way = "Look to the network (and that HF_HUB_OFFLINE is not set), or put a folder's path after --model."
     else:

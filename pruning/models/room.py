@@ -16,10 +16,9 @@ import psutil
 import torch
 
 from pruning.errors import ModelUnavailableError
-from pruning.models.base import gigabytes
+from pruning.models.base import BESIDE, gigabytes
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-BESIDE = 1.15  # of the weights' own size: they, and what a short question needs beside them
 SPARE = 2**30  # bytes of a disk that are left alone
 FOUR_BIT = 0.5625  # bytes of a number in 4 bits, with a scale for every 64 of them
 WHOLE_IN_FOUR_BIT = ("embed", "lm_head")  # parts that stay as they are

@@ -20,6 +20,7 @@ from app.settings import Settings
 from pruning.demo_model.build import build_processor
 from pruning.errors import ModelUnavailableError, PlanError
 from pruning.models import check, hub, load, loading, placing, room
+from pruning.models.base import BESIDE
 from pruning.plans import PlanRequest
 from pruning.signals import Part
 
@@ -166,12 +167,12 @@ def test_memory_is_counted_from_headers(folder):
     n = sum(p.numel() for p in model.parameters())
     files = [folder / name for name in room.weight_names(folder)]
     assert len(files) > 2
-    assert room.memory_of(files, torch.float32) == pytest.approx(4 * n * room.BESIDE, abs=1)
-    assert room.memory_of(files, torch.bfloat16) == pytest.approx(2 * n * room.BESIDE, abs=1)
+    assert room.memory_of(files, torch.float32) == pytest.approx(4 * n * BESIDE, abs=1)
+    assert room.memory_of(files, torch.bfloat16) == pytest.approx(2 * n * BESIDE, abs=1)
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name)
     matrices -= model.lm_head.weight.numel()
     four = FOUR * matrices + 2 * (n - matrices)
-    assert room.memory_of(files, torch.bfloat16, four_bit=True) == pytest.approx(four * room.BESIDE, abs=1)
+    assert room.memory_of(files, torch.bfloat16, four_bit=True) == pytest.approx(four * BESIDE, abs=1)
 
 
 FOUR = 0.5625
@@ -303,3 +304,16 @@ def test_everybody_who_waits_hears_how_a_download_gets_on():
         assert events.empty()
     assert heard == [(10 * 10**6, 10**9), (500 * 10**6, 10**9)]
     assert messages.download(*heard[1]) == "Downloading the model: 0.5 GB of 1.0 GB (50 %)…"
+
+
+def test_licence_and_size_stand_beside_the_choice(capsys):
+    from app.tabs.explore import _about_model
+    from pruning.cli import main
+
+    assert _about_model("smolvlm2-2b") == (
+        "2.25 B parameters, 9.0 GB to download; memory: about 6 GB in bf16. Licence: Apache-2.0."
+    )
+    assert _about_model("demo").endswith("memory: 0.2 GB. Licence: Apache-2.0.")
+    assert _about_model("somebody/else") == "Licence: see its model card."
+    assert main(["list"]) == 0
+    assert "licence: Qwen Research License  (checked: licence: a conversion's card)" in capsys.readouterr().out
