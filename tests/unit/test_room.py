@@ -304,16 +304,3 @@ def test_everybody_who_waits_hears_how_a_download_gets_on():
         assert events.empty()
     assert heard == [(10 * 10**6, 10**9), (500 * 10**6, 10**9)]
     assert messages.download(*heard[1]) == "Downloading the model: 0.5 GB of 1.0 GB (50 %)…"
-
-
-def test_licence_and_size_stand_beside_the_choice(capsys):
-    from app.tabs.explore import _about_model
-    from pruning.cli import main
-
-    assert _about_model("smolvlm2-2b") == (
-        "2.25 B parameters, 9.0 GB to download; memory: about 6 GB in bf16. Licence: Apache-2.0."
-    )
-    assert _about_model("demo").endswith("memory: 0.2 GB. Licence: Apache-2.0.")
-    assert _about_model("somebody/else") == "Licence: see its model card."
-    assert main(["list"]) == 0
-    assert "licence: Qwen Research License  (checked: licence: a conversion's card)" in capsys.readouterr().out
