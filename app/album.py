@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from app.caches import BoundedCache
 from app.examples import Example
-from app.service import BoundedCache
 from app.session import SessionState
 from pruning.archive import is_archive, picture_in
 from pruning.errors import ImageRejectedError

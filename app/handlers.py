@@ -16,10 +16,11 @@ import numpy as np
 from app import messages
 from app.album import Album
 from app.asked import Asked
+from app.caches import BoundedCache
 from app.errors import sentence_for
 from app.examples import Example
 from app.links import Link
-from app.service import BoundedCache, Hold, Service
+from app.service import Hold, Service
 from app.session import SessionState, Visitor
 from app.take_away import parcel, recipe_of
 from pruning.archive import is_archive, unpack
@@ -197,6 +198,9 @@ class Handlers:
                     return
                 if event.kind == "waiting":
                     yield status(messages.WAITING.format(before=event.value)), gr.skip()
+                    continue
+                if event.kind == "download":
+                    yield status(messages.download(*event.value)), gr.skip()
                     continue
                 if event.kind == "held_up":
                     note = messages.HELD_UP

@@ -1,5 +1,7 @@
 """Sentences that a visitor can read and that belong to no single error."""
 
+from pruning.models.base import gigabytes
+
 TITLE = "PruneScope"
 TAGLINE = "What a vision-language model still sees after its visual tokens are pruned"
 READY = "Ready."
@@ -14,6 +16,7 @@ PHASES = {
     "plan": "Looking at every head and matrix…",
     "try": "Trying the plan on the model…",
 }
+DOWNLOAD = "Downloading the model: {arrived} of {total} ({share} %)…"
 WAITING = "Waiting for the model: {before} before you…"
 RANDOM = "Random pruning, seed {done} of {of}…"
 RANDOM_DONE = "Random pruning is shown below the answers."
@@ -47,4 +50,10 @@ CAPTION_HELP = {
     "accm": "A small model describes what was dropped in three captions, and a selector takes one.",
     "accm_untrained": "A captioner that nobody trained for this sees the picture without the kept pieces.",
 }
+MODEL_HELP = "{parameters} parameters{disk}; memory: {memory}. Licence: {licence}."
 METHOD_HELP = "{idea}. Acts {where}."
+
+
+def download(arrived: int, total: int) -> str:
+    """How a download gets on, from bytes."""
+    return DOWNLOAD.format(arrived=gigabytes(arrived), total=gigabytes(total), share=100 * arrived // total)

@@ -155,6 +155,8 @@ class Planning:
                         yield _said("idle", done.format(seconds=time.perf_counter() - began)), view
                     elif event.kind == "waiting":
                         yield _said("busy", messages.WAITING.format(before=event.value)), gr.skip()
+                    elif event.kind == "download":
+                        yield _said("busy", messages.download(*event.value)), gr.skip()
                     elif event.kind == "phase":
                         yield _said("busy", messages.PHASES[event.phase]), gr.skip()
             except RunStopped:

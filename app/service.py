@@ -12,14 +12,14 @@ import json
 import logging
 import queue
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from app.caches import BoundedCache
 from app.captioners import captioners_of
 from app.errors import sentence_for
 from app.session import Visitor
@@ -44,44 +44,6 @@ GLANCE = 0.5  # seconds between looks at whether a silent worker still lives
 VIEWS, VIEW_BYTES = 4, 2 * 2**30  # of models with weights taken out; one is kept however large it is
 
 
-class BoundedCache:
-    """The last few values by key; safe to use from several threads.
-
-    Args:
-        size: how many; `n_bytes`: how large all arrays among them together may be; `leave`: called with a value that is
-            let go.
-    """
-
-    def __init__(
-        self, size: int, n_bytes: int = 256 * 2**20, leave: Callable[[Any], None] = lambda value: None
-    ) -> None:
-        self._size, self._n_bytes, self._leave = size, n_bytes, leave
-        self._items: OrderedDict[Hashable, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> Any | None:
-        with self._lock:
-            if key in self._items:
-                self._items.move_to_end(key)
-            return self._items.get(key)
-
-    def put(self, key: Hashable, value: Any) -> None:
-        with self._lock:
-            self._items[key] = value
-            self._items.move_to_end(key)
-            while len(self._items) > self._size or (len(self._items) > 1 and self._weight() > self._n_bytes):
-                self._leave(self._items.popitem(last=False)[1])
-
-    def _weight(self) -> int:
-        return sum(getattr(value, "nbytes", 0) for value in self._items.values())
-
-    def clear(self) -> None:
-        with self._lock:
-            for value in self._items.values():
-                self._leave(value)
-            self._items.clear()
-
-
 @dataclass(frozen=True, slots=True)
 class _View:
     """A private view of a model for one plan, and the bytes of it that it does not share."""
@@ -101,8 +63,9 @@ class PlanAtHand:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happens in a run: `kind` is waiting (value: runs before this one), phase, piece, restarted (its worker died;
-    it begins anew), held_up (another's worker died), done or failed.
+    """What happens in a run: `kind` is waiting (value: runs before this one), phase, piece, download (of the model;
+    value: bytes that arrived, and in all), restarted (its worker died; it begins anew), held_up (another's worker
+    died), done or failed.
     """
 
     kind: str
@@ -133,6 +96,7 @@ class Service:
         self._holds: dict[str, Hold] = {}
         self._listening: set[queue.Queue[Event]] = set()  # of the runs that go on or wait
         self._lock = threading.Lock()
+        self._share = -1  # percent of a download that has arrived
         self.problem = ""  # why the start-up model cannot be used, if it cannot
         self._seen, self._baselines = BoundedCache(12), BoundedCache(128)
         self._plans = BoundedCache(16)
@@ -160,16 +124,26 @@ class Service:
         with self._loading:
             if self._adapter is not None and self._adapter[0] == model:
                 return self._adapter[1]
+            s = self.settings
+            asked = {
+                "device": s.device, "dtype": s.dtype, "allow_download": s.allow_download, "progress": self._arrived
+            }  # fmt: skip
             if self._adapter is not None:
-                check(model, allow_download=self.settings.allow_download)  # nobody loses the model at hand for nothing
+                check(model, freed=self._adapter[1].nbytes, **asked)  # nobody loses the model at hand for nothing
                 self._adapter[1].close()
                 self._adapter = self._compensator = None
                 self._seen.clear()  # tensors on the other model's device
                 self._views.clear()
-            s = self.settings
-            adapter = load(model, device=s.device, dtype=s.dtype, allow_download=s.allow_download)
+            adapter = load(model, **asked)
             self._adapter = (model, adapter)
             return adapter
+
+    def _arrived(self, n_bytes: int, total: int) -> None:
+        """Everybody whose run goes on or waits hears how a download gets on: they wait for the same model."""
+        share = 100 * n_bytes // total
+        if share != self._share:
+            self._share = share
+            self._tell(Event("download", value=(n_bytes, total)))
 
     def _compensator_for(self, request: RunRequest, adapter: VLMAdapter) -> Compensator | None:
         """Who writes the caption of a run; nobody where it is written by hand. The last one opened is kept."""
@@ -294,9 +268,12 @@ class Service:
 
     def _tell_the_others(self, mine: queue.Queue[Event]) -> None:
         log.error("a worker died during a run; another one takes its place")
+        self._tell(Event("held_up"), but=mine)
+
+    def _tell(self, event: Event, but: queue.Queue[Event] | None = None) -> None:
         with self._lock:
-            for events in self._listening - {mine}:
-                events.put(Event("held_up"))
+            for events in self._listening - {but}:
+                events.put(event)
 
     def _work(self, events, stop, model, work, asked) -> None:
         try:

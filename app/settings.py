@@ -44,7 +44,7 @@ def read_settings(argv: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--port", type=int, default=default.port)
     parser.add_argument("--model", default=default.model, help=f"one of {', '.join(MODELS)}; or a hub id; or a folder")
     parser.add_argument("--device", default=default.device, help="auto, cpu, cuda, ...")
-    parser.add_argument("--dtype", default=default.dtype, help="auto, bfloat16, float16 or float32")
+    parser.add_argument("--dtype", default=default.dtype, help="auto, bfloat16, float16, float32; 4bit on a GPU")
     parser.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
     parser.add_argument(
         "--captioner",

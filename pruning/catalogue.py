@@ -35,7 +35,7 @@ def list_models() -> list[dict[str, Any]]:
     """Every model of the table; JSON-ready."""
     return [
         {"key": s.key, "source": s.key if s.bundled else s.source, "title": s.title, "parameters": s.parameters,
-         "memory": s.memory, "licence": s.licence}
+         "memory": s.memory, "licence": s.licence, "disk": s.disk, "checked": s.checked}
         for s in MODELS.values()
     ]  # fmt: skip
 
@@ -62,10 +62,15 @@ def scores_table() -> str:
 
 def models_table() -> str:
     """The README's table of models."""
-    lines = ["| model | parameters | memory | licence | start with |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| model | parameters | download | memory | licence | seen elsewhere than in memory | start with |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for spec in MODELS.values():
         start = "`python app.py`" if spec.bundled else f"`python app.py --model {spec.key} --allow-download`"
-        lines.append(f"| {spec.title} | {spec.parameters} | {spec.memory} | {spec.licence} | {start} |")
+        size = f"{spec.parameters} | {spec.disk or 'comes with it'} | {spec.memory}"
+        checked = "made here" if spec.bundled else spec.checked or "nothing yet"
+        lines.append(f"| {spec.title} | {size} | {spec.licence} | {checked} | {start} |")
     return "\n".join(lines)
 
 

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _bench(arguments: argparse.Namespace) -> int:
     from pruning.bench import bench, table
-    from pruning.models.loading import choose_device
+    from pruning.models.placing import choose_device
 
     found = bench(choose_device(arguments.device), max(1, arguments.repeats))
     if arguments.out:
@@ -129,7 +129,9 @@ def _list(arguments: argparse.Namespace) -> int:
         print(f"{c['key']:16} {c['title']}: {c['idea']}  ({c['paper']})")
     print()
     for s in models:
-        print(f"{s['key']:16} {s['title']}, {s['memory']}  ({s['source']})")
+        disk = f"{s['disk']} to download, " if s["disk"] else ""
+        print(f"{s['key']:22} {s['title']}: {s['parameters']} parameters, {disk}memory: {s['memory']}  ({s['source']})")
+        print(f"{'':24}licence: {s['licence']}{'  (checked: ' + s['checked'] + ')' if s['checked'] else ''}")
     return 0
 
 

@@ -92,6 +92,12 @@ class Session:
                 f"{info.no_tower_stages}.",
                 "Choose another stage or another method.",
             )
+        if info.no_projector_stage and any(s.part is Part.PROJECTOR for s in self.stages):
+            raise ParameterError(
+                f"{method.title} drops tokens before the projector; {info.name} has its visual tokens behind it only: "
+                f"{info.no_projector_stage}.",
+                "Choose another stage or another method.",
+            )
         self.looks: Sequence[Look] = method.looks(info) if self.plan else ()
         self.steps: list[PruningStep] = []
         self.decisions: dict[Stage, Decision] = {}
@@ -122,13 +128,13 @@ class Session:
             stage=stage,
             features=features,
             ids=ids,
-            positions=self._places[ids.clamp(min=0)],
+            positions=self._places.to(ids.device)[ids.clamp(min=0)],
             n_total=self.n_total,
             info=self.info,
             generator=self._generator,
             looks=dict(looks),
             text=text,
-            tiles=self._tiles[ids.clamp(min=0)] if len(self.layout.tiles) > 1 else None,
+            tiles=self._tiles.to(ids.device)[ids.clamp(min=0)] if len(self.layout.tiles) > 1 else None,
             memory=self._memory,
         )
         decision = self.method(context, self.plan[stage])
@@ -145,8 +151,8 @@ class Session:
         wanted = [look for look in self.looks if look.signal in TOWER_SIGNALS]
         if not wanted or self.seen is None:
             return {}
-        rows = rows_of(ids, self.seen.ids)
-        return {look: cut_look(look, self.seen.looks[look], rows) for look in wanted}
+        rows = rows_of(ids.to(self.seen.ids.device), self.seen.ids)
+        return {look: cut_look(look, self.seen.looks[look], rows).to(ids.device) for look in wanted}
 
     @property
     def survivors(self) -> np.ndarray:
@@ -356,7 +362,7 @@ def environment(adapter: VLMAdapter) -> dict[str, str]:
     return {
         "machine": gpu or f"{processor_name()}, {os.cpu_count()} cores",
         "device": str(adapter.device),
-        "dtype": str(adapter.dtype).removeprefix("torch."),
+        "dtype": adapter.number_format,
         "threads": str(torch.get_num_threads()),
         "prunescope": __version__,
         "torch": torch.__version__,

@@ -103,6 +103,8 @@ class ModelInfo:
         patches_per_token: rows of the tower that make one visual token, side by side before the projector.
         vision_matrices: of a tower layer's feed-forward part (3 where it is gated).
         no_tower_stages: why rows cannot be dropped between layers of the tower; empty where they can.
+        no_projector_stage: what is done behind the projector to get visual tokens, so that none can be dropped before
+            it; empty where there are some before.
         tower_shapes, text_shapes: sizes of every layer, where layers differ because weights were taken out; else empty.
     """
 
@@ -119,13 +121,14 @@ class ModelInfo:
     patches_per_token: int = 1
     vision_matrices: int = 2
     no_tower_stages: str = ""
+    no_projector_stage: str = ""
     tower_shapes: tuple[LayerShape, ...] = ()
     text_shapes: tuple[LayerShape, ...] = ()
 
     @property
     def token_dim(self) -> int:
-        """Width of a visual token before the projector."""
-        return self.vision_dim * self.patches_per_token
+        """Width of a visual token before the projector, or behind it where it comes into being there."""
+        return self.text_dim if self.no_projector_stage else self.vision_dim * self.patches_per_token
 
 
 @dataclass(slots=True)

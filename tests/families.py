@@ -17,23 +17,30 @@ from transformers import (
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    SiglipVisionConfig,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from pruning.demo_model.build import CHAT_TEMPLATE, build_tokenizer
 from pruning.models.family import Family
-from pruning.models.idefics3 import Idefics3Adapter
+from pruning.models.idefics3 import Idefics3Adapter, SmolVLMAdapter
 from pruning.models.internvl import InternVLAdapter
 from pruning.models.llava_next import LlavaNextAdapter
+from pruning.models.llava_onevision import LlavaOnevisionAdapter
 from pruning.models.qwen2_5_vl import Qwen25VLAdapter
 from pruning.models.qwen3_vl import Qwen3VLAdapter
 
@@ -52,11 +59,13 @@ def text_sizes(tokenizer, **changes: Any) -> dict[str, Any]:
 
 class Tiny:
     """What a reference without hooks must know of a family; the defaults are LLaVA's. `refused` names the methods that
-    it cannot serve, `tower_reason` is part of why none may drop rows inside the tower.
+    it cannot serve, `tower_reason` is part of why none may drop rows inside the tower, `projector_reason` the same for
+    before the projector. `reach`: how far from its middle a token sees, in its own sizes.
     """
 
     refused: ClassVar[frozenset[str]] = frozenset()
-    tower_reason = ""
+    tower_reason = projector_reason = ""
+    reach = 0.5
 
     def make(self, attention: str = "sdpa") -> Family:
         raise NotImplementedError
@@ -83,10 +92,9 @@ class Tiny:
         raise NotImplementedError
 
 
-def patches(tiles, cells):
-    """Tiles `[tiles, 3, side, side]` as `[tiles * cells * cells, patch, patch, 3]`."""
-    n, _, side, _ = tiles.shape
-    size = side // cells
+def patches(tiles, cells, size):
+    """Tiles `[tiles, 3, side, side]` as `[tiles * cells * cells, size, size, 3]`."""
+    n = len(tiles)
     cut = tiles[:, :, : size * cells, : size * cells].reshape(n, 3, cells, size, cells, size)
     return cut.permute(0, 2, 4, 3, 5, 1).reshape(-1, size, size, 3)
 
@@ -130,9 +138,54 @@ class LlavaNext(Tiny):
         return self._packed(model, prompt, hidden[:, 1:]), hidden[0, 0]
 
     def tokens_seen(self, adapter, prompt):
-        cut = patches(prompt.pixels[0], self.cells)
+        cut = patches(prompt.pixels[0], self.cells, PATCH)
         numbers = torch.arange(len(cut), dtype=torch.float64).view(-1, self.cells**2, 1)
         return cut[self._packed(adapter.model, prompt, numbers)[:, 0].long()]
+
+
+class LlavaOnevision(LlavaNext):
+    refused: ClassVar = NEED_CLS
+    projector_reason = "thinned out there"
+    reach = 1.5
+
+    def make(self, attention="sdpa"):
+        tokenizer = build_tokenizer()
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<video>"]}, replace_extra_special_tokens=False)
+        canvases = [[h * SIDE, w * SIDE] for h, w in ((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+        images = LlavaOnevisionImageProcessorPil(
+            size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=canvases, **GREY
+        )
+        processor = LlavaOnevisionAdapter.processor_class(
+            images, tokenizer, num_image_tokens=self.cells**2, vision_feature_select_strategy="full",
+            vision_aspect_ratio="anyres_max_2", chat_template=CHAT_TEMPLATE,
+        )  # fmt: skip
+        vision = SiglipVisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=SIDE,
+            patch_size=PATCH, vision_use_head=False,
+        )  # fmt: skip
+        config = LlavaOnevisionConfig(
+            vision_config=vision, text_config=Qwen2Config(**text_sizes(tokenizer)), image_grid_pinpoints=canvases,
+            image_token_id=processor.image_token_id, video_token_id=processor.video_token_id,
+            vision_aspect_ratio="anyres_max_2", tie_word_embeddings=False,
+        )  # fmt: skip
+        model = LlavaOnevisionForConditionalGeneration._from_config(config, attn_implementation=attention)
+        return LlavaOnevisionAdapter(decisive(model), processor, "tiny LLaVA-OneVision")
+
+    def features(self, model, prompt):
+        """What the model itself gives to its language model, newlines taken out."""
+        packed = model.model.get_image_features(prompt.pixels, prompt.extra["image_sizes"], return_dict=True)
+        rows = packed.pooler_output[0]
+        return rows[~(rows == model.model.image_newline).all(-1)], None
+
+    def project(self, model, rows):
+        return rows
+
+    def tokens_seen(self, adapter, prompt):
+        cut = patches(prompt.pixels[0], self.cells, PATCH)
+        numbers = [cut.flatten(1).view(-1, self.cells**2, cut[0].numel())]
+        sizes, nowhere = prompt.extra["image_sizes"], torch.full((cut[0].numel(),), float("nan"))
+        packed, _ = adapter.model.model.pack_image_features(numbers, sizes, nowhere, "anyres_max_2")
+        return packed[0][~packed[0].isnan().any(-1)].view(-1, *cut.shape[1:])
 
 
 class Qwen25VL(Tiny):
@@ -218,26 +271,28 @@ class Idefics3(Tiny):
     refused: ClassVar = NEED_CLS
     tower_reason = "several patches of its tower"
     cells = SIDE // PATCH // 2
+    side: ClassVar = SIDE
+    config_class, model_class, adapter_class = Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Adapter
 
     def make(self, attention="sdpa"):
         tokenizer = build_tokenizer()
         marks = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
         tokenizer.add_special_tokens({"additional_special_tokens": [*marks, "<global-img>"]})
         images = Idefics3ImageProcessorPil(
-            size={"longest_edge": 3 * SIDE}, max_image_size={"longest_edge": SIDE}, **GREY
+            size={"longest_edge": 3 * self.side}, max_image_size={"longest_edge": self.side}, **GREY
         )
         chat = CHAT_TEMPLATE.replace("<image>\n", "<image>")
         processor = Idefics3Processor(images, tokenizer, image_seq_len=self.cells**2, chat_template=chat)
         vision = {
             "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-            "image_size": SIDE, "patch_size": PATCH,
+            "image_size": self.side, "patch_size": PATCH,
         }  # fmt: skip
-        config = Idefics3Config(
+        config = self.config_class(
             vision_config=vision, text_config=LlamaConfig(**text_sizes(tokenizer)), scale_factor=2,
             image_token_id=processor.image_token_id, tie_word_embeddings=False,
         )  # fmt: skip
-        model = Idefics3ForConditionalGeneration._from_config(config, attn_implementation=attention)
-        return Idefics3Adapter(decisive(model), processor, "tiny Idefics3")
+        model = self.model_class._from_config(config, attn_implementation=attention)
+        return self.adapter_class(decisive(model), processor, f"tiny {self.adapter_class.__name__}")
 
     def decoder(self, model):
         return model.model.text_model
@@ -250,7 +305,12 @@ class Idefics3(Tiny):
         return model.model.connector.modality_projection(rows)
 
     def tokens_seen(self, adapter, prompt):
-        return patches(prompt.pixels[0], self.cells)
+        return patches(prompt.pixels[0], self.cells, 2 * PATCH)
+
+
+class SmolVLM(Idefics3):
+    side: ClassVar = SIDE + 4  # half a patch over, as in the towers of 384 pixels in patches of 14
+    config_class, model_class, adapter_class = SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMAdapter
 
 
 class InternVL(Tiny):
@@ -291,13 +351,15 @@ class InternVL(Tiny):
         return model.model.multi_modal_projector(rows)
 
     def tokens_seen(self, adapter, prompt):
-        return patches(prompt.pixels, self.cells)
+        return patches(prompt.pixels, self.cells, 2 * PATCH)
 
 
 FAMILIES = {
     "llava_next": LlavaNext(),
+    "llava_onevision": LlavaOnevision(),
     "qwen2_5_vl": Qwen25VL(),
     "qwen3_vl": Qwen3VL(),
     "idefics3": Idefics3(),
+    "smolvlm": SmolVLM(),
     "internvl": InternVL(),
 }

@@ -21,7 +21,7 @@ from app.session import visitor_of
 from app.settings import Settings
 from pruning.errors import PruningError
 from pruning.methods import METHODS
-from pruning.models import MODELS
+from pruning.models import MODELS, find_spec
 
 OPENING = ("resprune", 64)
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -137,6 +137,8 @@ def _settings_of_a_run(settings: Settings) -> tuple[gr.Dropdown, gr.Number, gr.D
     )
     seed = gr.Number(0, label="Seed", precision=0, info="Only methods that draw at random use it.")
     model = gr.Dropdown(_model_choices(settings.model), value=settings.model, label="Model", elem_id="model")
+    about = gr.Markdown(_about_model(settings.model), elem_classes="hint", elem_id="about-model")
+    model.change(_about_model, model, about, **QUIET)
     return positions, seed, model
 
 
@@ -260,6 +262,14 @@ def _method_choices() -> list[tuple[str, str]]:
 def _model_choices(chosen: str) -> list[tuple[str, str]]:
     choices = [(f"{m.title} ({m.parameters})", m.key) for m in MODELS.values()]
     return choices if chosen in MODELS else [*choices, (chosen, chosen)]
+
+
+def _about_model(key: str) -> str:
+    spec = find_spec(key)
+    if spec.key not in MODELS:  # given by id or folder
+        return f"Licence: {spec.licence}."
+    disk = f", {spec.disk} to download" if spec.disk else ""
+    return messages.MODEL_HELP.format(parameters=spec.parameters, disk=disk, memory=spec.memory, licence=spec.licence)
 
 
 def _about(key: str) -> str:

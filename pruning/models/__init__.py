@@ -5,43 +5,92 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from pruning.models.base import ModelSpec, VLMAdapter
+from pruning.models.base import BESIDE, ModelSpec, Progress, VLMAdapter
 
 DEMO_FOLDER = Path(__file__).parents[2] / "assets" / "models" / "demo"
 
-LLAMA_2, CARD = "Llama 2 Community License", "see its model card"
+APACHE, LLAMA_2, CARD = "Apache-2.0", "Llama 2 Community License", "see its model card"
+PAGE = "licence and size: its hub page"
+LICENCE = "licence: its hub page"
 
 
-def _hub(key: str, source: str, title: str, billions: float, licence: str) -> ModelSpec:
-    """A model of the hub with `billions` of parameters, which take two bytes each in bf16."""
+def _hub(
+    key: str, source: str, title: str, billions: float, licence: str, checked: str = "", disk: float | None = None
+) -> ModelSpec:
+    """A model of the hub with `billions` of parameters, which take two bytes each in bf16, and so in its files unless
+    `disk` says how many GB they are.
+    """
     size = f"{billions:g} B" if billions >= 1 else f"{1000 * billions:g} M"
-    memory = math.ceil(2 * billions) if billions >= 1 else f"{2 * billions:.1f}"
-    return ModelSpec(key, source, title, size, licence, f"about {memory} GB in bf16")
+    memory = 2 * billions * BESIDE
+    return ModelSpec(
+        key,
+        source,
+        title,
+        size,
+        licence,
+        f"about {math.ceil(memory) if memory > 2 else round(memory, 1)} GB in bf16",
+        f"{disk or 2 * billions:.1f} GB",
+        checked,
+    )
 
 
 MODELS: dict[str, ModelSpec] = {
     m.key: m
     for m in (
-        ModelSpec("demo", str(DEMO_FOLDER), "Bundled small model", "6.5 M", "Apache-2.0", "0.2 GB", bundled=True),
-        _hub("smolvlm-256m", "HuggingFaceTB/SmolVLM-256M-Instruct", "SmolVLM 256M", 0.256, "Apache-2.0"),
-        _hub("smolvlm-500m", "HuggingFaceTB/SmolVLM-500M-Instruct", "SmolVLM 500M", 0.507, "Apache-2.0"),
-        _hub("internvl3-1b", "OpenGVLab/InternVL3-1B-hf", "InternVL3 1B", 0.94, CARD),
-        _hub("internvl3-2b", "OpenGVLab/InternVL3-2B-hf", "InternVL3 2B", 2.1, CARD),
-        _hub("qwen3-vl-2b", "Qwen/Qwen3-VL-2B-Instruct", "Qwen3-VL 2B", 2.1, "Apache-2.0"),
-        _hub("smolvlm-2b", "HuggingFaceTB/SmolVLM-Instruct", "SmolVLM 2B", 2.2, "Apache-2.0"),
-        _hub("qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL 3B", 3.8, "Qwen Research License"),
-        _hub("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", "Qwen3-VL 4B", 4.4, "Apache-2.0"),
-        _hub("qwen2.5-vl-7b", "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL 7B", 8.3, "Apache-2.0"),
-        _hub("qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct", "Qwen3-VL 8B", 8.8, "Apache-2.0"),
-        _hub("internvl3-8b", "OpenGVLab/InternVL3-8B-hf", "InternVL3 8B", 7.9, CARD),
-        _hub("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "LLaVA-1.5 7B", 7.1, LLAMA_2),
-        _hub("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "LLaVA-1.5 13B", 13.4, LLAMA_2),
-        _hub("llava-next-7b", "llava-hf/llava-v1.6-vicuna-7b-hf", "LLaVA-NeXT 7B (Vicuna)", 7.1, LLAMA_2),
+        ModelSpec("demo", str(DEMO_FOLDER), "Bundled small model", "6.5 M", APACHE, "0.2 GB", bundled=True),
         _hub(
-            "llava-next-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf", "LLaVA-NeXT 7B (Mistral)", 7.6, "Apache-2.0"
+            "smolvlm-256m", "HuggingFaceTB/SmolVLM-256M-Instruct", "SmolVLM 256M", 0.256, APACHE,
+            "licence: its card; size: a conversion's page",
+        ),
+        _hub(
+            "smolvlm2-256m", "HuggingFaceTB/SmolVLM2-256M-Video-Instruct", "SmolVLM2 256M", 0.256, APACHE, PAGE, 1.03
+        ),
+        _hub(
+            "smolvlm-500m", "HuggingFaceTB/SmolVLM-500M-Instruct", "SmolVLM 500M", 0.507, APACHE,
+            "size: a conversion's page",
+        ),
+        _hub(
+            "smolvlm2-500m", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct", "SmolVLM2 500M", 0.507, APACHE, PAGE, 2.03
+        ),
+        _hub(
+            "llava-onevision-0.5b", "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", "LLaVA-OneVision 0.5B", 0.894, APACHE,
+            LICENCE,
+        ),
+        _hub(
+            "internvl3-1b", "OpenGVLab/InternVL3-1B-hf", "InternVL3 1B", 0.94, CARD,
+            "size: files of its other form",
+        ),
+        _hub("internvl3-2b", "OpenGVLab/InternVL3-2B-hf", "InternVL3 2B", 2.1, CARD),
+        _hub("qwen3-vl-2b", "Qwen/Qwen3-VL-2B-Instruct", "Qwen3-VL 2B", 2.1, APACHE, "licence: a model made from it"),
+        _hub(
+            "smolvlm-2b", "HuggingFaceTB/SmolVLM-Instruct", "SmolVLM 2B", 2.25, APACHE,
+            "licence: its card; size: a conversion's page",
+        ),
+        _hub("smolvlm2-2b", "HuggingFaceTB/SmolVLM2-2.2B-Instruct", "SmolVLM2 2.2B", 2.25, APACHE, PAGE, 8.99),
+        _hub(
+            "qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen2.5-VL 3B", 3.8, "Qwen Research License",
+            "licence: a conversion's card",
+        ),
+        _hub("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", "Qwen3-VL 4B", 4.4, APACHE, "licence: a conversion's page"),
+        _hub("qwen2.5-vl-7b", "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2.5-VL 7B", 8.3, APACHE, "licence: a copy's page"),
+        _hub("qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct", "Qwen3-VL 8B", 8.8, APACHE, "licence: a copy's page"),
+        _hub("internvl3-8b", "OpenGVLab/InternVL3-8B-hf", "InternVL3 8B", 7.95, "Qwen licence", PAGE),
+        _hub(
+            "llava-onevision-7b", "llava-hf/llava-onevision-qwen2-7b-ov-hf", "LLaVA-OneVision 7B", 8.03, APACHE,
+            LICENCE,
+        ),
+        _hub(
+            "llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "LLaVA-1.5 7B", 7.06, LLAMA_2,
+            "licence: a third party's page; size: its configuration, a copy's files",
+        ),
+        _hub("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", "LLaVA-1.5 13B", 13.4, LLAMA_2),
+        _hub("llava-next-7b", "llava-hf/llava-v1.6-vicuna-7b-hf", "LLaVA-NeXT 7B (Vicuna)", 7.06, LLAMA_2, PAGE),
+        _hub(
+            "llava-next-mistral-7b", "llava-hf/llava-v1.6-mistral-7b-hf", "LLaVA-NeXT 7B (Mistral)", 7.57, APACHE,
+            "licence: its hub page; size: a model made from it",
         ),
     )
-}
+}  # fmt: skip
 
 
 def find_spec(name: str) -> ModelSpec:
@@ -52,29 +101,51 @@ def find_spec(name: str) -> ModelSpec:
     return by_source.get(name) or ModelSpec(name, name, Path(name).name or name, "?", CARD, "?")
 
 
-def load(name: str, *, device: str = "auto", dtype: str = "auto", allow_download: bool = False) -> VLMAdapter:
+def load(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    allow_download: bool = False,
+    progress: Progress | None = None,
+) -> VLMAdapter:
     """Load a model and put an adapter around it.
+
+    Room on the disk and in memory is looked for before anything large is fetched or read. Without `allow_download`
+    no other computer is asked for anything.
 
     Args:
         name: a key of `MODELS`, a hub id, or a folder.
-        device: `auto` (CUDA if there is one), `cpu`, `cuda`, `cuda:1`, ...
-        dtype: `auto` (bfloat16 on a GPU, float32 on a CPU), `bfloat16`, `float16` or `float32`.
+        device: `auto` (CUDA if there is one, all GPUs together if one is too small), `cpu`, `cuda`, `cuda:1`, ...
+        dtype: `auto` (bfloat16 on a GPU, float32 on a CPU), `bfloat16`, `float16`, `float32` or `4bit`.
         allow_download: whether a hub may be asked for missing files.
+        progress: told how a download gets on; without it bars are drawn on the terminal.
 
     Raises:
         ModelUnavailableError: with what is missing and what to do.
     """
-    from pruning.models.loading import load_adapter  # transformers is slow to import
+    from pruning.models.loading import Request, load_adapter  # transformers is slow to import
 
-    return load_adapter(find_spec(name), device=device, dtype=dtype, allow_download=allow_download)
+    return load_adapter(Request(find_spec(name), device, dtype, allow_download, progress))
 
 
-def check(name: str, *, allow_download: bool = False) -> None:
-    """See that a model is there, without loading its weights.
+def check(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    allow_download: bool = False,
+    progress: Progress | None = None,
+    freed: int = 0,
+) -> None:
+    """See that a model is there and fits, and fetch it if that is asked for, without reading its weights.
+
+    Args:
+        freed: bytes on the device that the model at hand will give back; the rest as for `load`.
 
     Raises:
         ModelUnavailableError: as `load`.
     """
-    from pruning.models.loading import check_source
+    from pruning.models.loading import Request, prepare
 
-    check_source(find_spec(name), allow_download=allow_download)
+    prepare(Request(find_spec(name), device, dtype, allow_download, progress), freed)

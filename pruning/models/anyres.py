@@ -4,6 +4,10 @@ The picture is shown twice: whole and squeezed into one square, then as large as
 with padding around it. Tokens of the canvas that are padding are taken out again, in whole lines or columns, so the
 outermost ones may reach a little beyond the picture, or leave a little of it to the overview. Every line ends with a
 newline.
+
+Where a tile's side is no whole number of patches, its last pixels are left out, so the tokens of a canvas of several
+tiles are not spaced evenly. They are drawn as if they were, half of what is left out aside: LLaVA-OneVision leaves out
+6 of 384 pixels, so a box lies at most 3 of 384, a fifth of a token, beside its place.
 """
 
 from __future__ import annotations
@@ -16,15 +20,17 @@ from transformers.image_utils import ChannelDimension
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
 from pruning.geometry import Tile, TokenLayout
+from pruning.models.tiles import in_patches
 
 
 def overview_and_canvas(
-    picture_wh: tuple[int, int], canvases: Sequence[Sequence[int]], side: int, cells: int
+    picture_wh: tuple[int, int], canvases: Sequence[Sequence[int]], side: int, cells: int, patch: int
 ) -> tuple[TokenLayout, torch.Tensor]:
     """Where the visual tokens are, and the tower row that each comes from, int64 `[tokens]`.
 
     Args:
-        canvases: `[height, width]` of those that may be chosen; side: of a tile in pixels; cells: of a tile in tokens.
+        canvases: `[height, width]` of those that may be chosen; side: of a tile in pixels; cells: of a tile in tokens;
+            patch: side of a token in pixels.
     """
     width, height = picture_wh
     canvas_hw = select_best_resolution((height, width), list(canvases))
@@ -37,7 +43,7 @@ def overview_and_canvas(
     box = []  # of the tokens shown: along x, then along y, in pixels of the picture
     for axis in (1, 0):
         first = (whole.shape[axis] - shown.shape[axis]) // 2
-        margin = (canvas_hw[axis] - resized_hw[axis]) // 2
+        margin = (canvas_hw[axis] - resized_hw[axis]) // 2 + (side - cells * patch) / 2
         scale = picture_wh[1 - axis] / resized_hw[axis]
         edges = (first, first + shown.shape[axis])
         box.append([(edge * side / cells - margin) * scale for edge in edges])
@@ -45,7 +51,8 @@ def overview_and_canvas(
     canvas = Tile(
         (x0, y0, x1, y1), tuple(shown.shape), (shown.shape[1] * side // cells, shown.shape[0] * side // cells)
     )
-    overview = Tile((0.0, 0.0, float(width), float(height)), (cells, cells), (side, side))
+    whole_picture = in_patches((0.0, 0.0, float(width), float(height)), cells * patch / side)
+    overview = Tile(whole_picture, (cells, cells), (side, side))
     return TokenLayout(picture_wh, (overview, canvas)), torch.cat([torch.arange(cells**2), shown.flatten()])
 
 

@@ -17,12 +17,25 @@ if TYPE_CHECKING:
     from pruning.plans import StructuralPlan
     from pruning.structure import BlockFacts
 
+Progress = Callable[[int, int], None]  # of a download: bytes that arrived, bytes in all
+BESIDE = 1.15  # of the weights' own size: they, and what a short question needs beside them
 TEXT_ROW = -2  # in a vector of row ids: the row is text; CLS_SOURCE marks a [CLS] row, 0 and up a visual token
+
+
+def gigabytes(n: float) -> str:
+    """A number of bytes for a sentence."""
+    return f"{n / 1e9:.1f} GB" if n >= 5e7 else f"{n / 1e6:.1f} MB"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model that the page offers: a hub id or a folder, and what it takes."""
+    """A model that the page offers: a hub id or a folder, and what it takes.
+
+    Attributes:
+        disk: what a download takes, in the number format in which the hub has it; empty where nobody knows.
+        memory: while it answers short questions.
+        checked: what of this was seen elsewhere than in memory, and where; empty if nothing was.
+    """
 
     key: str
     source: str
@@ -30,6 +43,8 @@ class ModelSpec:
     parameters: str
     licence: str
     memory: str
+    disk: str = ""
+    checked: str = ""
     bundled: bool = False
 
 
@@ -208,6 +223,12 @@ class VLMAdapter(Protocol):
     def identity(self) -> dict[str, Any]: ...
     @property
     def fingerprint(self) -> str: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def number_format(self) -> str: ...
 
     def facts(
         self, parts: Sequence[Part], wanted: Sequence[str], prompts: Iterable[Prompt], stop: Callable[[], bool]

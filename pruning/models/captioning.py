@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pruning.errors import CompensatorUnavailableError
-from pruning.models.loading import _TROUBLE, choose_dtype
+from pruning.models.loading import _TROUBLE
+from pruning.models.placing import choose_dtype
 
 MAX_NEW_TOKENS = 40
 REQUEST = "In one short phrase, say what in this picture matters for the question: {question}"

@@ -69,6 +69,7 @@ class Family(Weights):
         tower_signals: what can be observed in the tower beside [CLS], which is there if the tower has one.
         tower_matrices: of a tower layer's feed-forward part (3 where it is gated).
         no_tower_stages: why rows cannot be dropped between the tower's layers; empty where they can.
+        no_projector_stage: what is done behind the projector before there are visual tokens; empty for most.
         picture_end: the control token that closes a picture, if there is one.
     """
 
@@ -78,6 +79,7 @@ class Family(Weights):
     tower_signals: ClassVar[frozenset[Signal]] = TOWER_KEY_SIGNALS
     tower_matrices: ClassVar[int] = 2
     no_tower_stages: ClassVar[str] = ""
+    no_projector_stage: ClassVar[str] = ""
     picture_end: ClassVar[str] = ""
 
     def __init__(self, model, processor, name: str, *, limits=None) -> None:
@@ -109,6 +111,7 @@ class Family(Weights):
             kv_dim=head_dim * text.num_key_value_heads,
             signals=frozenset(signals),
             no_tower_stages=self.no_tower_stages,
+            no_projector_stage=self.no_projector_stage,
         )
 
     # -- what a family says of itself -----------------------------------------------------------------------------
@@ -310,7 +313,7 @@ class Family(Weights):
         longer = self._placed(splice(prompt, prompt.input_ids.shape[1], said, nothing, nothing))
         states = self.model.get_input_embeddings()(longer.input_ids)
         rows = self._placeholder_rows(longer, picture)
-        states[0, longer.placeholders.to(self.device)] = rows.to(states.dtype)
+        states[0, longer.placeholders.to(states.device)] = rows.to(states)
         decoder = self._anatomy.decoder
         if decider is not None and decider.evicts:  # new tokens see caches that the prompt's own rows did not
             work = partial(word_by_word, decoder, states, len(said))
@@ -327,9 +330,9 @@ class Family(Weights):
         """
         shows = prompt.visual[prompt.placeholders].to(picture.features.device)
         rows = picture.features.new_zeros(len(shows), picture.features.shape[1])
-        rows[shows.nonzero()[slots(picture.ids), 0]] = picture.features
+        rows[shows.nonzero()[slots(picture.ids).to(rows.device), 0]] = picture.features
         if not bool(shows.all()):
-            rows[~shows] = self._separator().to(rows.dtype)
+            rows[~shows] = self._separator().to(rows)
         return rows
 
     # -- texts and names ------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
-"""The Idefics3 family, which SmolVLM belongs to: tiles and an overview, pixel shuffle, one linear projector.
+"""The Idefics3 family, SmolVLM and SmolVLM2 among it: tiles and an overview, pixel shuffle, one linear projector.
 
 Conventions and where they are handled: the picture is stretched over whole tiles, whose markers (`<row_1_col_1>`) are
 text and always stay (`layout`); the tower's last norm comes before the projector (`_tokens`); pixel shuffle lays the
 patches of a square side by side, so before the projector a token is a row of several patches. The tower (SigLIP) has no
 [CLS], and a token's several patches have no key in common. Rows are not dropped inside the tower, where one token of
-several patches could lose some of them.
+several patches could lose some of them. SmolVLM2 has classes of its own for the same arithmetic; its processor's
+part for pictures is that of Idefics3, which does not ask for the packages that its part for videos takes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 
 import numpy as np
 import torch
-from transformers import Idefics3ForConditionalGeneration
+from transformers import Idefics3ForConditionalGeneration, Idefics3Processor, SmolVLMForConditionalGeneration
 from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
 
 from pruning.geometry import TokenLayout
@@ -64,3 +65,8 @@ class Idefics3Adapter(Family):
 
     def _project(self, features: torch.Tensor) -> torch.Tensor:
         return self.model.model.connector.modality_projection(features)
+
+
+class SmolVLMAdapter(Idefics3Adapter):
+    model_class = SmolVLMForConditionalGeneration
+    processor_class = Idefics3Processor

@@ -103,6 +103,7 @@ class LanguageRun:
         if not self.prefill:
             return self._decode(layer, args, kwargs)
         hidden = args[0]
+        self._follow(hidden.device)
         if layer == 0:
             hidden = self._arrive(hidden)
         if 0 < layer <= len(self.picture.deep):
@@ -119,6 +120,12 @@ class LanguageRun:
         self.columns_per_layer.append(self.columns)
         self.last_position.append(int(self.positions[..., -1].max()))
         return (hidden, *args[1:]), self._shortened(hidden, kwargs)
+
+    def _follow(self, device: torch.device) -> None:
+        """Where the layers lie on several GPUs, what is known of the rows goes along with the rows."""
+        if self.columns.device != device:
+            self.row_ids, self.columns = self.row_ids.to(device), self.columns.to(device)
+            self.positions, self.visual_columns = self.positions.to(device), self.visual_columns.to(device)
 
     def _shortened(self, hidden: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """A layer's other arguments for the rows that are left."""
@@ -223,10 +230,11 @@ class LanguageRun:
     def _evict(self, cache: Any) -> None:
         """Take what is not alive after the last cut out of the caches of the layers before it."""
         for layer, columns in enumerate(self.columns_per_layer):
-            rows = torch.isin(columns, self.columns).nonzero()[:, 0]
+            rows = torch.isin(columns, self.columns.to(columns.device)).nonzero()[:, 0]
             if len(rows) < len(columns):
                 entry = cache.layers[layer]
-                entry.keys, entry.values = entry.keys[:, :, rows], entry.values[:, :, rows]
+                there = rows.to(entry.keys.device)
+                entry.keys, entry.values = entry.keys[:, :, there], entry.values[:, :, there]
                 self.rows_per_layer[layer], self.ids_per_layer[layer] = len(rows), self.ids_per_layer[layer][rows]
 
     @property
@@ -239,10 +247,11 @@ class LanguageRun:
 
     def _shown(self, columns: torch.Tensor) -> dict[Look, torch.Tensor]:
         """Everything observed so far, cut to the rows that stood in these columns of the prompt."""
-        return {
-            look: value.index_select(-1 if look.signal in TOKENS_LAST else -2, rows_of(columns, of))
-            for look, (value, of) in self.seen.items()
-        }
+        found = {}
+        for look, (value, of) in self.seen.items():
+            rows = rows_of(columns.to(of.device), of).to(value.device)
+            found[look] = value.index_select(-1 if look.signal in TOKENS_LAST else -2, rows).to(columns.device)
+        return found
 
     def _look_at_states(self, layer: int, hidden: torch.Tensor, kwargs: dict[str, Any]) -> None:
         for look in self.wanted:
@@ -298,9 +307,9 @@ class LanguageRun:
     def _add_word_attention(self, layer: int, query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
         """The last row's mean weight over the heads, added up over the layers, at the tokens' own ids."""
         ids = self.ids_per_layer[layer]
-        weights = attention_row(query, key, query.shape[2] - 1, scaling).mean(0)[: len(ids)]
-        here = ids >= 0
-        self.word_attention[-1].index_add_(0, ids[here], weights[here] / self.hooks.n_layers)
+        weights = attention_row(query, key, query.shape[2] - 1, scaling).mean(0)[: len(ids)].to(ids.device)
+        here, total = ids >= 0, self.word_attention[-1]
+        total.index_add_(0, ids[here].to(total.device), weights[here].to(total.device) / self.hooks.n_layers)
 
 
 def slots(ids: torch.Tensor) -> torch.Tensor:

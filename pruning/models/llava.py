@@ -13,6 +13,7 @@ from pruning.errors import ModelUnavailableError
 from pruning.geometry import Tile, TokenLayout, square_view
 from pruning.models.base import Prompt
 from pruning.models.family import Anatomy, Family
+from pruning.models.tiles import in_patches
 
 TOWERS = {"clip_vision_model", "siglip_vision_model"}
 
@@ -50,14 +51,15 @@ class LlavaAdapter(Family):
             how = "crop"
         else:
             how = "stretch"
-        side, n = self._side_and_cells
-        return TokenLayout(picture_wh, (Tile(square_view(picture_wh, how), (n, n), (side, side)),))
+        side, n, patch = self._side_and_cells
+        box = in_patches(square_view(picture_wh, how), n * patch / side)
+        return TokenLayout(picture_wh, (Tile(box, (n, n), (side, side)),))
 
     @property
-    def _side_and_cells(self) -> tuple[int, int]:
-        """Side of the tower's square view in pixels, and in visual tokens."""
+    def _side_and_cells(self) -> tuple[int, int, int]:
+        """Side of the tower's square view in pixels, and in visual tokens; side of a token in pixels."""
         vision = self.model.config.vision_config
-        return vision.image_size, vision.image_size // vision.patch_size
+        return vision.image_size, vision.image_size // vision.patch_size, vision.patch_size
 
     def _look(self, prompt: Prompt) -> object:
         return self.model.model.vision_tower(prompt.pixels)

@@ -2,129 +2,155 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig, ProcessorMixin
 
 from pruning.errors import ModelUnavailableError
-from pruning.models.base import ModelSpec, VLMAdapter
+from pruning.models import hub
+from pruning.models.base import BESIDE, ModelSpec, Progress, VLMAdapter
 from pruning.models.demo import FAMILIARITY_FILE, DrawnWorld
 from pruning.models.family import Family
-from pruning.models.idefics3 import Idefics3Adapter
+from pruning.models.idefics3 import Idefics3Adapter, SmolVLMAdapter
 from pruning.models.internvl import InternVLAdapter
 from pruning.models.llava import LlavaAdapter
 from pruning.models.llava_next import LlavaNextAdapter
+from pruning.models.llava_onevision import LlavaOnevisionAdapter
+from pruning.models.placing import Place, choose_place
 from pruning.models.qwen2_5_vl import Qwen25VLAdapter
 from pruning.models.qwen3_vl import Qwen3VLAdapter
+from pruning.models.room import FOUR_BIT, memory_of, require_disk, weight_names
 
 # By `model_type` of the configuration.
 FAMILIES: dict[str, type[Family]] = {
     "llava": LlavaAdapter,
     "llava_next": LlavaNextAdapter,
+    "llava_onevision": LlavaOnevisionAdapter,
     "qwen2_5_vl": Qwen25VLAdapter,
     "qwen3_vl": Qwen3VLAdapter,
     "idefics3": Idefics3Adapter,
+    "smolvlm": SmolVLMAdapter,
     "internvl": InternVLAdapter,
 }
-_TROUBLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, HfHubHTTPError)
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+LOCAL = {"local_files_only": True, "trust_remote_code": False}  # what is to be fetched was fetched before
+_TROUBLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, httpx.HTTPError)
 
 
-def load_adapter(spec: ModelSpec, *, device: str, dtype: str, allow_download: bool) -> VLMAdapter:
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for; see `pruning.models.load`."""
+
+    spec: ModelSpec
+    device: str = "auto"
+    dtype: str = "auto"
+    allow_download: bool = False
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model that is on this computer and fits, with its weights unread."""
+
+    folder: Path
+    config: PretrainedConfig
+    processor: ProcessorMixin
+    place: Place
+
+
+def load_adapter(request: Request) -> VLMAdapter:
     """See `pruning.models.load`."""
-    where = choose_device(device)
-    kind = choose_dtype(dtype, where)
-    folder = Path(spec.source)
-    try:
-        config, processor = _open_source(spec, allow_download=allow_download)
-        family = FAMILIES[config.model_type]
+    gc.collect()  # a model that was let go before may still lie in a cycle,
+    torch.cuda.empty_cache()  # and its memory on a GPU is not free for others until it is given back
+    spec, ready = request.spec, prepare(request)
+    with _in_words(request):
+        family, options = FAMILIES[ready.config.model_type], ready.place.options()
         model, report = family.model_class.from_pretrained(
-            spec.source, dtype=kind, use_safetensors=True, output_loading_info=True,
-            **_options(spec, allow_download=allow_download),
-        )  # fmt: skip
+            ready.folder, use_safetensors=True, output_loading_info=True, **LOCAL, **options
+        )
         if report["missing_keys"] or report["mismatched_keys"]:
             first = next(iter({*report["missing_keys"], *map(str, report["mismatched_keys"])}))
             raise ModelUnavailableError(
                 f"The weights of {spec.title} do not fit its configuration: {first} is missing or has another shape.",
                 "Download the model again, or check that the folder holds one model only.",
             )
-        model = model.to(where)
-        known = folder / FAMILIARITY_FILE
-        world = DrawnWorld.read(folder, config.vision_config.hidden_size) if known.exists() else None
-        return family(model, processor, spec.title, limits=world)
-    except ModelUnavailableError:
-        raise
-    except torch.OutOfMemoryError as error:
-        raise ModelUnavailableError(
-            f"{spec.title} does not fit into the memory of {where} ({spec.memory} needed).", "Choose a smaller model."
-        ) from error
-    except _TROUBLE as error:
-        raise _explain(spec, error, is_folder=folder.is_dir(), allow_download=allow_download) from error
+        if "device_map" not in options:
+            model = model.to(ready.place.device)
+        known = ready.folder / FAMILIARITY_FILE
+        world = DrawnWorld.read(ready.folder, ready.config.vision_config.hidden_size) if known.exists() else None
+        return family(model, ready.processor, spec.title, limits=world)
 
 
-def check_source(spec: ModelSpec, *, allow_download: bool) -> None:
+def prepare(request: Request, freed: int = 0) -> Prepared:
     """See `pruning.models.check`."""
-    try:
-        _open_source(spec, allow_download=allow_download)
-    except ModelUnavailableError:
-        raise
-    except _TROUBLE as error:
-        raise _explain(spec, error, is_folder=Path(spec.source).is_dir(), allow_download=allow_download) from error
+    spec = request.spec
+    with _in_words(request):
+        folder = _find(request, freed)
+        _check_folder(folder)
+        config = _config(folder, spec)
+        processor = FAMILIES[config.model_type].processor_class.from_pretrained(folder, **LOCAL)
+        files = [folder / name for name in weight_names(folder)]
+        place = _place(request, lambda dtype, four_bit: memory_of(files, dtype, four_bit=four_bit), freed)
+        return Prepared(folder, config, processor, place)
 
 
-def _open_source(spec: ModelSpec, *, allow_download: bool) -> tuple[PretrainedConfig, ProcessorMixin]:
-    """Configuration and processor: small files, which say whether the rest is there and can be served."""
-    if Path(spec.source).is_dir():
-        _check_folder(Path(spec.source))
-    elif not _looks_like_hub_id(spec.source):
+def _find(request: Request, freed: int) -> Path:
+    """The folder of a model: as given, as downloaded before, or downloaded now if that was asked for."""
+    spec, folder = request.spec, Path(request.spec.source)
+    if folder.is_dir():
+        return folder
+    if not _looks_like_hub_id(spec.source):
         raise ModelUnavailableError(f"{spec.source} is neither a folder nor a hub id.", "Check the path.")
-    options = _options(spec, allow_download=allow_download)
-    config = AutoConfig.from_pretrained(spec.source, **options)
+    found = hub.on_this_computer(spec.source)
+    if found is not None:
+        return found
+    if not request.allow_download:
+        raise _not_here(request)
+    return _fetch(request, freed)
+
+
+def _fetch(request: Request, freed: int) -> Path:
+    """Small files first: they say whether the rest is worth its time. Then room is looked for, then weights come."""
+    spec, listing = request.spec, hub.ask(request.spec.source)
+    if not listing.weights:
+        raise ModelUnavailableError(f"{spec.source} has no *.safetensors weights.", "Choose another model.")
+    _config(hub.download(listing, listing.small, None), spec)
+
+    def needed(dtype: torch.dtype, four_bit: bool) -> int:  # noqa: FBT001 (as `choose_place` calls it)
+        half = sum(listing.sizes[name] for name in listing.weights) // 2  # where the hub does not count: 2 bytes each
+        return math.ceil((listing.parameters or half) * (FOUR_BIT if four_bit else dtype.itemsize) * BESIDE)
+
+    _place(request, needed, freed)
+    require_disk(spec.title, listing.missing(listing.weights), hub.cache_folder())
+    return hub.download(listing, listing.weights, request.progress)
+
+
+def _config(folder: Path, spec: ModelSpec) -> PretrainedConfig:
+    config = AutoConfig.from_pretrained(folder, **LOCAL)
     if config.model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise ModelUnavailableError(
             f"{spec.title} is a {config.model_type} model; this version serves: {known}.", "Choose another model."
         )
-    return config, FAMILIES[config.model_type].processor_class.from_pretrained(spec.source, **options)
+    return config
 
 
-def _options(spec: ModelSpec, *, allow_download: bool) -> dict[str, bool]:
-    return {"local_files_only": Path(spec.source).is_dir() or not allow_download, "trust_remote_code": False}
-
-
-def choose_device(device: str) -> torch.device:
-    """`auto` is CUDA where there is one.
-
-    Raises:
-        ModelUnavailableError: for a device that this machine does not have.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ModelUnavailableError(f"{device!r} is not a device.", "Use auto, cpu or cuda.") from error
-    if chosen.type not in ("cpu", "cuda"):
-        raise ModelUnavailableError(f"{device!r} is not a device that PruneScope was made for.", "Use cpu or cuda.")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise ModelUnavailableError(
-            f"{device} was asked for; this machine has {found} CUDA devices.", "Use --device cpu."
-        )
-    return chosen
-
-
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU and float32 on a CPU."""
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if dtype not in DTYPES:
-        raise ModelUnavailableError(f"{dtype!r} is not a number format.", f"Use auto, {', '.join(DTYPES)}.")
-    return DTYPES[dtype]
+def _place(request: Request, needed: Callable[[torch.dtype, bool], int], freed: int) -> Place:
+    return choose_place(request.spec.title, needed, request.device, request.dtype, freed)
 
 
 def _looks_like_hub_id(source: str) -> bool:
@@ -145,7 +171,10 @@ def _check_folder(folder: Path) -> None:
         raise ModelUnavailableError(
             f"The config.json in {folder.name} cannot be read: {error}.", "Download the model again."
         ) from error
-    if not list(folder.glob("*.safetensors")):
+    missing = [name for name in weight_names(folder) if not (folder / name).exists()]
+    if missing:
+        raise ModelUnavailableError(f"{folder.name} lacks {missing[0]}.", "Download the model again.")
+    if not weight_names(folder):
         others = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf") for p in folder.glob(pattern)]
         found = f" ({others[0]} is not read: such files can run code)" if others else ""
         raise ModelUnavailableError(
@@ -160,27 +189,57 @@ def _check_folder(folder: Path) -> None:
         raise ModelUnavailableError(f"{folder.name} holds no tokenizer.", "Copy tokenizer.json there.")
 
 
-def _explain(spec: ModelSpec, error: Exception, *, is_folder: bool, allow_download: bool) -> ModelUnavailableError:
-    if is_folder:
+@contextmanager
+def _in_words(request: Request) -> Iterator[None]:
+    """Whatever goes wrong inside is said in a sentence."""
+    try:
+        yield
+    except ModelUnavailableError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise ModelUnavailableError(
+            f"{request.spec.title} does not fit into the memory that is left ({request.spec.memory} needed).",
+            "Choose a smaller model.",
+        ) from error
+    except _TROUBLE as error:
+        raise _explain(request, error) from error
+
+
+def _explain(request: Request, error: Exception) -> ModelUnavailableError:
+    spec = request.spec
+
+    def is_a(*kinds: type[BaseException]) -> bool:
+        return isinstance(error, kinds) or isinstance(error.__cause__, kinds)
+
+    if Path(spec.source).is_dir():
         return ModelUnavailableError(
             f"The folder {Path(spec.source).name} could not be loaded: {_first_line(error)}",
             "Download the model again.",
         )
-    if isinstance(error.__cause__ or error, GatedRepoError):
+    if is_a(GatedRepoError):
         return ModelUnavailableError(
-            f"{spec.source} asks for its licence to be accepted.", "Accept it on its hub page, log in, and try again."
+            f"{spec.source} asks for its licence to be accepted.",
+            "Accept it on its hub page, log in (hf auth login), and try again.",
         )
-    if isinstance(error.__cause__ or error, RepositoryNotFoundError):
-        return ModelUnavailableError(f"The hub knows no model {spec.source}.", "Check the id.")
-    cause = error.__cause__ or error
-    if isinstance(cause, LocalEntryNotFoundError) or (isinstance(error, OSError) and not allow_download):
+    if is_a(RepositoryNotFoundError):
         return ModelUnavailableError(
-            f"The weights of {spec.title} are not on this computer and downloads are "
-            f"{'failing' if allow_download else 'off'}.",
-            f"Start with --model {spec.source} --allow-download, or put the folder's path after --model. "
-            f"Needed: {spec.memory}.",
+            f"The hub knows no model {spec.source}, or it is a private one.", "Check the id, or log in (hf auth login)."
         )
+    if is_a(OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.TransportError):
+        return _not_here(request)
     return ModelUnavailableError(f"{spec.title} could not be loaded: {_first_line(error)}", "Try again.")
+
+
+def _not_here(request: Request) -> ModelUnavailableError:
+    spec, state = request.spec, "failing" if request.allow_download else "off"
+    size = f"To download: {spec.disk}; memory: {spec.memory}." if spec.disk else ""
+    if request.allow_download:
+        way = "Look to the network (and that HF_HUB_OFFLINE is not set), or put a folder's path after --model."
+    else:
+        way = f"Start with --model {spec.source} --allow-download, or put the folder's path after --model."
+    return ModelUnavailableError(
+        f"The weights of {spec.title} are not on this computer and downloads are {state}.", f"{way} {size}".strip()
+    )
 
 
 def _first_line(error: Exception) -> str:

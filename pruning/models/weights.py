@@ -41,6 +41,21 @@ class Weights:
         """Which weights these are; a structural plan is for one fingerprint."""
         return fingerprint(self.model)
 
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes that the model's weights take in memory."""
+        return sum(p.nbytes for p in self.model.parameters())
+
+    @property
+    def number_format(self) -> str:
+        """In which numbers it computes, for the record of a run."""
+        computed = str(self.model.dtype).removeprefix("torch.")
+        return f"4bit, computed in {computed}" if self._is_quantised else computed
+
+    @property
+    def _is_quantised(self) -> bool:
+        return getattr(self.model, "is_quantized", False)
+
     def facts(
         self, parts: Sequence[Part], wanted: Sequence[str], prompts: Iterable[Prompt], stop: Callable[[], bool]
     ) -> list[BlockFacts]:
@@ -91,6 +106,11 @@ class Weights:
         raise NotImplementedError
 
     def _take_apart(self, model: nn.Module, parts: Sequence[Part]) -> list[Block]:
+        if self._is_quantised:
+            raise PlanError(
+                f"The matrices of {self.info.name} are held in 4 bits; a plan needs them whole.",
+                "Load the model with --dtype bfloat16 for it.",
+            )
         used = {Part.TOWER: self.info.feature_layer + 1, Part.LANGUAGE_MODEL: self.info.text_layers}
         layers = self.layers_of(model)
         return [b for p in used if p in parts for b in take_apart(p, layers[p][: used[p]], self.info.name)]

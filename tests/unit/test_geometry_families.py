@@ -44,13 +44,14 @@ def test_every_token_sees_the_colour_at_its_box(family, size):
             assert np.ptp(got) < 60, "padding is black or grey"
             continue
         # Only the inner half is compared, and none whose inner half is crossed by a border (with a margin for blur).
-        crossed = abs(x - width / 2) < 0.5 * w or abs(y - height / 2) < 0.5 * h
+        crossed = abs(x - width / 2) < tiny.reach * w or abs(y - height / 2) < tiny.reach * h
         outside = max(-x0 / w, -y0 / h, (x1 - width) / w, (y1 - height) / h) > 0.2
         if not crossed and not outside:
             assert np.abs(got - COLORS[(y >= height / 2) * 2 + (x >= width / 2)]).max() < 40, (token, got)
             checked[layout.tile_numbers()[token]] += 1
     assert sum(checked.values()) >= 4
-    assert all(checked.values()) or min(t.n_tokens for t in layout.tiles) < 16
+    fewest, narrowest = min(t.n_tokens for t in layout.tiles), min(min(t.grid_hw) for t in layout.tiles)
+    assert all(checked.values()) or fewest < 16 or narrowest < 2 * tiny.reach
 
 
 @pytest.mark.parametrize("axis", [0, 1], ids=["x", "y"])

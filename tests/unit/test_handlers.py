@@ -16,11 +16,12 @@ from PIL import Image
 
 from app import service as service_module
 from app.asked import Asked
+from app.caches import BoundedCache
 from app.diagnosing import Diagnosing
 from app.errors import sentence_for
 from app.examples import read_examples
 from app.handlers import Handlers
-from app.service import BoundedCache, Service
+from app.service import Service
 from app.session import SessionState, Visitor
 from app.settings import Settings, read_settings
 from pruning.archive import unpack
@@ -331,3 +332,25 @@ def test_diagnostics_of_the_run_that_is_shown_and_what_other_methods_would_keep(
         assert diagnosing.show(SimpleNamespace(source=source, number=7), "nobody")["problem"]
     recorded = {"kind": "recorded", "example": 0, "method": "visionzip", "count": 64}
     assert diagnosing.show(SimpleNamespace(source=recorded, number=8), "nobody")["lines"]
+
+
+def test_a_download_of_the_model_is_told(handlers, tiny, monkeypatch):
+    def load(name, *, progress, **kwargs):
+        progress(500 * 10**6, 10**9)
+        return tiny
+
+    monkeypatch.setattr(service_module, "load", load)
+    assert "Downloading the model: 0.5 GB of 1.0 GB (50 %)…" in [e[0]["text"] for e in ask(handlers)]
+
+
+def test_licence_and_size_stand_beside_the_choice(capsys):
+    from app.tabs.explore import _about_model
+    from pruning.cli import main
+
+    assert _about_model("smolvlm2-2b") == (
+        "2.25 B parameters, 9.0 GB to download; memory: about 6 GB in bf16. Licence: Apache-2.0."
+    )
+    assert _about_model("demo").endswith("memory: 0.2 GB. Licence: Apache-2.0.")
+    assert _about_model("somebody/else") == "Licence: see its model card."
+    assert main(["list"]) == 0
+    assert "licence: Qwen Research License  (checked: licence: a conversion's card)" in capsys.readouterr().out

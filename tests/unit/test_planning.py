@@ -13,10 +13,11 @@ from conftest import make_tiny_adapter
 
 from app import service as service_module
 from app.asked import Asked, AskedPlan
+from app.caches import BoundedCache
 from app.examples import read_examples
 from app.handlers import Handlers
 from app.planning import Planning
-from app.service import BoundedCache, Service
+from app.service import Service
 from app.session import SessionState, Visitor
 from app.settings import Settings
 from pruning.planner import make_plan
