@@ -34,8 +34,8 @@ def list_scores() -> list[dict[str, Any]]:
 def list_models() -> list[dict[str, Any]]:
     """Every model of the table; JSON-ready."""
     return [
-        {"key": s.key, "source": s.key if s.bundled else s.source, "title": s.title, "parameters": s.parameters,
-         "memory": s.memory, "licence": s.licence}
+        {"key": s.key, "source": s.key if s.bundled or s.made_by else s.source, "title": s.title,
+         "parameters": s.parameters, "memory": s.memory, "licence": s.licence}
         for s in MODELS.values()
     ]  # fmt: skip
 
@@ -65,6 +65,8 @@ def models_table() -> str:
     lines = ["| model | parameters | memory | licence | start with |", "| --- | --- | --- | --- | --- |"]
     for spec in MODELS.values():
         start = "`python app.py`" if spec.bundled else f"`python app.py --model {spec.key} --allow-download`"
+        if spec.made_by:
+            start = f"`{spec.made_by}`, then `python app.py --model {spec.key}`"
         lines.append(f"| {spec.title} | {spec.parameters} | {spec.memory} | {spec.licence} | {start} |")
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from pruning import pretrained
 from pruning.models.base import ModelSpec, VLMAdapter
 
 DEMO_FOLDER = Path(__file__).parents[2] / "assets" / "models" / "demo"
@@ -23,6 +24,15 @@ MODELS: dict[str, ModelSpec] = {
     m.key: m
     for m in (
         ModelSpec("demo", str(DEMO_FOLDER), "Bundled small model", "6.5 M", "Apache-2.0", "0.2 GB", bundled=True),
+        ModelSpec(
+            "pair",
+            str(pretrained.folder()),
+            "DINOv2-S + SmolLM2 135M (mechanics, not answers)",
+            "157 M",
+            "MIT and Apache-2.0",
+            "about 0.7 GB",
+            made_by=pretrained.COMMAND,
+        ),
         _hub("smolvlm-256m", "HuggingFaceTB/SmolVLM-256M-Instruct", "SmolVLM 256M", 0.256, "Apache-2.0"),
         _hub("smolvlm-500m", "HuggingFaceTB/SmolVLM-500M-Instruct", "SmolVLM 500M", 0.507, "Apache-2.0"),
         _hub("internvl3-1b", "OpenGVLab/InternVL3-1B-hf", "InternVL3 1B", 0.94, CARD),

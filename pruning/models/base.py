@@ -22,7 +22,9 @@ TEXT_ROW = -2  # in a vector of row ids: the row is text; CLS_SOURCE marks a [CL
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model that the page offers: a hub id or a folder, and what it takes."""
+    """A model that the page offers: a hub id or a folder, and what it takes. `made_by` is the command that makes the
+    folder, where neither a hub nor this repository has it.
+    """
 
     key: str
     source: str
@@ -31,6 +33,7 @@ class ModelSpec:
     licence: str
     memory: str
     bundled: bool = False
+    made_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class Family(Weights):
             feature_layer=found.feature_layer,
             text_layers=len(decoder.layers),
             vision_dim=vision.hidden_size,
-            vision_ffn_dim=vision.intermediate_size,
+            vision_ffn_dim=getattr(vision, "intermediate_size", None) or vision.hidden_size * vision.mlp_ratio,
             patches_per_token=found.patches,
             vision_matrices=self.tower_matrices,
             text_dim=text.hidden_size,

@@ -16,6 +16,7 @@ from pruning.models.demo import FAMILIARITY_FILE, DrawnWorld
 from pruning.models.family import Family
 from pruning.models.idefics3 import Idefics3Adapter
 from pruning.models.internvl import InternVLAdapter
+from pruning.models.joined import mechanics_only
 from pruning.models.llava import LlavaAdapter
 from pruning.models.llava_next import LlavaNextAdapter
 from pruning.models.qwen2_5_vl import Qwen25VLAdapter
@@ -55,7 +56,8 @@ def load_adapter(spec: ModelSpec, *, device: str, dtype: str, allow_download: bo
         model = model.to(where)
         known = folder / FAMILIARITY_FILE
         world = DrawnWorld.read(folder, config.vision_config.hidden_size) if known.exists() else None
-        return family(model, processor, spec.title, limits=world)
+        untrained = getattr(config, "untrained_projector", False)
+        return family(model, processor, spec.title, limits=mechanics_only if untrained else world)
     except ModelUnavailableError:
         raise
     except torch.OutOfMemoryError as error:
@@ -80,6 +82,8 @@ def _open_source(spec: ModelSpec, *, allow_download: bool) -> tuple[PretrainedCo
     """Configuration and processor: small files, which say whether the rest is there and can be served."""
     if Path(spec.source).is_dir():
         _check_folder(Path(spec.source))
+    elif spec.made_by:
+        raise ModelUnavailableError(f"{spec.title} is not on this computer yet.", f"Make it with {spec.made_by}")
     elif not _looks_like_hub_id(spec.source):
         raise ModelUnavailableError(f"{spec.source} is neither a folder nor a hub id.", "Check the path.")
     options = _options(spec, allow_download=allow_download)
