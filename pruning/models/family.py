@@ -271,6 +271,7 @@ class Family(Weights):
         out, run = self._language.run(
             lambda: self.model.generate(
                 input_ids=prompt.input_ids,
+                attention_mask=torch.ones_like(prompt.input_ids),  # or a pad token that ends a turn would be masked
                 mm_encoder_outputs={"image": self._encoded(self._placeholder_rows(prompt, picture))},
                 do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None,
                 max_new_tokens=max_new_tokens,
