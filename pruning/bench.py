@@ -63,6 +63,20 @@ def bench(device: torch.device, repeats: int = REPEATS) -> dict[str, Any]:
     return found
 
 
+def bench_model(name: str, device: torch.device, repeats: int = REPEATS) -> dict[str, Any]:
+    """Prefill and recording of one model that is on this computer, by key, hub id or folder.
+
+    Raises:
+        ModelUnavailableError: as `pruning.models.load`.
+    """
+    adapter = load(name, device=str(device))
+    return {
+        "environment": environment(adapter) | {"commit": commit()},
+        "prefill": {name: prefill(adapter, repeats)},
+        "recording": {name: recording(adapter, repeats)},
+    }
+
+
 def commit() -> str:
     """The commit of this checkout, with a `+` where tracked files differ from it; empty outside of git."""
 
@@ -106,10 +120,15 @@ def prefill(adapter: VLMAdapter, repeats: int) -> list[dict[str, float]]:
         weight = adapter.model.get_input_embeddings().weight
         states = torch.randn(1, count + text, weight.shape[1], device=weight.device).to(weight.dtype)
         with torch.inference_mode():
-            return _timed(lambda: adapter.model.model.language_model(inputs_embeds=states, use_cache=True))
+            return _timed(lambda: adapter.model.get_decoder()(inputs_embeds=states, use_cache=True))
 
-    rows = []
-    for count in COUNTS:
+    rows, counts = [], [count for count in COUNTS if count < total]
+    if not counts:
+        raise BudgetError(
+            f"{info.name} makes {total} tokens of the picture that the bench reads; it keeps {FEWEST} or more.",
+            "Bench a model with more.",
+        )
+    for count in counts:
         works = (lambda c=count: read_ms(c), lambda: read_ms(total), lambda c=count: bare_ms(c))
         pruned, full, bare = map(statistics.median, zip(*_in_turns(works, repeats), strict=True))
         time_ratio, work_ratio = pruned / full, work(count) / work(total)
@@ -137,9 +156,7 @@ def recording(adapter: VLMAdapter, repeats: int) -> dict[str, float]:
 
     def plain() -> None:
         with torch.inference_mode():
-            adapter.model.generate(
-                input_ids=prompt.input_ids, pixel_values=prompt.pixels, do_sample=False, max_new_tokens=words
-            )
+            adapter.model.generate(**prompt.inputs(), do_sample=False, max_new_tokens=words)
 
     def engine(see: Callable[[], Seen], watch: Watch) -> None:
         session = _session(adapter, prompt, "uniform_grid", nearly_all)
@@ -296,6 +313,8 @@ def table(found: dict[str, Any]) -> str:
     ]
     for model, r in found["recording"].items():
         lines.append(f"| {model} | {r['engine_over_plain']:.3f} | {r['with_attention_over_plain']:.3f} |")
+    if "selection" not in found:  # of one model only
+        return "\n".join(lines)
     lines += [
         "",
         "| deciding, one thread | 576 tokens, ms | 2880 tokens, ms | grows like N^ |",

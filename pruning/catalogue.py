@@ -34,8 +34,8 @@ def list_scores() -> list[dict[str, Any]]:
 def list_models() -> list[dict[str, Any]]:
     """Every model of the table; JSON-ready."""
     return [
-        {"key": s.key, "source": s.key if s.bundled else s.source, "title": s.title, "parameters": s.parameters,
-         "memory": s.memory, "licence": s.licence, "disk": s.disk, "checked": s.checked}
+        {"key": s.key, "source": s.key if s.bundled or s.made_by else s.source, "title": s.title,
+         "parameters": s.parameters, "memory": s.memory, "licence": s.licence, "disk": s.disk, "checked": s.checked}
         for s in MODELS.values()
     ]  # fmt: skip
 
@@ -68,6 +68,8 @@ def models_table() -> str:
     ]
     for spec in MODELS.values():
         start = "`python app.py`" if spec.bundled else f"`python app.py --model {spec.key} --allow-download`"
+        if spec.made_by:
+            start = f"`{spec.made_by}`, then `python app.py --model {spec.key}`"
         size = f"{spec.parameters} | {spec.disk or 'comes with it'} | {spec.memory}"
         checked = "made here" if spec.bundled else spec.checked or "nothing yet"
         lines.append(f"| {spec.title} | {size} | {spec.licence} | {checked} | {start} |")

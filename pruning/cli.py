@@ -1,6 +1,6 @@
-"""`python -m pruning list | run | select | bench | plan | train-heads | structural-bench | train-accm`: no page.
+"""`python -m pruning list | run | select | bench | fetch-pair | plan | train-heads | structural-bench | train-accm`.
 
-Writes records, plans and figures, draws nothing.
+No page: writes records, plans and figures, draws nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pruning import compensation_cli, structural_cli
+from pruning import compensation_cli, pretrained, structural_cli
 from pruning.budget import mean_per_layer
 from pruning.catalogue import (
     list_compensators,
@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning", description="Visual-token pruning, headless.")
     commands = parser.add_subparsers(
-        required=True, metavar="list | run | select | bench | plan | train-heads | structural-bench | train-accm"
+        required=True,
+        metavar="list | run | select | bench | fetch-pair | plan | train-heads | structural-bench | train-accm",
     )
 
     shown = commands.add_parser("list", help="methods and head scores with their parameters, and models")
@@ -89,7 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     picked.add_argument("--out", type=Path, help="NPZ file for the outputs")
     picked.add_argument("--json", action="store_true", help="print the outputs as JSON")
     picked.set_defaults(do=_select)
+    fetched = commands.add_parser(
+        "fetch-pair", help="download and join two small pretrained parts, for mechanics and times at real scale"
+    )
+    fetched.set_defaults(do=_fetch_pair)
     timed = commands.add_parser("bench", help="how fast it is here, as ratios")
+    timed.add_argument("--model", default="", help="prefill and recording of this model only (default: everything)")
     timed.add_argument("--device", default="auto")
     timed.add_argument("--repeats", type=int, default=7)
     timed.add_argument("--out", type=Path, help="write the figures as JSON")
@@ -99,11 +105,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _fetch_pair(arguments: argparse.Namespace) -> int:
+    del arguments
+    pretrained.fetch(say=lambda sentence: print(sentence, flush=True))
+    return 0
+
+
 def _bench(arguments: argparse.Namespace) -> int:
-    from pruning.bench import bench, table
+    from pruning.bench import bench, bench_model, table
     from pruning.models.placing import choose_device
 
-    found = bench(choose_device(arguments.device), max(1, arguments.repeats))
+    device, repeats = choose_device(arguments.device), max(1, arguments.repeats)
+    found = bench_model(arguments.model, device, repeats) if arguments.model else bench(device, repeats)
     if arguments.out:
         written(arguments.out, lambda path: path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8"))
     print(table(found))

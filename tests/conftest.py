@@ -60,7 +60,8 @@ def decisive(model, seed: int = 0):
                 torch.randn(p.shape, generator=generator) * scale
                 + (p.ndim == 1 and "norm" in name and "bias" not in name)
             )
-    model.generation_config.eos_token_id = None  # random models must not stop early
+    if model.can_generate():
+        model.generation_config.eos_token_id = None  # random models must not stop early
     return model.eval()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from pruning import pretrained
 from pruning.models.base import BESIDE, ModelSpec, Progress, VLMAdapter
 
 DEMO_FOLDER = Path(__file__).parents[2] / "assets" / "models" / "demo"
@@ -38,6 +39,17 @@ MODELS: dict[str, ModelSpec] = {
     m.key: m
     for m in (
         ModelSpec("demo", str(DEMO_FOLDER), "Bundled small model", "6.5 M", APACHE, "0.2 GB", bundled=True),
+        ModelSpec(
+            "pair",
+            str(pretrained.folder()),
+            "DINOv2-S + SmolLM2 135M (mechanics, not answers)",
+            "157 M",
+            "MIT and Apache-2.0",
+            "about 0.7 GB",
+            disk="0.2 GB",
+            checked="its own files",
+            made_by=pretrained.COMMAND,
+        ),
         _hub(
             "smolvlm-256m", "HuggingFaceTB/SmolVLM-256M-Instruct", "SmolVLM 256M", 0.256, APACHE,
             "licence: its card; size: a conversion's page",

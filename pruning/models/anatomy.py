@@ -1,8 +1,9 @@
 """Where a model keeps its heads and its feed-forward matrices.
 
-Fits layers that hold `self_attn` with `q_proj`, `k_proj`, `v_proj` and an output projection, and `mlp` with either
-`fc1, fc2` (CLIP, SigLIP) or `gate_proj, up_proj, down_proj` (Llama and its kin). Their forward functions count heads by
-dividing widths by `head_dim`, so a layer may have fewer heads than its configuration says.
+Fits layers that hold `self_attn` (DINOv2: `attention`) with `q_proj`, `k_proj`, `v_proj` and an output projection, and
+`mlp` with either `fc1, fc2` (CLIP, SigLIP, DINOv2) or `gate_proj, up_proj, down_proj` (Llama and its kin). Their
+forward functions count heads by dividing widths by `head_dim`, so a layer may have fewer heads than its configuration
+says.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def take_apart(part: Part, layers: Sequence[nn.Module], name: str) -> list[Block
     """
     found = []
     for i, layer in enumerate(layers):
-        attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
+        attention = getattr(layer, "self_attn", None) or getattr(layer, "attention", None)
+        mlp = getattr(layer, "mlp", None)
         out_name = next((n for n in ("o_proj", "out_proj") if hasattr(attention, n)), None)
         names = next((n for n in (PLAIN, GATED) if all(hasattr(mlp, m) for m in n)), None)
         known = out_name and names and all(hasattr(attention, p) for p in ("q_proj", "k_proj", "v_proj", "head_dim"))

@@ -35,6 +35,7 @@ class ModelSpec:
         disk: what a download takes, in the number format in which the hub has it; empty where nobody knows.
         memory: while it answers short questions.
         checked: what of this was seen elsewhere than in memory, and where; empty if nothing was.
+        made_by: the command that makes the folder, where neither a hub nor this repository has it.
     """
 
     key: str
@@ -46,6 +47,7 @@ class ModelSpec:
     disk: str = ""
     checked: str = ""
     bundled: bool = False
+    made_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Family(Weights):
             feature_layer=found.feature_layer,
             text_layers=len(decoder.layers),
             vision_dim=vision.hidden_size,
-            vision_ffn_dim=vision.intermediate_size,
+            vision_ffn_dim=getattr(vision, "intermediate_size", None) or vision.hidden_size * vision.mlp_ratio,
             patches_per_token=found.patches,
             vision_matrices=self.tower_matrices,
             text_dim=text.hidden_size,
@@ -274,6 +274,7 @@ class Family(Weights):
         out, run = self._language.run(
             lambda: self.model.generate(
                 input_ids=prompt.input_ids,
+                attention_mask=torch.ones_like(prompt.input_ids),  # or a pad token that ends a turn would be masked
                 mm_encoder_outputs={"image": self._encoded(self._placeholder_rows(prompt, picture))},
                 do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None,
                 max_new_tokens=max_new_tokens,

@@ -1,4 +1,4 @@
-"""The LLaVA-1.5 family: a CLIP or SigLIP tower, a two-layer projector, a Llama-like language model, one square view.
+"""The LLaVA-1.5 family: a CLIP, SigLIP or DINOv2 tower, a two-layer projector, a Llama-like language model, one view.
 
 Conventions and where they are handled: the picture is shown by the processor's own resize and crop (or pad), read
 from its configuration in `layout`; the hidden state before the last one feeds the projector (`vision_feature_layer`);
@@ -15,7 +15,7 @@ from pruning.models.base import Prompt
 from pruning.models.family import Anatomy, Family
 from pruning.models.tiles import in_patches
 
-TOWERS = {"clip_vision_model", "siglip_vision_model"}
+TOWERS = {"clip_vision_model", "siglip_vision_model", "dinov2"}
 
 
 class LlavaAdapter(Family):
@@ -23,15 +23,18 @@ class LlavaAdapter(Family):
 
     def anatomy(self, model, name: str) -> Anatomy:
         core, config = model.model, model.config
-        if config.vision_config.model_type not in TOWERS:
+        gated = " with gated feed-forward parts" if getattr(config.vision_config, "use_swiglu_ffn", False) else ""
+        if config.vision_config.model_type + gated not in TOWERS:
             raise ModelUnavailableError(
-                f"{name} has a {config.vision_config.model_type} tower; this version serves: "
+                f"{name} has a {config.vision_config.model_type} tower{gated}; this version serves: "
                 f"{', '.join(sorted(TOWERS))}.",
                 "Choose another model.",
             )
         tower = getattr(core.vision_tower, "vision_model", core.vision_tower)
-        layers = tower.encoder.layers
-        has_cls = hasattr(tower.embeddings, "class_embedding")
+        is_dino = config.vision_config.model_type == "dinov2"  # which has names of its own
+        layers = tower.encoder.layer if is_dino else tower.encoder.layers
+        attention = "attention" if is_dino else "self_attn"
+        has_cls = hasattr(tower.embeddings, "cls_token" if is_dino else "class_embedding")
         if not isinstance(config.vision_feature_layer, int):
             raise ModelUnavailableError(
                 f"{name} feeds several tower layers to the projector, which is not supported.", "Choose another model."
@@ -41,7 +44,7 @@ class LlavaAdapter(Family):
                 f"{name} also gives [CLS] to the language model, which is not supported.", "Choose another model."
             )
         feature_layer = config.vision_feature_layer % (len(layers) + 1) - 1
-        return Anatomy(core.vision_tower, layers, "self_attn", feature_layer, int(has_cls), core.language_model)
+        return Anatomy(core.vision_tower, layers, attention, feature_layer, int(has_cls), core.language_model)
 
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout:
         images = self.processor.image_processor

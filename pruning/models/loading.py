@@ -28,6 +28,7 @@ from pruning.models.demo import FAMILIARITY_FILE, DrawnWorld
 from pruning.models.family import Family
 from pruning.models.idefics3 import Idefics3Adapter, SmolVLMAdapter
 from pruning.models.internvl import InternVLAdapter
+from pruning.models.joined import mechanics_only
 from pruning.models.llava import LlavaAdapter
 from pruning.models.llava_next import LlavaNextAdapter
 from pruning.models.llava_onevision import LlavaOnevisionAdapter
@@ -92,7 +93,8 @@ def load_adapter(request: Request) -> VLMAdapter:
             model = model.to(ready.place.device)
         known = ready.folder / FAMILIARITY_FILE
         world = DrawnWorld.read(ready.folder, ready.config.vision_config.hidden_size) if known.exists() else None
-        return family(model, ready.processor, spec.title, limits=world)
+        untrained = getattr(ready.config, "untrained_projector", False)
+        return family(model, ready.processor, spec.title, limits=mechanics_only if untrained else world)
 
 
 def prepare(request: Request, freed: int = 0) -> Prepared:
@@ -113,6 +115,8 @@ def _find(request: Request, freed: int) -> Path:
     spec, folder = request.spec, Path(request.spec.source)
     if folder.is_dir():
         return folder
+    if spec.made_by:
+        raise ModelUnavailableError(f"{spec.title} is not on this computer yet.", f"Make it with {spec.made_by}")
     if not _looks_like_hub_id(spec.source):
         raise ModelUnavailableError(f"{spec.source} is neither a folder nor a hub id.", "Check the path.")
     found = hub.on_this_computer(spec.source)

@@ -1,9 +1,10 @@
 """Vision-tower side of a run: observe [CLS] attention and keys, drop rows before a layer.
 
 Fits towers whose layers are called as `layer(hidden_states, attention_mask, ...)` with no mask on
-`[tiles, prefix + patches, dim]` (CLIP, SigLIP), or on packed rows `[patches, dim]` (Qwen). The prefix ([CLS]) always
-stays. With several tiles, rows are numbered tile after tile; each tile's [CLS] spreads its attention over its own tile,
-and the first tile's [CLS] is the one that a method gets. Rows are dropped between layers only where there is one tile.
+`[tiles, prefix + patches, dim]` (CLIP, SigLIP, DINOv2), or on packed rows `[patches, dim]` (Qwen). The prefix ([CLS])
+always stays. With several tiles, rows are numbered tile after tile; each tile's [CLS] spreads its attention over its
+own tile, and the first tile's [CLS] is the one that a method gets. Rows are dropped between layers only where there is
+one tile.
 """
 
 from __future__ import annotations

@@ -114,13 +114,14 @@ def _policies(record: RunRecord) -> dict:
 def _visual_rows(core, pixels, feature_layer, early, method):
     """Rows of the picture as the language model reads them, and their token ids (-1 for [CLS])."""
     tower = getattr(core.vision_tower, "vision_model", core.vision_tower)
-    hidden = tower.pre_layrnorm(tower.embeddings(pixels))
+    hidden = getattr(tower, "pre_layrnorm", torch.nn.Identity())(tower.embeddings(pixels))
+    layers = tower.encoder.layer if hasattr(tower.encoder, "layer") else tower.encoder.layers
     n = hidden.shape[1] - 1
     alive = torch.ones(n, dtype=torch.bool)
     sizes = torch.ones(n)
     order = torch.arange(n)
     in_tower = {s.stage.layer: s for s in early if s.stage.part is Part.TOWER}
-    for layer, block in enumerate(tower.encoder.layers[: feature_layer + 1]):
+    for layer, block in enumerate(layers[: feature_layer + 1]):
         if layer in in_tower:
             step = in_tower[layer]
             hidden[:, 1:] = _merge(hidden[:, 1:], torch.arange(n), step, method, sizes)
