@@ -46,3 +46,10 @@ CAPTION_HELP = {
     "accm_untrained": "A captioner that nobody trained for this sees the picture without the kept pieces.",
 }
 METHOD_HELP = "{idea}. Acts {where}."
+UNKNOWN_MODEL = "What this means in every layer is known when the model is loaded: press Run."
+FILE_DECIDES = "The file says how many stay: {text}."
+DECISION_TAKEN = "{name} is taken as the method Imported: {what}. Press Run."
+DECISION_HELP = (
+    "JSON or NPZ with `kept` (ids of the pieces that stay), `mask`, or `groups` (a group number for every piece; a "
+    "group is merged into its mean, negative ones are dropped), for this picture on this model."
+)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pruning.answer_record import Answer, Cost, freeze, read_answer
-from pruning.budget import check_keep_ratio
+from pruning.budget import check_keep_ratio, mean_per_layer, n_keep
 from pruning.errors import RecordFormatError
 from pruning.geometry import TokenLayout
 from pruning.help_record import Compensated, Compensation, read_compensated, read_compensation
@@ -212,6 +212,16 @@ class RunRecord:
         """Ids that survive every stage."""
         return self.steps[-1].selection.kept if self.steps else np.arange(self.layout.n_tokens, dtype=np.int32)
 
+    @property
+    def counts(self) -> dict[str, float]:
+        """`asked`: tokens that the keep ratio asks for; `kept`: rows that the last layer reads for the picture (merged
+        tokens are one row, [CLS] is one); `unique`: different tokens among them; `average`: rows for the picture that a
+        layer of the language model really reads, mean over all layers.
+        """
+        rows = list(self.pruned.visual_per_layer)
+        asked = n_keep(self.request.keep_ratio, self.layout.n_tokens)
+        return {"asked": asked, "kept": rows[-1], "unique": len(self.kept), "average": mean_per_layer(rows)}
+
     def save(self, path: Path) -> Path:
         """Write `<path>.json` and `<path>.npz` (`path` may end in either). Returns the JSON's path."""
         text, binary = _pair(path)
@@ -247,7 +257,8 @@ class RunRecord:
             attention = answer.pop("attention")
             if attention is not None:
                 arrays[f"{name}.attention"] = attention
-        return {"schema_version": SCHEMA_VERSION, **plain, "layout": self.layout.to_dict(), "steps": steps}, arrays
+        head = {"schema_version": SCHEMA_VERSION, "counts": self.counts}  # for readers without PruneScope
+        return {**head, **plain, "layout": self.layout.to_dict(), "steps": steps}, arrays
 
     @classmethod
     def from_parts(cls, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> RunRecord:

@@ -214,6 +214,7 @@ def run(
         request = replace(request, structure=compressed.plan.digest)
     method.check(acting.info)
     prompt = adapter.prompt(picture, request.question)
+    request = replace(request, keep_ratio=method.asked_ratio(prompt.layout.n_tokens))
     session = Session(method, acting, prompt, request)
     if seen is None:
         seen, see_ms = see_picture(adapter, prompt, listener)

@@ -168,7 +168,8 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
         for name, answer in (("full", full), ("pruned", pruned))
     }
     return {
-        "counted": {
+        "counted": record.counts
+        | {
             "kept_at_end": pieces_left(record),
             "mean_entering": mean_per_layer(entering),
             "mean_leaving": mean_per_layer(leaving),
