@@ -323,7 +323,8 @@ def _pair(path: Path | str) -> tuple[Path, Path]:
 
 def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
     """Runs that differ in nothing but their seed, in short: how many answered as the whole picture did, what they
-    answered, and how much of the evidence they kept (least, median, most, of; None where the truth is not known).
+    answered, how much of the evidence they kept (least, median, most, of; None where the truth is not known), and how
+    many rows for the picture a layer reads on average.
     """
     answers = Counter(r.pruned.text for r in records)
     same = sum(verdict(r.full.text, r.pruned.text) is Verdict.SAME for r in records)
@@ -331,7 +332,8 @@ def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
     if records[0].evidence is not None and len(records[0].evidence):
         kept = [int(np.isin(r.evidence, r.kept).sum()) for r in records]
         evidence = [min(kept), int(np.median(kept)), max(kept), len(records[0].evidence)]
-    return {"seeds": len(records), "same": same, "answers": dict(answers.most_common()), "evidence": evidence}
+    found = {"seeds": len(records), "same": same, "answers": dict(answers.most_common()), "evidence": evidence}
+    return found | {"average": records[0].counts["average"]}
 
 
 def _read_step(index: int, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> PruningStep:

@@ -86,7 +86,8 @@ on('run', ({ answers }) => {
 // Random pruning with many seeds: the control beside every claim.
 const RANDOM_HOW = ['The same question and share, with pieces drawn at random before the language model, once for each of 20 seeds. “Same” means the same words as the full answer. A method is worth something here only where it does better than this band.'];
 $('.ap-random-how').append(explain('random pruning', RANDOM_HOW));
-let source = null;
+let source = null, counted = null;
+on('run', ({ cost }) => { if (cost !== undefined) counted = cost && cost.counted; });
 on('run', ({ recipe }) => { if (recipe !== undefined) { source = recipe && recipe.source; $('.ap-dice').disabled = !source; } });
 $('.ap-dice').addEventListener('click', () => trigger('dice', { source }));
 on('run', ({ random, answers }) => {
@@ -94,6 +95,9 @@ on('run', ({ random, answers }) => {
   const parts = [];
   if (random) {
     parts.push(`Random, ${random.seeds} seeds: same answer in ${random.same}`);
+    // Older bands do not say it: they were drawn before the language model, so every layer reads what was asked for.
+    const average = random.average ?? counted?.asked;
+    if (counted && Math.abs(average - counted.average) >= 0.5) parts.push(`not the same work: random reads ${average.toFixed(1)} pieces a layer on average, this run ${counted.average.toFixed(1)}`);
     if (random.evidence) { const [least, middle, most, of] = random.evidence; parts.push(`evidence kept ${least}–${most} (median ${middle}) of ${of}`); }
   }
   $('.ap-random-text').textContent = parts.join(' · ');
