@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pruning.answer_record import Answer, Cost, freeze, read_answer
+from pruning.answer_record import ANSWER_ARRAYS, Answer, Cost, arrays_of, freeze, read_answer
 from pruning.budget import check_keep_ratio, mean_per_layer, n_keep
 from pruning.errors import RecordFormatError
 from pruning.geometry import TokenLayout
@@ -206,6 +206,8 @@ class RunRecord:
         for answer in (self.full, self.pruned, *given_back):
             if answer.attention is not None and answer.attention.shape[1] != n:
                 raise RecordFormatError(f"An answer's attention must have {n} columns.")
+            if answer.nearest is not None and ((answer.nearest < 0) | (answer.nearest >= n)).any():
+                raise RecordFormatError(f"Words can only be near the layout's {n} tokens.")
 
     @property
     def kept(self) -> np.ndarray:
@@ -254,9 +256,10 @@ class RunRecord:
             plain["compensated"] = asdict(self.compensated)
             answers["compensated"] = plain["compensated"]["answer"]
         for name, answer in answers.items():
-            attention = answer.pop("attention")
-            if attention is not None:
-                arrays[f"{name}.attention"] = attention
+            for field_name in ANSWER_ARRAYS:
+                array = answer.pop(field_name)
+                if array is not None:
+                    arrays[f"{name}.{field_name}"] = array
         head = {"schema_version": SCHEMA_VERSION, "counts": self.counts}  # for readers without PruneScope
         return {**head, **plain, "layout": self.layout.to_dict(), "steps": steps}, arrays
 
@@ -276,8 +279,8 @@ class RunRecord:
                 request=RunRequest(**data["request"]),
                 layout=TokenLayout.from_dict(data["layout"]),
                 steps=tuple(_read_step(i, s, arrays) for i, s in enumerate(data["steps"])),
-                full=read_answer(data["full"], arrays.get("full.attention")),
-                pruned=read_answer(data["pruned"], arrays.get("pruned.attention")),
+                full=read_answer(data["full"], arrays_of(arrays, "full")),
+                pruned=read_answer(data["pruned"], arrays_of(arrays, "pruned")),
                 full_cost=Cost(**data["full_cost"]),
                 pruned_cost=Cost(**data["pruned_cost"]),
                 positions=data["positions"],
@@ -289,7 +292,7 @@ class RunRecord:
                 notes=tuple(data["notes"]),
                 reused=tuple(data.get("reused", ())),
                 structure=StructureSummary.from_dict(data["structure"]) if data.get("structure") else None,
-                compensated=read_compensated(data.get("compensated"), arrays.get("compensated.attention")),
+                compensated=read_compensated(data.get("compensated"), arrays_of(arrays, "compensated")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordFormatError(f"The record is damaged: {error!r}.", "Run it again.") from error

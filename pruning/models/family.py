@@ -32,6 +32,7 @@ from pruning.models.pieces import Pieces
 from pruning.models.splice import insertion_points, splice
 from pruning.models.tower import TowerHooks
 from pruning.models.weights import Weights
+from pruning.models.words import of_words
 from pruning.records import CLS_SOURCE
 from pruning.signals import LANGUAGE_SIGNALS, TOWER_KEY_SIGNALS, TOWER_SIGNALS, Look, ModelInfo, Part, Signal
 
@@ -295,7 +296,7 @@ class Family(Weights):
             stopped="end" if ended else "length",
             read_ms=1e3 * (times[0] - began),
             per_word_ms=1e3 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
-            attention=torch.stack([run.word_attention[s] for s in spoken]) if watch.attention and spoken else None,
+            **of_words(run, out.logits, self.model.lm_head, spoken),
         )
 
     @torch.inference_mode()
