@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     ran.add_argument("--device", default="auto")
     ran.add_argument("--dtype", default="auto")
     ran.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
+    ran.add_argument("--trace", action="store_true", help="also record and tell what every word looks at")
     compensation_cli.add_options(ran)
     ran.add_argument("--out", type=Path, help="write the record to OUT.json and OUT.npz")
     ran.add_argument("--json", action="store_true", help="print the record's JSON")
@@ -140,7 +141,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pruning.models import load
     from pruning.pictures import read_picture
     from pruning.questions import clean_question
-    from pruning.runner import Compressed, run
+    from pruning.runner import Compressed, Listener, run
 
     decided = read_decision(arguments.kept) if arguments.kept else {}
     plan = StructuralPlan.load(arguments.plan) if arguments.plan else None
@@ -164,7 +165,8 @@ def _run(arguments: argparse.Namespace) -> int:
         request = replace(request, keep_ratio=check_count(arguments.budget, n) / n)
     compressed = Compressed(plan, adapter.compressed(plan)) if plan else None
     compensator = compensation_cli.compensator_of(arguments, request, adapter)
-    record = run(request, adapter, picture, compressed=compressed, compensator=compensator)
+    listener = Listener(trace=arguments.trace)
+    record = run(request, adapter, picture, compressed=compressed, compensator=compensator, listener=listener)
     saved = written(arguments.out, record.save) if arguments.out else None
     if arguments.json:
         print(json.dumps(record.to_parts()[0], ensure_ascii=False))
@@ -209,10 +211,24 @@ def _print_record(record: RunRecord, saved_at: Path | None) -> None:
             *times, record.environment["machine"]
         )
     )
+    _print_words(record)
     for note in record.notes:
         print(f"  note: {note}")
     if saved_at:
         print(f"  record: {saved_at} and its .npz")
+
+
+def _print_words(record: RunRecord) -> None:
+    """The signals of ONLY and ReVisiT for the words of the full answer, where they were recorded."""
+    answer = record.full
+    if answer.head_ratios is None or answer.nearest is None:
+        return
+    print("  word of the full answer: nearest token (signal of ReVisiT); heads below the mean ratio (signal of ONLY)")
+    kept = set(record.kept.tolist())
+    for word, near, ratios in zip(answer.words, answer.nearest.tolist(), answer.head_ratios, strict=True):
+        fate = "kept" if near in kept else "removed by pruning"
+        below = int((ratios < ratios.mean()).sum())
+        print(f"    {word.strip()!r}: {near}, {fate}; {below} of {len(ratios)} below {ratios.mean():.2f}")
 
 
 def _select(arguments: argparse.Namespace) -> int:

@@ -36,15 +36,15 @@ from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, Pru
 
 LOOK, FULL_ANSWER = "the look at the picture", "the full answer"  # what a run may take over from an earlier one
 
-WHILE_TIMED = {"recorded_during": "what every word attends to"}  # beside measured times: they include this
+WHILE_TIMED = {"recorded_during": "what every word attends to and is near"}  # beside measured times: they include this
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     """How the page follows a run: `phase` names what begins ("see", "full", "prune", "pruned", "compensate"), `piece`
     gets every piece of text with the phase it belongs to (for the third answer that is "compensated"), `stop` is asked
-    often and ends the run when it says True. `trace` also records what every word attends to, and each token's nearest
-    survivor.
+    often and ends the run when it says True. `trace` also records what every word attends to, the signals of ONLY and
+    ReVisiT, and each token's nearest survivor.
     """
 
     phase: Callable[[str], None] = lambda phase: None

@@ -108,3 +108,17 @@ on('piece', (piece) => {
   for (const lit of element.querySelectorAll('.lit')) lit.classList.remove('lit');
   if (piece) for (const answer of ['full', 'pruned', 'helped']) element.querySelector(`[data-word="${answer}:${piece[answer]}"]`)?.classList.add('lit');
 });
+// The signal of ONLY: a bar for every head of the first layer, hollow where ONLY would silence it.
+let ratios = {};
+on('run', ({ canvas }) => {
+  if (canvas === undefined) return;
+  ratios = Object.fromEntries(Object.entries(canvas?.attention || {}).map(([name, a]) => [name, a?.ratios]));
+  $('.ap-only').hidden = !ratios.full;
+  heads(null);
+});
+function heads(word) {
+  const mine = word && ratios[word.answer]?.[word.index], mean = mine && mine.reduce((a, b) => a + b, 0) / mine.length, most = mine && Math.max(...mine, 1e-6);
+  $('.ap-only-text').textContent = mine ? `text / picture entropy per head (signal of ONLY): mean ${mean.toFixed(2)}, ${mine.filter((r) => r < mean).length} of ${mine.length} heads below it` : 'signal of ONLY: point at a word';
+  $('.ap-heads').replaceChildren(...(mine || []).map((r) => { const bar = make('i', r < mean ? 'below' : ''); bar.style.height = `${Math.max(2, 20 * r / most)}px`; return bar; }));
+}
+on('word', heads);
