@@ -20,6 +20,7 @@ import torch
 
 from pruning.decision_file import FIELDS
 from pruning.errors import ParameterError
+from pruning.merging import group_means
 from pruning.methods.base import TokenPruner
 from pruning.methods.random_baseline import LAYER, WHERE, chosen_stage
 from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
@@ -115,13 +116,10 @@ class Imported(TokenPruner):
         rows = torch.arange(len(ids), device=ids.device)
         alive = group >= 0
         number = torch.full_like(rows, -1)
-        number[alive] = group[alive].unique(return_inverse=True)[1]
-        count = int(number.max()) + 1
+        number[alive], size = group[alive].unique(return_inverse=True, return_counts=True)[1:]
+        count = len(size)
         first = torch.full((count,), len(ids), device=ids.device).scatter_reduce(0, number[alive], rows[alive], "amin")
-        size = torch.bincount(number[alive], minlength=count)
-        mean = context.features.new_zeros((count, context.features.shape[1]), dtype=torch.float32)
-        mean.index_add_(0, number[alive], context.features[alive].float())
-        mean /= size[:, None]
+        mean = group_means(context.features, number, count)
         merged_into = torch.where(alive, first[number.clamp(min=0)], -1)
         merged_into[first] = -1
         keep, order = first.sort()
