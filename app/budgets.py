@@ -50,7 +50,7 @@ def _nothing(total: int, scale: int) -> dict[str, Any]:
 def _told(method: type[TokenPruner], own: dict[str, Any], info: ModelInfo, total: int, scale: int) -> dict[str, Any]:
     if method.key in FROM_FILES:
         text = meaning(method.from_parameters(1 / 2, own), info, total).text
-        return {"note": messages.FILE_DECIDES.format(text=text)}
+        return {"note": messages.FILE_DECIDES.format(text=text), "decided": True}
     found = []
     for count in presets(total):
         place = max(1, round(count * scale / total))

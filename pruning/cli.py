@@ -224,9 +224,10 @@ def _print_words(record: RunRecord) -> None:
     if answer.head_ratios is None or answer.nearest is None:
         return
     print("  word of the full answer: nearest token (signal of ReVisiT); heads below the mean ratio (signal of ONLY)")
-    kept = set(record.kept.tolist())
+    kept, steps = set(record.kept.tolist()), record.steps
     for word, near, ratios in zip(answer.words, answer.nearest.tolist(), answer.head_ratios, strict=True):
-        fate = "kept" if near in kept else "removed by pruning"
+        merged = any(step.selection.merged_into[near] >= 0 for step in steps)
+        fate = "kept" if near in kept else "merged" if merged else "removed by pruning"
         below = int((ratios < ratios.mean()).sum())
         print(f"    {word.strip()!r}: {near}, {fate}; {below} of {len(ratios)} below {ratios.mean():.2f}")
 

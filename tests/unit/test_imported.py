@@ -14,6 +14,7 @@ from PIL import Image
 
 from app import service as service_module
 from app.asked import Asked
+from app.budgets import budgets
 from app.examples import read_examples
 from app.handlers import Handlers
 from app.service import Service
@@ -186,5 +187,8 @@ def test_on_the_page_a_file_becomes_a_run(tiny, monkeypatch, tmp_path):
     (tmp_path / "bad.json").write_text("{}")
     status, _ = handlers.decisions.bring(str(tmp_path / "bad.json"), "me")
     assert status["kind"] == "error"
+    view = budgets(handlers, SessionState(), "imported", "demo", {}, "me")
+    assert view["note"] == "The file says how many stay: 3 in every layer."
+    assert view["decided"], "the slider does not count"
     outside, _ = handlers.decisions.bring("/etc/hostname", "me")
     assert outside["kind"] == "error"
