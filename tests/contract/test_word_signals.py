@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_adapter, tiny_llava
+from conftest import tiny_llava
 
 from pruning.records import RunRecord, RunRequest
 from pruning.runner import Listener, run
@@ -20,14 +20,14 @@ def traced(adapter, noise, method="resprune", ratio=0.25) -> RunRecord:
 
 
 @pytest.fixture(scope="module")
-def record(noise) -> RunRecord:
-    return traced(make_tiny_adapter(), noise)
+def record(tiny, noise) -> RunRecord:
+    return traced(tiny, noise)
 
 
 @pytest.fixture(scope="module")
-def eager(noise):
+def eager(tiny, noise):
     """What the bare model does: the prompt, and a plain generation with all its maps and states."""
-    prompt = make_tiny_adapter().prompt(noise, QUESTION)
+    prompt = tiny.prompt(noise, QUESTION)
     model = tiny_llava(attention="eager")
     out = model.generate(
         input_ids=prompt.input_ids, pixel_values=prompt.pixels, do_sample=False, max_new_tokens=4,
@@ -71,16 +71,16 @@ def test_the_nearest_token_predicts_most_like_the_word(record, eager):
     assert len(set(record.full.nearest.tolist())) > 1, "or the test above says little"
 
 
-def test_in_a_pruned_run_words_are_near_survivors_only(record, noise):
+def test_in_a_pruned_run_words_are_near_survivors_only(record, tiny, noise):
     assert set(record.pruned.nearest.tolist()) <= set(record.kept.tolist())
     assert record.pruned.head_ratios.shape == (len(record.pruned.words), 4)
-    late = traced(make_tiny_adapter(), noise, "fastv")
+    late = traced(tiny, noise, "fastv")
     assert set(late.pruned.nearest.tolist()) <= set(late.kept.tolist())
 
 
-def test_answers_are_the_same_without_them_and_records_come_back(record, noise, tmp_path):
+def test_answers_are_the_same_without_them_and_records_come_back(record, tiny, noise, tmp_path):
     request = record.request
-    plain = run(request, make_tiny_adapter(), noise)
+    plain = run(request, tiny, noise)
     assert (plain.full.text, plain.pruned.text) == (record.full.text, record.pruned.text)
     assert plain.full.head_ratios is None
     assert plain.full.nearest is None

@@ -9,7 +9,6 @@ import shlex
 import numpy as np
 import pytest
 import torch
-from conftest import PATCH, SIDE, tiny_llava
 from PIL import Image
 
 from app import service as service_module
@@ -21,9 +20,9 @@ from app.service import Service
 from app.session import SessionState, Visitor
 from app.settings import Settings
 from app.take_away import recipe_of
+from pruning import models
 from pruning.cli import main
 from pruning.decision_file import read_decision
-from pruning.demo_model.build import build_processor
 from pruning.errors import ParameterError, PruningError
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL
 from pruning.methods.imported import Imported
@@ -145,13 +144,11 @@ def test_files_that_hold_none(data, sentence):
     assert sentence in str(refused.value)
 
 
-def test_from_the_command_line_and_back_to_a_recipe(tmp_path, capsys):
-    folder = tmp_path / "small"
-    tiny_llava().save_pretrained(folder)
-    build_processor(SIDE, PATCH).save_pretrained(folder)
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)).save(folder / "p.png")
+def test_from_the_command_line_and_back_to_a_recipe(tiny, noise, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(models, "load", lambda *args, **kwargs: tiny)
+    Image.fromarray(noise).save(tmp_path / "p.png")
     (tmp_path / "your_decision.json").write_text(json.dumps({"kept": KEPT, "n_tokens": N}))
-    args = ["run", str(folder / "p.png"), "What?", "--model", str(folder), "--max-new-tokens", "2"]
+    args = ["run", str(tmp_path / "p.png"), "What?", "--max-new-tokens", "2"]
     kept = ["--kept", str(tmp_path / "your_decision.json"), "--set", "layer=2", "--out", str(tmp_path / "r")]
     assert main([*args, *kept]) == 0
     assert "asked for 4, kept 4 rows of 4 different tokens, average over layers 14.7" in capsys.readouterr().out
