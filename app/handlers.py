@@ -17,6 +17,7 @@ from app import messages
 from app.album import Album
 from app.asked import Asked
 from app.caches import BoundedCache
+from app.decisions import Decisions
 from app.errors import sentence_for
 from app.examples import Example
 from app.links import Link
@@ -26,7 +27,7 @@ from app.take_away import parcel, recipe_of
 from pruning.archive import is_archive, unpack
 from pruning.budget import n_keep
 from pruning.errors import LinkError, PlanError, PruningError, RecordFormatError, RunStopped
-from pruning.methods import METHODS
+from pruning.methods import FROM_FILES, METHODS, method_class
 from pruning.models import find_spec
 from pruning.pictures import digest
 from pruning.plans import StructuralPlan
@@ -51,6 +52,7 @@ class Handlers:
         self.album = Album(examples, upload_folder)
         self._bundles = BoundedCache(16)
         self._last = BoundedCache(KEPT_RUNS)  # by visitor: the state and the record of the last live or opened run
+        self.decisions = Decisions(self.album)
         self.plans = BoundedCache(KEPT_RUNS)  # by visitor: the structural plan that they made or opened last
 
     # -- what a visitor brings ----------------------------------------------------------------------------------------
@@ -128,7 +130,7 @@ class Handlers:
                 f"The link asks for the captioner {wanted.key!r}, and this page has no captioner of that kind.",
                 "Start PruneScope with --captioner for it.",
             )
-        METHODS[asked.method].from_parameters(request.keep_ratio, request.parameters)
+        method_class(asked.method).from_parameters(request.keep_ratio, request.parameters)
         state, question, suggestions, status, run = self.open_example(link.example, asked.method, asked.count)
         source = run["recipe"]["source"]
         recorded = (source["method"], source["count"], question) == (asked.method, asked.count, asked.question)
@@ -171,6 +173,7 @@ class Handlers:
         began = time.perf_counter()
         try:
             self.service.admit(visitor)
+            asked = replace(asked, parameters=self.decisions.fill(asked.method, asked.parameters, visitor.session))
             request = self._request(asked)
             plan = self._plan_of(visitor.session) if asked.with_plan else None
             picture = self.album.picture(state)
@@ -355,9 +358,10 @@ def _model(record: RunRecord) -> str:
 
 def _how(record: RunRecord) -> list[str]:
     """How the method of a run decides, in the words of its own file."""
-    if record.request.method not in METHODS:  # a saved run may come from another version
+    known = METHODS | FROM_FILES
+    if record.request.method not in known:  # a saved run may come from another version
         return []
-    said = METHODS[record.request.method].explanation()
+    said = known[record.request.method].explanation()
     return [
         said["Idea"],
         f"Where: {said['Stage']}. Sees: {said['Needs']}.",

@@ -52,6 +52,13 @@ CAPTION_HELP = {
 }
 MODEL_HELP = "{parameters} parameters{disk}; memory: {memory}. Licence: {licence}."
 METHOD_HELP = "{idea}. Acts {where}."
+UNKNOWN_MODEL = "What this means in every layer is known when the model is loaded: press Run."
+FILE_DECIDES = "The file says how many stay: {text}."
+DECISION_TAKEN = "{name} is taken as the method Imported: {what}. Press Run."
+DECISION_HELP = (
+    "JSON or NPZ with `kept` (ids of the pieces that stay), `mask`, or `groups` (a group number for every piece; a "
+    "group is merged into its mean, negative ones are dropped), for this picture on this model."
+)
 
 
 def download(arrived: int, total: int) -> str:

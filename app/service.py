@@ -167,6 +167,11 @@ class Service:
     def is_loaded(self, model: str) -> bool:
         return self._adapter is not None and self._adapter[0] == model
 
+    def at_hand(self, model: str) -> VLMAdapter | None:
+        """The model if it is loaded; nothing is loaded for asking."""
+        loaded = self._adapter
+        return loaded[1] if loaded is not None and loaded[0] == model else None
+
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout | None:
         """How the model at hand would cut up a picture of this size; None while no model is loaded."""
         loaded = self._adapter

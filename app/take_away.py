@@ -10,6 +10,7 @@ import numpy as np
 
 from pruning.archive import pack_run
 from pruning.budget import n_keep
+from pruning.decision_file import from_file
 from pruning.errors import RecordFormatError
 from pruning.records import RunRecord
 from viz.recipe import command, figures_of, python, query
@@ -29,9 +30,10 @@ def recipe_of(record: RunRecord, source: dict[str, Any], example: str = "", path
         example, path: key and file of the example picture; empty for a visitor's own.
     """
     where = {"picture": path} if path else {}
+    needs_file = record.request.structure or from_file(record.request.parameters)  # and no file is in a link
     return {
         "source": source,
-        "query": query(record, example) if example and not record.request.structure else "",  # a plan is in no link
+        "query": query(record, example) if example and not needs_file else "",
         "command": command(record, **where),
         "python": python(record, **where),
     }

@@ -9,6 +9,8 @@ import numpy as np
 
 from pruning.errors import RecordFormatError
 
+ANSWER_ARRAYS = {"attention": (np.float16, 2), "head_ratios": (np.float32, 2), "nearest": (np.int32, 1)}
+
 
 def freeze(array: np.ndarray, dtype: type) -> np.ndarray:
     """A copy that nobody can write to."""
@@ -51,6 +53,8 @@ class Answer:
         stopped: `end` (the model ended) or `length` (the limit came first).
         attention: float16 `[words, tokens]` or None; what the row that produced each word attends to, mean over the
             heads and over all layers, 0 where a token is not there. A row sums to the share that the picture gets.
+        head_ratios: float32 `[words, heads]` or None; the signal of ONLY, see `pruning.word_signals`.
+        nearest: int32 `[words]` or None; the visual token nearest to each word by the signal of ReVisiT.
     """
 
     text: str
@@ -61,14 +65,18 @@ class Answer:
     stopped: str
     timing: Timing
     attention: np.ndarray | None = None
+    head_ratios: np.ndarray | None = None
+    nearest: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(self.words) != len(self.log_probs) or not self.visual_per_layer:
             raise RecordFormatError("An answer needs one log-probability for every word, and a count for every layer.")
-        if self.attention is not None:
-            object.__setattr__(self, "attention", freeze(self.attention, np.float16))
-            if self.attention.ndim != 2 or len(self.attention) != len(self.words):
-                raise RecordFormatError("An answer's attention needs one row for every word.")
+        for name, (kind, axes) in ANSWER_ARRAYS.items():
+            if getattr(self, name) is not None:
+                array = freeze(getattr(self, name), kind)
+                object.__setattr__(self, name, array)
+                if array.ndim != axes or len(array) != len(self.words):
+                    raise RecordFormatError(f"An answer's {name} needs one row for every word.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +92,13 @@ class Cost:
         demand_amounts(self.prefill_flops, self.tower_flops, self.kv_bytes)
 
 
-def read_answer(data: dict[str, Any], attention: np.ndarray | None) -> Answer:
-    """An answer from its JSON; its attention is an array of its own."""
+def arrays_of(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray | None]:
+    """An answer's arrays by field, out of those of a record."""
+    return {name: arrays.get(f"{prefix}.{name}") for name in ANSWER_ARRAYS}
+
+
+def read_answer(data: dict[str, Any], arrays: dict[str, np.ndarray | None]) -> Answer:
+    """An answer from its JSON; its arrays come by themselves."""
     lists = ("words", "log_probs", "visual_per_layer")
     plain = {k: tuple(v) if k in lists else v for k, v in data.items() if k != "timing"}
-    return Answer(**plain, timing=Timing(**data["timing"]), attention=attention)
+    return Answer(**plain, timing=Timing(**data["timing"]), **arrays)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from pruning.answer_record import Answer, Cost, Timing
@@ -22,6 +23,8 @@ def to_answer(out: Generated, see_ms: float, prune_ms: float, read_ms: float) ->
         stopped=out.stopped,
         timing=Timing(see_ms, prune_ms, read_ms, out.per_word_ms),
         attention=None if out.attention is None else out.attention.half().cpu().numpy(),
+        head_ratios=None if out.head_ratios is None else out.head_ratios.cpu().numpy(),
+        nearest=None if out.nearest is None else np.array(out.nearest),
     )
 
 

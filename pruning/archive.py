@@ -23,7 +23,7 @@ MAX_UNPACKED = 64 * 2**20
 MAX_RECORDS = 500
 PICTURE = "picture"
 ADVICE = "Bring a file that Take away, Record wrote."
-_DAMAGE = (KeyError, OSError, ValueError, NotImplementedError, RuntimeError, EOFError, MemoryError)
+DAMAGE = (KeyError, OSError, ValueError, NotImplementedError, RuntimeError, EOFError, MemoryError)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal records make equal files
 
@@ -105,7 +105,7 @@ def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
             if sum(i.file_size for i in archive.infolist()) > MAX_UNPACKED:
                 raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
             yield archive
-    except (zipfile.BadZipFile, *_DAMAGE) as error:
+    except (zipfile.BadZipFile, *DAMAGE) as error:
         raise RecordFormatError("The file is not a saved run, or it is damaged.", ADVICE) from error
 
 
@@ -126,15 +126,23 @@ def write_parts(archive: zipfile.ZipFile, name: str, data: dict[str, Any], array
 
 
 def read_parts(archive: zipfile.ZipFile, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `write_parts` added, with pickles refused and bombs not unpacked."""
+    """What `write_parts` added, with bombs not unpacked."""
     if sum(archive.getinfo(f"{name}.{kind}").file_size for kind in ("json", "npz")) > MAX_UNPACKED:
         raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
     parsed = json.loads(archive.read(f"{name}.json"))
     if not isinstance(parsed, dict):
         raise RecordFormatError(f"{name}.json is not a record.", ADVICE)
-    arrays = archive.read(f"{name}.npz")
-    with zipfile.ZipFile(io.BytesIO(arrays)) as inner:  # an NPZ is a zip of its own, and may be a bomb of its own
+    return parsed, read_npz(archive.read(f"{name}.npz"))
+
+
+def read_npz(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an NPZ, which is a zip of its own and may be a bomb of its own; pickles are refused.
+
+    Raises:
+        RecordFormatError: if it unpacks to more than `MAX_UNPACKED` bytes; one of `DAMAGE` if it is damaged.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as inner:
         if sum(i.file_size for i in inner.infolist()) > MAX_UNPACKED:
             raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
-    with np.load(io.BytesIO(arrays), allow_pickle=False) as file:
-        return parsed, {k: file[k] for k in file.files}
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return {k: file[k] for k in file.files}

@@ -29,3 +29,17 @@ def n_keep(keep_ratio: float, n_tokens: int) -> int:
 def mean_per_layer(counts: list[int]) -> float:
     """Average number of visual tokens that a layer works on; `counts` has one entry a layer."""
     return sum(counts) / len(counts)
+
+
+def check_count(count: int, n_tokens: int) -> int:
+    """The count, if a picture of `n_tokens` visual tokens can keep so many.
+
+    Raises:
+        BudgetError: with what is allowed.
+    """
+    if not 1 <= count <= n_tokens:
+        raise BudgetError(
+            f"A budget of {count} was asked for; this picture has {n_tokens} visual tokens on this model.",
+            f"Choose 1 to {n_tokens}.",
+        )
+    return count

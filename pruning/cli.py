@@ -1,4 +1,4 @@
-"""`python -m pruning list | run | select | bench | fetch-pair | plan | train-heads | structural-bench | train-accm`.
+"""`python -m pruning list | run | budgets | select | bench | fetch-pair | plan | train-heads | ...`.
 
 No page: writes records, plans and figures, draws nothing.
 """
@@ -10,13 +10,14 @@ import json
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pruning import compensation_cli, pretrained, structural_cli
-from pruning.budget import mean_per_layer
+from pruning import budgets_cli, compensation_cli, pretrained, structural_cli
+from pruning.budget import check_count
 from pruning.catalogue import (
     list_compensators,
     list_methods,
@@ -26,11 +27,14 @@ from pruning.catalogue import (
     models_table,
     scores_table,
 )
+from pruning.decision_file import read_decision
 from pruning.errors import ParameterError, PruningError
 from pruning.measured import speed_section
 from pruning.methods import METHODS
+from pruning.methods.imported import Imported
 from pruning.models import MODELS
 from pruning.plans import StructuralPlan
+from pruning.presets import layers_in_words
 from pruning.records import RunRecord, RunRequest
 
 
@@ -50,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning", description="Visual-token pruning, headless.")
     commands = parser.add_subparsers(
-        required=True,
-        metavar="list | run | select | bench | fetch-pair | plan | train-heads | structural-bench | train-accm",
+        required=True, metavar="list | run | budgets | select | bench | fetch-pair | plan | train-heads | ..."
     )
 
     shown = commands.add_parser("list", help="methods and head scores with their parameters, and models")
@@ -64,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     ran.add_argument("question")
     ran.add_argument("--method", default="resprune", help=f"one of: {', '.join(METHODS)}")
     ran.add_argument("--keep-ratio", type=number, default=1 / 9, help="share of visual tokens kept, in (0, 1]")
+    ran.add_argument("--budget", type=int, help="as a count instead, of this picture's visual tokens on this model")
+    ran.add_argument("--kept", type=Path, help="do what was decided elsewhere: JSON or NPZ with kept, mask or groups")
     ran.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the method")
     ran.add_argument("--plan", type=Path, help="take out of the weights what this file says, for the pruned answer")
     ran.add_argument("--positions", default="method", help="method, original or renumbered")
@@ -73,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     ran.add_argument("--device", default="auto")
     ran.add_argument("--dtype", default="auto")
     ran.add_argument("--allow-download", action="store_true", help="fetch missing weights from the hub")
+    ran.add_argument("--trace", action="store_true", help="also record and tell what every word looks at")
     compensation_cli.add_options(ran)
     ran.add_argument(
         "--diagnostics",
@@ -100,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     timed.add_argument("--repeats", type=int, default=7)
     timed.add_argument("--out", type=Path, help="write the figures as JSON")
     timed.set_defaults(do=_bench)
+    budgets_cli.add_command(commands)
     structural_cli.add_commands(commands)
     compensation_cli.add_command(commands)
     return parser
@@ -154,13 +161,14 @@ def _run(arguments: argparse.Namespace) -> int:
     from pruning.questions import clean_question
     from pruning.runner import Compressed, Listener, run
 
+    decided = read_decision(arguments.kept) if arguments.kept else {}
     plan = StructuralPlan.load(arguments.plan) if arguments.plan else None
     request = RunRequest(
         model=arguments.model,
-        method=arguments.method,
+        method=Imported.key if arguments.kept else arguments.method,
         keep_ratio=arguments.keep_ratio,
         question=clean_question(arguments.question),
-        parameters=settings(arguments.set),
+        parameters=settings(arguments.set) | decided,
         positions=arguments.positions,
         seed=arguments.seed,
         max_new_tokens=arguments.max_new_tokens,
@@ -170,9 +178,12 @@ def _run(arguments: argparse.Namespace) -> int:
     adapter = load(
         arguments.model, device=arguments.device, dtype=arguments.dtype, allow_download=arguments.allow_download
     )
+    if arguments.budget is not None:
+        n = adapter.layout(picture.shape[1::-1]).n_tokens
+        request = replace(request, keep_ratio=check_count(arguments.budget, n) / n)
     compressed = Compressed(plan, adapter.compressed(plan)) if plan else None
     compensator = compensation_cli.compensator_of(arguments, request, adapter)
-    listener = Listener(trace=arguments.diagnostics)
+    listener = Listener(trace=arguments.trace or arguments.diagnostics)
     record = run(request, adapter, picture, compressed=compressed, compensator=compensator, listener=listener)
     if arguments.diagnostics:
         from pruning.diagnostics import diagnose, told
@@ -204,7 +215,7 @@ def _print_record(record: RunRecord, saved_at: Path | None) -> None:
         heads = ", ".join(f"{kept} of {total} heads in the {part}" for part, (kept, total) in s.heads.items())
         print(f"{s.title}: {heads}, {s.factorised} of {s.matrices} feed-forward matrices compressed ({s.digest[:12]})")
     saved = 1 - record.pruned_cost.prefill_flops / record.full_cost.prefill_flops
-    mean = mean_per_layer(list(record.pruned.visual_per_layer))
+    told = "asked for {asked}, kept {kept} rows of {unique} different tokens, average over layers {average:.1f}"
     print(f"{record.method_title} ({record.variant}), positions {record.positions}")
     for step in record.steps:
         rows = step.selection.n_rows
@@ -215,7 +226,8 @@ def _print_record(record: RunRecord, saved_at: Path | None) -> None:
     print(f"  pruned ({record.pruned.visual_per_layer[-1]}): {record.pruned.text}")
     if record.compensated:
         compensation_cli.print_compensated(record.compensated)
-    print(f"  mean per layer {mean:.1f} of {n}; prefill {saved:.0%} fewer multiply-adds (estimated)")
+    print(f"  {told.format(**record.counts)} of {n}: {layers_in_words(record.pruned.visual_per_layer)}")
+    print(f"  prefill {saved:.0%} fewer multiply-adds (estimated)")
     if record.structure:
         tower = 1 - record.pruned_cost.tower_flops / record.full_cost.tower_flops
         print(f"  vision tower {tower:.0%} fewer multiply-adds (estimated)")
@@ -225,10 +237,25 @@ def _print_record(record: RunRecord, saved_at: Path | None) -> None:
             *times, record.environment["machine"]
         )
     )
+    _print_words(record)
     for note in record.notes:
         print(f"  note: {note}")
     if saved_at:
         print(f"  record: {saved_at} and its .npz")
+
+
+def _print_words(record: RunRecord) -> None:
+    """The signals of ONLY and ReVisiT for the words of the full answer, where they were recorded."""
+    answer = record.full
+    if answer.head_ratios is None or answer.nearest is None:
+        return
+    print("  word of the full answer: nearest token (signal of ReVisiT); heads below the mean ratio (signal of ONLY)")
+    kept, steps = set(record.kept.tolist()), record.steps
+    for word, near, ratios in zip(answer.words, answer.nearest.tolist(), answer.head_ratios, strict=True):
+        merged = any(step.selection.merged_into[near] >= 0 for step in steps)
+        fate = "kept" if near in kept else "merged" if merged else "removed by pruning"
+        below = int((ratios < ratios.mean()).sum())
+        print(f"    {word.strip()!r}: {near}, {fate}; {below} of {len(ratios)} below {ratios.mean():.2f}")
 
 
 def _select(arguments: argparse.Namespace) -> int:

@@ -140,8 +140,8 @@ def read_compensation(data: Compensation | Mapping[str, Any] | None) -> Compensa
     return Compensation(**data) if isinstance(data, Mapping) else data
 
 
-def read_compensated(data: dict[str, Any] | None, attention: np.ndarray | None) -> Compensated | None:
-    """A record's part from its JSON; the answer's attention is an array of its own."""
+def read_compensated(data: dict[str, Any] | None, arrays: dict[str, np.ndarray | None]) -> Compensated | None:
+    """A record's part from its JSON; the answer's arrays come by themselves."""
     if data is None:
         return None
     plain = {k: v for k, v in data.items() if k not in ("answer", "cost", "candidates", "span")}
@@ -149,6 +149,6 @@ def read_compensated(data: dict[str, Any] | None, attention: np.ndarray | None) 
         **plain,
         candidates=tuple(CandidateEntry(**c) for c in data["candidates"]),
         span=None if data["span"] is None else (int(data["span"][0]), int(data["span"][1])),
-        answer=read_answer(data["answer"], attention),
+        answer=read_answer(data["answer"], arrays),
         cost=Cost(**data["cost"]),
     )

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pruning.answer_record import Answer, Cost, freeze, read_answer
-from pruning.budget import check_keep_ratio
+from pruning.answer_record import ANSWER_ARRAYS, Answer, Cost, arrays_of, freeze, read_answer
+from pruning.budget import check_keep_ratio, mean_per_layer, n_keep
 from pruning.diagnostics import Overlap, Traits
 from pruning.errors import RecordFormatError
 from pruning.geometry import TokenLayout
@@ -212,11 +212,23 @@ class RunRecord:
         for answer in (self.full, self.pruned, *given_back):
             if answer.attention is not None and answer.attention.shape[1] != n:
                 raise RecordFormatError(f"An answer's attention must have {n} columns.")
+            if answer.nearest is not None and ((answer.nearest < 0) | (answer.nearest >= n)).any():
+                raise RecordFormatError(f"Words can only be near the layout's {n} tokens.")
 
     @property
     def kept(self) -> np.ndarray:
         """Ids that survive every stage."""
         return self.steps[-1].selection.kept if self.steps else np.arange(self.layout.n_tokens, dtype=np.int32)
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """`asked`: tokens that the keep ratio asks for; `kept`: rows that the last layer reads for the picture (merged
+        tokens are one row, [CLS] is one); `unique`: different tokens among them; `average`: rows for the picture that a
+        layer of the language model really reads, mean over all layers.
+        """
+        rows = list(self.pruned.visual_per_layer)
+        asked = n_keep(self.request.keep_ratio, self.layout.n_tokens)
+        return {"asked": asked, "kept": rows[-1], "unique": len(self.kept), "average": mean_per_layer(rows)}
 
     def save(self, path: Path) -> Path:
         """Write `<path>.json` and `<path>.npz` (`path` may end in either). Returns the JSON's path."""
@@ -252,10 +264,12 @@ class RunRecord:
             plain["compensated"] = asdict(self.compensated)
             answers["compensated"] = plain["compensated"]["answer"]
         for name, answer in answers.items():
-            attention = answer.pop("attention")
-            if attention is not None:
-                arrays[f"{name}.attention"] = attention
-        return {"schema_version": SCHEMA_VERSION, **plain, "layout": self.layout.to_dict(), "steps": steps}, arrays
+            for field_name in ANSWER_ARRAYS:
+                array = answer.pop(field_name)
+                if array is not None:
+                    arrays[f"{name}.{field_name}"] = array
+        head = {"schema_version": SCHEMA_VERSION, "counts": self.counts}  # for readers without PruneScope
+        return {**head, **plain, "layout": self.layout.to_dict(), "steps": steps}, arrays
 
     @classmethod
     def from_parts(cls, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> RunRecord:
@@ -273,8 +287,8 @@ class RunRecord:
                 request=RunRequest(**data["request"]),
                 layout=TokenLayout.from_dict(data["layout"]),
                 steps=tuple(_read_step(i, s, arrays) for i, s in enumerate(data["steps"])),
-                full=read_answer(data["full"], arrays.get("full.attention")),
-                pruned=read_answer(data["pruned"], arrays.get("pruned.attention")),
+                full=read_answer(data["full"], arrays_of(arrays, "full")),
+                pruned=read_answer(data["pruned"], arrays_of(arrays, "pruned")),
                 full_cost=Cost(**data["full_cost"]),
                 pruned_cost=Cost(**data["pruned_cost"]),
                 positions=data["positions"],
@@ -286,7 +300,7 @@ class RunRecord:
                 notes=tuple(data["notes"]),
                 reused=tuple(data.get("reused", ())),
                 structure=StructureSummary.from_dict(data["structure"]) if data.get("structure") else None,
-                compensated=read_compensated(data.get("compensated"), arrays.get("compensated.attention")),
+                compensated=read_compensated(data.get("compensated"), arrays_of(arrays, "compensated")),
                 traits=Traits(**data["traits"]) if data.get("traits") else None,
                 overlaps=tuple(Overlap(**o) for o in data.get("overlaps", ())),
             )
@@ -322,7 +336,8 @@ def _pair(path: Path | str) -> tuple[Path, Path]:
 
 def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
     """Runs that differ in nothing but their seed, in short: how many answered as the whole picture did, what they
-    answered, and how much of the evidence they kept (least, median, most, of; None where the truth is not known).
+    answered, how much of the evidence they kept (least, median, most, of; None where the truth is not known), and how
+    many rows for the picture a layer reads on average.
     """
     answers = Counter(r.pruned.text for r in records)
     same = sum(verdict(r.full.text, r.pruned.text) is Verdict.SAME for r in records)
@@ -330,7 +345,8 @@ def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
     if records[0].evidence is not None and len(records[0].evidence):
         kept = [int(np.isin(r.evidence, r.kept).sum()) for r in records]
         evidence = [min(kept), int(np.median(kept)), max(kept), len(records[0].evidence)]
-    return {"seeds": len(records), "same": same, "answers": dict(answers.most_common()), "evidence": evidence}
+    found = {"seeds": len(records), "same": same, "answers": dict(answers.most_common()), "evidence": evidence}
+    return found | {"average": records[0].counts["average"]}
 
 
 def _read_step(index: int, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> PruningStep:

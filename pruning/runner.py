@@ -38,15 +38,15 @@ from pruning.traits import QUICK, traits_of
 
 LOOK, FULL_ANSWER = "the look at the picture", "the full answer"  # what a run may take over from an earlier one
 
-WHILE_TIMED = {"recorded_during": "what every word attends to"}  # beside measured times: they include this
+WHILE_TIMED = {"recorded_during": "what every word attends to and is near"}  # beside measured times: they include this
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     """How the page follows a run: `phase` names what begins ("see", "full", "prune", "pruned", "compensate"), `piece`
     gets every piece of text with the phase it belongs to (for the third answer that is "compensated"), `stop` is asked
-    often and ends the run when it says True. `trace` also records what every word attends to, each token's nearest
-    survivor, and traits of the picture.
+    often and ends the run when it says True. `trace` also records what every word attends to, the signals of ONLY and
+    ReVisiT, each token's nearest survivor, and traits of the picture.
     """
 
     phase: Callable[[str], None] = lambda phase: None
@@ -227,6 +227,7 @@ def run(
         request = replace(request, structure=compressed.plan.digest)
     method.check(acting.info)
     prompt = adapter.prompt(picture, request.question)
+    request = replace(request, keep_ratio=method.asked_ratio(prompt.layout.n_tokens))
     session = Session(method, acting, prompt, request)
     if seen is None:
         seen, see_ms = see_picture(adapter, prompt, listener)

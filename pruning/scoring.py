@@ -8,7 +8,9 @@ import torch
 from torch.nn import functional as F
 
 RANK_EPSILON = 1e-6
-PRODUCT_GAIN = 16  # about how much faster a product of matrices is than its columns one by one
+CANDIDATES = 32  # columns that are worked out together: those of the tokens that are likely to be picked next
+STRIPS = 8  # in which a large symmetric product is worked out, each only up to the diagonal
+WHOLE_STRIP = 64  # a strip is some of these wide, so that equal rows have equal products wherever they lie
 
 
 def best(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -24,6 +26,18 @@ def best_ascending(scores: torch.Tensor, count: int) -> torch.Tensor:
 def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """All cosines between rows of `a` `[n, dim]` and rows of `b` `[m, dim]`, float32 `[n, m]`; zero rows give 0."""
     return F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T
+
+
+def cosine_among(rows: torch.Tensor) -> torch.Tensor:
+    """All cosines among rows `[n, dim]`, float32 `[n, n]`, symmetric to the last bit; each is worked out once."""
+    unit, n = F.normalize(rows.float(), dim=-1), len(rows)
+    found, width = unit.new_empty(n, n), -(-n // (STRIPS * WHOLE_STRIP)) * WHOLE_STRIP
+    for first in range(0, n, width):
+        last = min(n, first + width)
+        strip = unit[:last] @ unit[first:last].T
+        found[:last, first:last] = strip
+        found[first:last, :first] = strip[:first].T
+    return found
 
 
 def rank_within(group: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
@@ -63,7 +77,7 @@ def farthest_first(
         features: `[tokens, dim]`. count: at least 1, at most the number of tokens; with those of `start`.
         start: tokens that are picked already, at least one.
     """
-    distance = 1 - cosine(features, features)
+    distance = 1 - cosine_among(features)
     if start is None:
         nearest = distance + torch.diag(distance.new_full((len(distance),), float("inf")))
         start = nearest.min(1).values.argmax()[None] if len(distance) > 1 else torch.zeros_like(distance[0]).long()
@@ -97,30 +111,39 @@ class Picks:
 def greedy_residual(features: torch.Tensor, weight: torch.Tensor, count: int) -> Picks:
     """Pick `count` rows, each time the one with the largest weighted energy outside the span of those before.
 
-    A pivoted Cholesky factorisation of the Gram matrix, whose columns are formed only for the picks. In float64, since
-    energies are differences; very large inputs keep their rows in float32 and only the factor in float64, and form the
-    whole matrix for many picks (equal rows may then differ by rounding, so that a copy is picked for its original).
-    When the rank is exhausted the rest is filled by weight.
+    A pivoted Cholesky factorisation of the Gram matrix. Of the matrix only columns of candidates are formed: with each
+    pick whose column is missing, those of the best others at that time, in one product. In float64, since energies are
+    differences; very large inputs keep their rows in float32 and only the factor in float64. Energies that differ by
+    rounding only are equal, so that of equal rows the first is picked. When the rank is exhausted the rest is filled by
+    weight.
 
     Args:
         features: `[tokens, dim]`. weight: `[tokens]`, positive.
     """
     large = features.numel() > 2**23
     rows = features.float() if large else features.double()
+    equal = 1 - (1e-6 if large else 1e-12)
     weight = weight.double()
     energy = rows.double().square().sum(1)
     total, floor = energy.sum(), RANK_EPSILON * energy.max()
     factor = energy.new_zeros(count, len(rows))
-    gram = rows @ rows.T if large and count * PRODUCT_GAIN > len(rows) else None
+    columns: dict[int, tuple[int, torch.Tensor]] = {}  # by token: picks that are taken off already, and the column
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
     order, gains, residual = [], [], []
     for step in range(count):
-        i = int(torch.where(free & (energy > floor), energy * weight, -1.0).argmax())
-        if not free[i] or energy[i] <= floor:
+        worth = torch.where(free & (energy > floor), energy * weight, -1.0)
+        top = worth.max()
+        if top <= 0:
             break
+        i = int((worth >= top * equal).int().argmax())
+        if i not in columns:
+            likely = worth.topk(min(CANDIDATES, count - step, len(rows))).indices.tolist()
+            wanted = [i, *(j for j in likely if j != i and j not in columns)]
+            made = (rows[wanted] @ rows.T).double() - factor[:step, wanted].T @ factor[:step]
+            columns |= {j: (step, column) for j, column in zip(wanted, made, strict=True)}
+        taken_off, column = columns.pop(i)
         gain = energy[i].clone()
-        column = (rows @ rows[i] if gram is None else gram[i]).double()
-        column = (column - factor[:step].T @ factor[:step, i]) / gain.sqrt()
+        column = (column - factor[taken_off:step, i] @ factor[taken_off:step]) / gain.sqrt()
         factor[step] = column
         energy = (energy - column.square()).clamp(min=0)
         free[i] = False

@@ -9,14 +9,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 from pruning.budget import mean_per_layer, n_keep
+from pruning.decision_file import FIELDS, from_file
 from pruning.diagnostics import diagnose
-from pruning.records import RunRecord
+from pruning.records import RunRecord, RunRequest
 from pruning.verdict import verdict
 from viz.help_view import sentences
 from viz.structure import weights_words
 from viz.view import evidence_kept, headline, pieces_left
 
-YOUR_PICTURE, YOUR_PLAN = "your_picture.jpg", "your_plan.zip"
+YOUR_PICTURE, YOUR_PLAN, YOUR_DECISION = "your_picture.jpg", "your_plan.zip", "your_decision.json"
 
 
 def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
@@ -42,6 +43,7 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
         "tokens": record.layout.n_tokens,
         "kept_at_end": pieces_left(record),
         "mean_entering_a_layer": round(mean_per_layer(list(rows)), 4),
+        "asked_kept_unique": [record.counts[name] for name in ("asked", "kept", "unique")],
         "rows_after_each_stage": [step.selection.n_rows for step in record.steps],
         "evidence": evidence_kept(record),
         "diagnostics": diagnose(record).figures(),
@@ -78,7 +80,7 @@ def _compensation_figures(record: RunRecord) -> dict[str, Any] | None:
 def caption(record: RunRecord) -> str:
     """The recipe in one line, for under a figure."""
     request, env = record.request, record.environment
-    changed = "".join(f", {name} = {value}" for name, value in request.parameters.items())
+    changed = "".join(f", {name} = {value}" for name, value in _settings(request).items())
     if record.structure is not None:
         changed += f"; {weights_words(record.structure)}, plan {record.structure.digest[:12]}"
     asked = f"{n_keep(request.keep_ratio, record.layout.n_tokens)} of {record.layout.n_tokens} asked for"
@@ -126,7 +128,9 @@ def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
         words += ["--plan", YOUR_PLAN]
     if record.overlaps:
         words.append("--diagnostics")
-    for name, value in request.parameters.items():
+    if from_file(request.parameters):
+        words += ["--kept", YOUR_DECISION]
+    for name, value in _settings(request).items():
         words += ["--set", f"{name}={value}"]
     return shlex.join(words)
 
@@ -134,11 +138,15 @@ def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
 def python(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     """The run in Python."""
     r = record.request
-    extra = f", parameters={r.parameters!r}" if r.parameters else ""
+    extra = f", parameters={_settings(r)!r}" if _settings(r) else ""
     imports, opened, given, acting = [], "", "", ""
+    if from_file(r.parameters):
+        imports.append("from pruning.decision_file import read_decision")
+        extra = f",\n                     parameters=read_decision({YOUR_DECISION!r}) | {_settings(r)!r}"
     shown = "record.pruned.text"
     if r.compensation is not None:
-        imports, shown = ["from pruning.help_record import Compensation"], f"{shown}, record.compensated.answer.text"
+        imports.append("from pruning.help_record import Compensation")
+        shown = f"{shown}, record.compensated.answer.text"
         extra += f",\n                     compensation={r.compensation!r}"
         if r.compensation.caption is None:
             imports.append("from pruning.give_back import open_compensator")
@@ -162,6 +170,11 @@ model = load({r.model!r})
 {opened}record = run(request, model, read_picture({picture!r}){given})
 print(record.full.text, {shown}, record.kept)
 """
+
+
+def _settings(request: RunRequest) -> dict[str, Any]:
+    """Parameters that somebody could type."""
+    return {name: value for name, value in request.parameters.items() if name not in FIELDS}
 
 
 def _captioner(record: RunRecord) -> str:

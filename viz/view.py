@@ -37,6 +37,14 @@ ATTENTION_HOW = (
 )
 
 
+SIGNALS_HOW = (
+    "Signal of ONLY: in the first layer of the language model, each head's entropy over the text divided by that over "
+    "the picture; ONLY would silence heads below the mean. Signal of ReVisiT: the piece that predicts most like the "
+    "word's own row does, through the output head, over the plausible words. Neither changes an answer here, and "
+    "neither prunes."
+)
+
+
 def picture_url(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
     """A data URL of the picture, shrunk to what a screen can show, and the size `(width, height)` it was drawn from."""
     height, width = picture.shape[:2]
@@ -103,17 +111,24 @@ def answers_of(record: RunRecord) -> dict[str, Answer]:
 
 def attention_view(answer: Answer) -> dict[str, Any] | None:
     """What every word attends to: `weights`, one byte a token relative to the word's strongest one, and `shares`, the
-    part of its attention that goes to the picture.
+    part of its attention that goes to the picture. With it, where they were recorded, the signals of ONLY (`ratios`, a
+    number for each head) and of ReVisiT (`nearest`, a token).
     """
     if answer.attention is None:
         return None
-    rows = [answer.attention[w["pieces"]].astype(np.float32).mean(0) for w in _whole_words(answer)]
+    pieces = [w["pieces"] for w in _whole_words(answer)]
+    rows = [answer.attention[p].astype(np.float32).mean(0) for p in pieces]
     if not rows:
         return None
     stacked = np.stack(rows)
     top = stacked.max(1, keepdims=True)
     weights = np.rint(255 * np.divide(stacked, top, out=np.zeros_like(stacked), where=top > 0)).astype(np.uint8)
-    return {"weights": _pack(weights), "shares": [round(float(s), 4) for s in stacked.sum(1)]}
+    found = {"weights": _pack(weights), "shares": [round(float(s), 4) for s in stacked.sum(1)]}
+    if answer.head_ratios is not None:
+        found["ratios"] = [np.round(answer.head_ratios[p].mean(0).astype(float), 4).tolist() for p in pieces]
+    if answer.nearest is not None:
+        found["nearest"] = [int(answer.nearest[p[0]]) for p in pieces]
+    return found
 
 
 def chart_view(record: RunRecord) -> dict[str, Any]:
@@ -149,7 +164,7 @@ def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:
         "truth": truth,
         "notes": list(record.notes),
         "weights": "" if record.structure is None else weights_words(record.structure),
-        "how": [RULE, CERTAINTY_HOW, ATTENTION_HOW],
+        "how": [RULE, CERTAINTY_HOW, ATTENTION_HOW, SIGNALS_HOW],
     }
 
 
@@ -168,7 +183,8 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
         for name, answer in (("full", full), ("pruned", pruned))
     }
     return {
-        "counted": {
+        "counted": record.counts
+        | {
             "kept_at_end": pieces_left(record),
             "mean_entering": mean_per_layer(entering),
             "mean_leaving": mean_per_layer(leaving),

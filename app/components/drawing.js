@@ -35,7 +35,7 @@ window.prunescope.drawing = (() => {
 
   // What a word attends to: weights relative to its strongest token, and the share of attention that the picture gets.
   function attentionOf(view) {
-    const read = (a, n) => a && { shares: a.shares, words: a.shares.map((_, i) => bytes(a.weights, Uint8Array).subarray(i * n, (i + 1) * n)) };
+    const read = (a, n) => a && { shares: a.shares, nearest: a.nearest, words: a.shares.map((_, i) => bytes(a.weights, Uint8Array).subarray(i * n, (i + 1) * n)) };
     return Object.fromEntries(Object.entries(view.attention || {}).map(([name, a]) => [name, read(a, view.n_tokens)]));
   }
 

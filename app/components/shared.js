@@ -1,6 +1,6 @@
 // What the components share: small helpers, and a switchboard on which they hear of each other.
 // Topics: `run` (everything that belongs to one run), `stage` (a layer or null), `word` ({answer, index} or null),
-// `piece` (a token or null), `stop` (number of a stop), `status` ({kind, text}), `plan` (a structural plan, whole).
+// `piece` (a token or null), `stop` (number of a stop), `share` (where the slider stands), `status` ({kind, text}), `plan` (a structural plan, whole).
 // Nothing here asks the server.
 window.prunescope = window.prunescope || (() => {
   const listeners = {}, last = {};

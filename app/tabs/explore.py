@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import gradio as gr
 
 from app import messages
 from app.asked import Asked
+from app.budgets import budgets, opening
 from app.caption_controls import N_VALUES, build_caption_controls, shown, wished
 from app.components import static_component
 from app.controls import build_groups
@@ -20,13 +22,14 @@ from app.links import read_link
 from app.session import visitor_of
 from app.settings import Settings
 from pruning.errors import PruningError
-from pruning.methods import METHODS
+from pruning.methods import FROM_FILES, METHODS
 from pruning.models import MODELS, find_spec
 
 OPENING = ("resprune", 64)
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 RUNS_AT_ONCE = 40  # handlers that wait side by side; `app.turns` lets one at a time use the model
-SHARE_TEXT = "{share} % = {count} of {total} image pieces"  # the browser and Python fill in the same words
+TABLE = METHODS | FROM_FILES
+PATIENCE = 20  # seconds in which the start-up model may come to hand before the presets say that it is not
 SWITCH = "(method, count, question) => { window.prunescope.choose(method, count, question); }"
 
 
@@ -50,7 +53,7 @@ class Exploring:
 
 def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Exploring:
     """Lay out the tab and wire its events."""
-    first, question, suggestions, status, opening = handlers.open_example(0, *OPENING)
+    first, question, suggestions, status, shown_first = handlers.open_example(0, *OPENING)
     state = gr.State(first)
     with gr.Row(elem_classes="explore"):
         with gr.Column(scale=3, min_width=250, elem_classes="side"):
@@ -64,9 +67,11 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
             about = gr.Markdown(_about(OPENING[0]), elem_classes="hint", elem_id="about-method")
             total = handlers.n_tokens
             count = gr.Slider(1, total, value=OPENING[1], step=1, label="Share kept", elem_id="count")
-            share = gr.Markdown(_share(OPENING[1], total), elem_classes="hint share", elem_id="share")
+            published = static_component("budget_presets", opening(OPENING[1], total), elem_id="budgets")
             with gr.Accordion("Advanced", open=False):
-                groups, controls = build_groups(METHODS, OPENING[0])
+                groups, controls = build_groups(TABLE, OPENING[0])
+                decision = gr.UploadButton("Import kept pieces or groups", size="sm", elem_id="decision")
+                gr.Markdown(messages.DECISION_HELP, elem_classes="hint")
                 positions, seed, model = _settings_of_a_run(settings)
                 with_plan = gr.Checkbox(
                     value=False, label="Take out of the weights what the plan under Structure says", elem_id="with-plan"
@@ -91,21 +96,26 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     static_component("cost_strip", elem_id="cost")
     panel = static_component("diagnosis", elem_id="diagnosis")
     away = static_component("take_away", elem_id="take-away")
-    feed = static_component("run_feed", opening, elem_id="feed")
+    feed = static_component("run_feed", shown_first, elem_id="feed")
 
-    strip.pick(_picker(handlers), [method, count], [state, ask, chips, line, feed], **QUIET)
+    parameters = [control for by_name in controls.values() for control in by_name.values()]
+    known = [state, method, model, *parameters]
+    tell: dict[str, Any] = {"fn": _teller(handlers, controls), "inputs": known, "outputs": published, **QUIET}
+    strip.pick(_picker(handlers), [method, count], [state, ask, chips, line, feed], **QUIET).then(**tell)
     brought = [state, line, feed, chips]
-    upload.upload(_bringer(handlers), [upload, state], brought, **QUIET)
-    view.picture(_dropped(handlers), state, brought, **QUIET)
+    upload.upload(_bringer(handlers), [upload, state], brought, **QUIET).then(**tell)
+    view.picture(_dropped(handlers), state, brought, **QUIET).then(**tell)
+    decision.upload(_decider(handlers), decision, [line, method], **QUIET).then(**tell)
+    gr.on([c.change for c in (method, model, *parameters)], **tell)
+    published.choose(_chosen, None, count, **QUIET)
     away.take(_taker(handlers), None, away, concurrency_limit=2, **(QUIET | {"queue": True}))
     diagnosing = Diagnosing(handlers)
     panel.diagnose(_diagnoser(diagnosing), None, panel, concurrency_limit=2, **(QUIET | {"queue": True}))
-    count.change(None, count, share, js=_share_in_browser(total), **QUIET)
+    count.change(None, count, None, js="(slider) => { window.prunescope.emit('share', slider); }", **QUIET)
     method.change(_show_parameters, method, [about, *groups], **QUIET)
     words.switch.change(lambda on: gr.update(visible=on), words.switch, words.group, **QUIET)
     for control in (method, count):  # recorded runs are switched in the browser
         control.change(None, [method, count, ask], None, js=SWITCH, **QUIET)
-    parameters = [control for by_name in controls.values() for control in by_name.values()]
     heavy: dict[str, Any] = {
         "fn": _runner(handlers, controls),
         "inputs": [state, ask, method, count, model, positions, seed, with_plan, *words.values, *parameters],
@@ -116,8 +126,8 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     dice = {"fn": _dice(handlers), "inputs": None}
     pair.dice(**(heavy | dice))
     panel.overlaps(**(heavy | {"fn": _comparer(diagnosing), "inputs": None, "outputs": [line, panel]}))
-    go.click(**heavy)
-    ask.submit(**heavy)
+    go.click(**heavy).then(**tell)
+    ask.submit(**heavy).then(**tell)
     words.caption.submit(**heavy)
     chips.ask(_asked, None, ask, **QUIET).then(**heavy)
     captions.again(_edited, None, [words.switch, words.caption], **QUIET).then(**heavy)
@@ -125,6 +135,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     opened = [state, line, feed, chips, ask, method, count, model, positions, seed, *words.values, *parameters]
     arrived = page.load(_linked(handlers, controls), None, opened, **QUIET)
     arrived.then(None, None, None, js="() => { window.prunescope.begin(); }")
+    arrived.then(**(tell | {"fn": _teller(handlers, controls, PATIENCE)}))
     return Exploring(heavy["fn"], heavy["inputs"], line, feed, count, model, with_plan, total)
 
 
@@ -155,6 +166,33 @@ def _runner(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
         yield from handlers.run(state, asked, visitor_of(request))
 
     return run
+
+
+def _teller(
+    handlers: Handlers, controls: dict[str, dict[str, Any]], patience: float = 0
+) -> Callable[..., dict[str, Any]]:
+    """The handler that says what the published budgets mean; with patience, when the start-up model is there."""
+    names = [(key, name) for key, by_name in controls.items() for name in by_name]
+
+    def tell(request: gr.Request, state, key, model, *values) -> dict[str, Any]:
+        end = time.monotonic() + patience
+        while time.monotonic() < end and not (handlers.service.at_hand(model) or handlers.service.problem):
+            time.sleep(0.2)
+        own = {name: v for (owner, name), v in zip(names, values, strict=True) if owner == key}
+        return budgets(handlers, state, key, model, own, request.session_hash or "")
+
+    return tell
+
+
+def _decider(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
+    def bring(request: gr.Request, path) -> tuple[Any, ...]:
+        return handlers.decisions.bring(str(path), request.session_hash or "")
+
+    return bring
+
+
+def _chosen(event: gr.EventData) -> Any:
+    return getattr(event, "slider", gr.skip())
 
 
 def _shelf(handlers: Handlers) -> Callable[[int], str]:
@@ -256,7 +294,7 @@ def _strip(handlers: Handlers) -> dict[str, Any]:
 
 
 def _method_choices() -> list[tuple[str, str]]:
-    return [(m.title, m.key) for m in METHODS.values()]
+    return [(m.title, m.key) for m in TABLE.values()]
 
 
 def _model_choices(chosen: str) -> list[tuple[str, str]]:
@@ -273,18 +311,9 @@ def _about_model(key: str) -> str:
 
 
 def _about(key: str) -> str:
-    method = METHODS[key]
+    method = TABLE[key]
     return messages.METHOD_HELP.format(idea=method.idea[0].upper() + method.idea[1:], where=method.acts)
 
 
-def _share(count: int, total: int) -> str:
-    return SHARE_TEXT.format(share=f"{100 * count / total:.1f}", count=count, total=total)
-
-
-def _share_in_browser(total: int) -> str:
-    share = f"${{(100 * count / {total}).toFixed(1)}}"
-    return f"(count) => `{SHARE_TEXT.format(share=share, count='${count}', total=total)}`"
-
-
 def _show_parameters(key: str) -> list[Any]:
-    return [_about(key), *(gr.update(visible=k == key) for k in METHODS)]
+    return [_about(key), *(gr.update(visible=k == key) for k in TABLE)]

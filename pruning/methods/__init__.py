@@ -9,6 +9,7 @@ from pruning.methods.dart import DART
 from pruning.methods.divprune import DivPrune
 from pruning.methods.fastv import FastV
 from pruning.methods.holov import HoloV
+from pruning.methods.imported import Imported
 from pruning.methods.ivcprune import IVCPrune
 from pruning.methods.prumerge import PruMerge
 from pruning.methods.pyramiddrop import PyramidDrop
@@ -47,6 +48,7 @@ _IN_ORDER: tuple[type[TokenPruner], ...] = (
 )
 
 METHODS: dict[str, type[TokenPruner]] = {m.key: m for m in _IN_ORDER}
+FROM_FILES: dict[str, type[TokenPruner]] = {m.key: m for m in (Imported,)}  # decide nothing without a file
 
 
 def method_class(key: str) -> type[TokenPruner]:
@@ -55,4 +57,4 @@ def method_class(key: str) -> type[TokenPruner]:
     Raises:
         UnknownMethodError: naming all keys, the closest first.
     """
-    return look_up(METHODS, key, "method")
+    return look_up(METHODS | FROM_FILES, key, "method")

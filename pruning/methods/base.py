@@ -127,6 +127,11 @@ class TokenPruner(Declared, ABC):
         del stage
         return self.default_positions
 
+    def asked_ratio(self, n_tokens: int) -> float:
+        """The share of a picture's tokens that a run with this method asks for."""
+        del n_tokens
+        return self.keep_ratio
+
     @property
     def own_count(self) -> bool:
         """Whether the picture decides how many rows go on, whatever the keep ratio says."""

@@ -14,7 +14,7 @@ Differs:    the paper lets a token count more that resembles the question; the c
             0 .. 1 is over this picture alone (the code scales over its batch, so that neighbours change the result).
             Asked for more tokens than the features have dimensions, the rest is filled by relevance (the code is led
             by rounding there, or fails)
-Cost:       O(T n dim) in T sequential steps
+Cost:       O(n dim) for every candidate (somewhat more than T of them), O(T n) a pick
 """
 
 from __future__ import annotations

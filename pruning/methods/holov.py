@@ -89,23 +89,22 @@ def holistic_score(
         features: `[tokens, dim]`. attention: `[tokens]`. crop: `[tokens]` number of its crop.
     """
     size = torch.bincount(crop)
-    place = rank_within(crop, torch.zeros_like(attention))
-    inside = features.new_zeros((len(size), int(size.max()), features.shape[1]), dtype=torch.float32)
-    inside[crop, place] = features.float()
-    alike = inside @ inside.mT
-    norm = alike.diagonal(dim1=1, dim2=2).sqrt().clamp(min=EPSILON)
-    alike /= norm[:, :, None] * norm[:, None]
-    alike.diagonal(dim1=1, dim2=2).zero_()
-    others = (size - 1).clamp(min=1)[:, None]
-    mean = alike.sum(2) / others
-    there = torch.arange(int(size.max()), device=crop.device) < size[:, None]
-    variance = ((alike - mean[:, :, None]).square() * there[:, None]).sum(2) / others
+    own = torch.zeros_like(attention)
+    order = torch.sort(crop, stable=True).indices
+    for mine in order.split(size.tolist()):  # by crop: all at once would first copy and pad every feature
+        inside = features[mine].float()
+        alike = inside @ inside.T
+        norm = alike.diagonal().sqrt().clamp(min=EPSILON)
+        alike /= norm[:, None] * norm
+        alike.fill_diagonal_(0)
+        others = max(1, len(mine) - 1)
+        mean = alike.sum(1, keepdim=True) / others
+        own[mine] = (alike - mean).square().sum(1) / others
     scaled = attention * ATTENTION_SCALE
 
     def crop_mean(values: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(values[: len(size)]).index_add_(0, crop, values) / size
 
-    own = variance[crop, place]
     score = scaled + ALPHA * own * (crop_mean(scaled.abs()) / (crop_mean(own.abs()) + EPSILON))[crop]
     return score, crop_mean(score)
 

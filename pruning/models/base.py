@@ -136,7 +136,8 @@ class Picture:
 @dataclass(slots=True)
 class Generated:
     """An answer as the language model gave it. `read_ms` is the prefill with all decisions in it; `attention`
-    `[words, tokens]` is there if it was asked for (see `records.Answer`); `cached_per_layer` are the rows for the
+    `[words, tokens]` is there if it was asked for (see `records.Answer`), and so are `head_ratios` `[words, heads]` and
+    `nearest`, a visual token for each word; `cached_per_layer` are the rows for the
     picture in every layer's cache while it was written.
     """
 
@@ -150,6 +151,8 @@ class Generated:
     read_ms: float
     per_word_ms: float | None
     attention: torch.Tensor | None = None
+    head_ratios: torch.Tensor | None = None
+    nearest: list[int] | None = None
 
     @property
     def text(self) -> str:

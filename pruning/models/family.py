@@ -27,11 +27,13 @@ from pruning.identity import sketch, vocabulary_digest
 from pruning.models.asking import question_span, refuse_commands
 from pruning.models.base import Decider, Generated, Picture, Prompt, Seen, Watch
 from pruning.models.capture import observe
-from pruning.models.language import LanguageHooks, slots, word_by_word
+from pruning.models.language import LanguageHooks, slots
 from pruning.models.pieces import Pieces
 from pruning.models.splice import insertion_points, splice
 from pruning.models.tower import TowerHooks
 from pruning.models.weights import Weights
+from pruning.models.word_by_word import word_by_word
+from pruning.models.words import of_words
 from pruning.records import CLS_SOURCE
 from pruning.signals import LANGUAGE_SIGNALS, TOWER_KEY_SIGNALS, TOWER_SIGNALS, Look, ModelInfo, Part, Signal
 
@@ -299,7 +301,7 @@ class Family(Weights):
             stopped="end" if ended else "length",
             read_ms=1e3 * (times[0] - began),
             per_word_ms=1e3 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
-            attention=torch.stack([run.word_attention[s] for s in spoken]) if watch.attention and spoken else None,
+            **of_words(run, out.logits, self.model.lm_head, spoken),
         )
 
     @torch.inference_mode()

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache
 
 from pruning.errors import RunStopped
 from pruning.models.base import TEXT_ROW, Decider, Picture, Prompt, Watch
 from pruning.models.capture import active, attention_row, attention_rows, current, rows_of
 from pruning.signals import ATTENTION_SIGNALS, LANGUAGE_SIGNALS, STATE_SIGNALS, Look, Part, PromptText, Signal
+from pruning.word_signals import ONLY_LAYER, entropy_ratio
 
 ORIGINAL, RENUMBERED, REINDEXED = "original", "renumbered", "reindexed"
 TOKENS_LAST = frozenset({Signal.LAST_TOKEN_ATTENTION, Signal.TEXT_ATTENTION})  # others: tokens, then their numbers
@@ -53,6 +53,9 @@ class LanguageRun:
         layers = range(hooks.n_layers) if watch.attention else layers
         self.watched = {hooks.attention(layer): partial(self._watch, layer) for layer in layers}
         self.word_attention: list[torch.Tensor] | None = [] if watch.attention else None
+        self.head_ratios: list[torch.Tensor] = []  # of every step, where words are watched
+        self.visual_states: torch.Tensor | None = None  # of the prompt's visual rows, behind the last norm
+        self.visual_ids: torch.Tensor | None = None
         self.ids_per_layer: list[torch.Tensor] = []
         self.columns_per_layer: list[torch.Tensor] = []
         self.seen: dict[Look, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -94,6 +97,12 @@ class LanguageRun:
         self.row_ids[visual] = torch.arange(len(self.visual_columns), device=device)
         self.rope = None
         return kwargs if given is None else {**kwargs, "position_ids": self.positions.unsqueeze(-2)}
+
+    def end(self, states: torch.Tensor) -> None:
+        """After a forward pass: keep what the prompt's visual rows have become."""
+        if self.prefill and self.word_attention is not None:
+            shown = self.row_ids >= 0
+            self.visual_states, self.visual_ids = states[0, shown], self.row_ids[shown]
 
     # -- one layer ------------------------------------------------------------------------------------------------
 
@@ -307,7 +316,12 @@ class LanguageRun:
     def _add_word_attention(self, layer: int, query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
         """The last row's mean weight over the heads, added up over the layers, at the tokens' own ids."""
         ids = self.ids_per_layer[layer]
-        weights = attention_row(query, key, query.shape[2] - 1, scaling).mean(0)[: len(ids)].to(ids.device)
+        row = attention_row(query, key, query.shape[2] - 1, scaling)
+        if layer == ONLY_LAYER:
+            image = torch.zeros(row.shape[1], dtype=torch.bool, device=row.device)
+            image[: len(ids)] = (ids != TEXT_ROW).to(row.device)
+            self.head_ratios.append(entropy_ratio(row, image))
+        weights = row.mean(0)[: len(ids)].to(ids.device)
         here, total = ids >= 0, self.word_attention[-1]
         total.index_add_(0, ids[here].to(total.device), weights[here].to(total.device) / self.hooks.n_layers)
 
@@ -324,16 +338,6 @@ def slots(ids: torch.Tensor) -> torch.Tensor:
     return torch.cat([taken, free]).sort().values
 
 
-def word_by_word(model: nn.Module, states: torch.Tensor, n_words: int) -> torch.Tensor:
-    """Read a prompt and then `n_words` more tokens one at a time, as in generation: the decoder's last states of the
-    prompt's last token and of each word, `[1 + n_words, dim]`, from input embeddings `[1, prompt + words, dim]`.
-    """
-    cache = DynamicCache()
-    parts = states.split([states.shape[1] - n_words, *[1] * n_words], 1)
-    out = [model(inputs_embeds=part, past_key_values=cache, use_cache=True) for part in parts]
-    return torch.cat([o.last_hidden_state[0, -1:] for o in out])
-
-
 class LanguageHooks:
     """The sleeping hooks of one language model.
 
@@ -346,6 +350,7 @@ class LanguageHooks:
         self.attention, self.rotary, self.n_layers = attention, model.rotary_emb, len(layers)
         self.layers, self.norm = layers, model.norm
         self._handles = [model.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        self._handles.append(model.register_forward_hook(self._end))
         self._handles += [
             layer.register_forward_pre_hook(partial(self._before, i), with_kwargs=True)
             for i, layer in enumerate(layers)
@@ -371,6 +376,11 @@ class LanguageHooks:
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]):
         run = self._mine()
         return None if run is None else (args, run.begin(kwargs))
+
+    def _end(self, module: nn.Module, args: tuple, output: Any) -> None:
+        run = self._mine()
+        if run is not None:
+            run.end(output.last_hidden_state)
 
     def _before(self, layer: int, module: nn.Module, args: tuple, kwargs: dict[str, Any]):
         run = self._mine()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
@@ -39,8 +40,37 @@ def test_a_live_run_streams_and_finishes(visit):
     assert visitor.text(".ap-question") == "Where is the ring?"
     assert "evidence kept" in visitor.text(".pc-chip.evidence")
     assert visitor.stops() == [576, 64]
+    visitor.page.locator(".ap-answer.full .ap-word").last.hover()
+    assert "heads below it" in visitor.text(".ap-only-text")
+    assert re.search(r"nearest piece \(signal of ReVisiT\): \d+, (kept|removed) by pruning", visitor.text(".pc-legend"))
+    visitor.look("signals")
     assert visitor.errors == []
     assert visitor.foreign == []
+
+
+def test_published_budgets_say_what_they_mean_and_a_file_can_decide(visit, tmp_path):
+    visitor = visit()
+    published = visitor.page.get_by_role("group", name="Published budgets")
+    published.get_by_role("button", name="192", exact=True).click()
+    visitor.page.wait_for_function("document.querySelector('#share').innerText.includes('= 192 of 576')")
+    assert visitor.text(".bp-meaning") == "192: 192 in every layer"
+    visitor.choose("Method", "FastV")
+    visitor.page.wait_for_function("document.querySelector('.bp-meaning').innerText.includes('average over layers')")
+    assert visitor.text(".bp-meaning") == "192: average over layers 288.0: 576 in layers 0-1, 192 in layers 2-7"
+    assert "not the same work" in visitor.text(".ap-random-text")
+    visitor.look("budgets")
+    (tmp_path / "mine.json").write_text(json.dumps({"groups": [i // 24 for i in range(576)]}))
+    visitor.page.get_by_text("Advanced", exact=True).click()
+    visitor.page.locator("input[type=file]:has(+ #decision)").set_input_files(tmp_path / "mine.json")
+    visitor.wait_for_status("mine.json is taken as the method Imported: 24 groups of a file")
+    visitor.page.wait_for_function("document.querySelector('.bp-meaning').innerText.includes('The file says')")
+    visitor.look("imported-before")
+    visitor.ask()
+    assert visitor.stops() == [576, 24]
+    assert "Imported, 24 groups of a file" in visitor.text(".pc-chips")
+    assert "24 / 24 / 24" in visitor.text(".cs-figures")
+    visitor.look("imported")
+    assert visitor.errors == []
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -45,6 +45,8 @@ VARIANTS = [
     ("sparsevlm", {"merge": "mean"}),
     ("dart", {"visit": "as coded", "count": "as coded"}),
     ("ivcprune", {"cache": "layers behind the cut"}),
+    ("imported", {"kept": [0, 7, 20, 35], "layer": 2}),
+    ("imported", {"groups": [i // 6 - (i % 6 == 5) for i in range(36)], "where": "projector"}),
 ]
 
 

@@ -13,6 +13,7 @@ from pruning.bench import bench, table
 from pruning.cli import main
 from pruning.methods import METHODS
 from pruning.models.random_weights import Shape
+from pruning.orders import ORDERS
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def test_every_question_is_answered(small, tmp_path, capsys):
     assert main(["bench", "--repeats", "1", "--device", "cpu", "--out", str(tmp_path / "speed.json")]) == 0
     found = json.loads((tmp_path / "speed.json").read_text())
     assert set(found["selection"]) == set(METHODS)
+    assert all(found["selection"][key]["over_published_order"] > 0 for key in ORDERS)
     for model in ("bundled", "random 0.15 B"):
         [row] = found["prefill"][model]
         assert row["kept"] == 64

@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from pruning.errors import BudgetError, PruningError, RecordFormatError
 from pruning.methods import METHODS
+from pruning.presets import meaning
 from pruning.records import CLS_SOURCE, RunRecord, RunRequest, Selection
 from pruning.runner import run
 
@@ -37,6 +38,9 @@ def same(a: RunRecord, b: RunRecord) -> bool:
 @pytest.mark.parametrize("method", METHODS)
 def test_round_trip(tiny, noise, tmp_path, method):
     made = run(request(method), tiny, noise)
+    said = meaning(METHODS[method](keep_ratio=0.4), tiny.info, 36)
+    assert said.per_layer == made.pruned.visual_per_layer, "what is said before a run is what its layers read"
+    assert said.average == made.counts["average"]
     made.save(tmp_path / "r")
     back = RunRecord.load(tmp_path / "r.json")
     assert same(made, back)

@@ -99,6 +99,8 @@ def test_attention_of_words_is_the_records(record):
         weights = unpack(view["weights"], "u1").reshape(len(words), 36)
         assert (weights.max(1) == 255).all()
         assert sum(view["shares"]) == pytest.approx(float(answer.attention.astype("f4").sum()), rel=0.02)
+        assert np.allclose(view["ratios"][-1], answer.head_ratios[words[-1]["pieces"]].mean(0), atol=1e-3)
+        assert view["nearest"] == [answer.nearest[w["pieces"][0]] for w in words]
     nearest = canvas_view(record, "", recorded=False)["nearest"]
     assert unpack(nearest["token"], "<i4").tolist() == record.nearest_kept.tolist()
 

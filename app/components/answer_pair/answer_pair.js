@@ -86,7 +86,8 @@ on('run', ({ answers }) => {
 // Random pruning with many seeds: the control beside every claim.
 const RANDOM_HOW = ['The same question and share, with pieces drawn at random before the language model, once for each of 20 seeds. “Same” means the same words as the full answer. A method is worth something here only where it does better than this band.'];
 $('.ap-random-how').append(explain('random pruning', RANDOM_HOW));
-let source = null;
+let source = null, counted = null;
+on('run', ({ cost }) => { if (cost !== undefined) counted = cost && cost.counted; });
 on('run', ({ recipe }) => { if (recipe !== undefined) { source = recipe && recipe.source; $('.ap-dice').disabled = !source; } });
 $('.ap-dice').addEventListener('click', () => trigger('dice', { source }));
 on('run', ({ random, answers }) => {
@@ -94,6 +95,9 @@ on('run', ({ random, answers }) => {
   const parts = [];
   if (random) {
     parts.push(`Random, ${random.seeds} seeds: same answer in ${random.same}`);
+    // Older bands do not say it: they were drawn before the language model, so every layer reads what was asked for.
+    const average = random.average ?? counted?.asked;
+    if (counted && Math.abs(average - counted.average) >= 0.5) parts.push(`not the same work: random reads ${average.toFixed(1)} pieces a layer on average, this run ${counted.average.toFixed(1)}`);
     if (random.evidence) { const [least, middle, most, of] = random.evidence; parts.push(`evidence kept ${least}–${most} (median ${middle}) of ${of}`); }
   }
   $('.ap-random-text').textContent = parts.join(' · ');
@@ -104,3 +108,17 @@ on('piece', (piece) => {
   for (const lit of element.querySelectorAll('.lit')) lit.classList.remove('lit');
   if (piece) for (const answer of ['full', 'pruned', 'helped']) element.querySelector(`[data-word="${answer}:${piece[answer]}"]`)?.classList.add('lit');
 });
+// The signal of ONLY: a bar for every head of the first layer, hollow where ONLY would silence it.
+let ratios = {};
+on('run', ({ canvas }) => {
+  if (canvas === undefined) return;
+  ratios = Object.fromEntries(Object.entries(canvas?.attention || {}).map(([name, a]) => [name, a?.ratios]));
+  $('.ap-only').hidden = !ratios.full;
+  heads(null);
+});
+function heads(word) {
+  const mine = word && ratios[word.answer]?.[word.index], mean = mine && mine.reduce((a, b) => a + b, 0) / mine.length, most = mine && Math.max(...mine, 1e-6);
+  $('.ap-only-text').textContent = mine ? `text / picture entropy per head (signal of ONLY): mean ${mean.toFixed(2)}, ${mine.filter((r) => r < mean).length} of ${mine.length} heads below it` : 'signal of ONLY: point at a word';
+  $('.ap-heads').replaceChildren(...(mine || []).map((r) => { const bar = make('i', r < mean ? 'below' : ''); bar.style.height = `${Math.max(2, 20 * r / most)}px`; return bar; }));
+}
+on('word', heads);

@@ -21,8 +21,8 @@ function show(v) {
   const c = v.counted, e = v.estimated, f = v.measured.full, p = v.measured.pruned, k = v.computed;
   const pruning = p.prune > f.read - p.read && p.prune > 0 ? 'pruning took longer than it saved here' : '';
   $('.cs-figures').replaceChildren(
-    figure('kept at the end', 'counted', c.kept_at_end, `of ${c.total} pieces`),
-    figure('mean entering a layer', 'counted', count(c.mean_entering), `of ${c.total}`),
+    figure('asked / kept / unique', 'counted', `${c.asked} / ${c.kept} / ${c.unique}`, `of ${c.total} pieces`),
+    figure('layer average (entering)', 'counted', count(c.average), `of ${c.total}`),
     figure('mean leaving a layer', 'counted', count(c.mean_leaving), `of ${c.total}`),
     figure('prefill work', 'estimated', change(e.full, e.pruned), `${flops(e.full)} → ${flops(e.pruned)}`),
     ...(e.helped ? [figure('with caption', 'estimated', change(e.full, e.helped), `${flops(e.full)} → ${flops(e.helped)}`)] : []),
@@ -35,7 +35,7 @@ function show(v) {
   const env = v.environment, text = $('.cs-text'), earlier = v.reused.length ? ` Taken over with its time from an earlier run on the same machine: ${v.reused.join(' and ')}.` : '';
   $('.cs-where').textContent = `(times: once, on ${env.machine}, ${env.device}, ${env.dtype})`;
   text.replaceChildren(
-    make('p', '', `Counted: rows for the picture, read off the layers of the pruned run; ${c.text} text tokens come on top. Published budgets count in different ways, so all three are shown.`),
+    make('p', '', `Counted: rows for the picture, read off the layers of the pruned run; ${c.text} text tokens come on top. Asked: what the share says. Kept: rows that the last layer reads, merged pieces as one, [CLS] as one. Unique: different pieces among them. Average: rows that a layer really reads, over all layers. Published budgets count in different ways, so all are shown.`),
     make('p', '', `Estimated: multiply-adds of the language model's prefill, ${e.formula}. Tower: ${flops(e.tower_full)} full, ${flops(e.tower_pruned)} pruned, not included.${e.helped ? ' With caption: its tokens, captioner and selector are in it.' : ''}`),
     make('p', '', 'Computed: bytes of keys and values of the prompt, from the model\'s shape and number format.'),
     make('p', '', `Measured: once, not averaged, on ${env.machine} (${env.device}, ${env.dtype}, ${env.threads} threads), torch ${env.torch}, transformers ${env.transformers}, ${env.date}. One measurement on a shared machine is an impression, not a benchmark.${env.recorded_during ? ` While the clock ran, ${env.recorded_during} was recorded, which costs a little in every layer.` : ''}${earlier}`),

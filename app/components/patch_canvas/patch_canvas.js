@@ -80,6 +80,7 @@ function draw() {
   if (state.options.evidence && state.evidence.size) d.evidence(ink, s, (i) => state.evidence.has(i));
   d.unseen(ink, s, shown().map((i) => state.view.layout.tiles[i]));
   if (state.at >= 0) d.ring(ink, s, state.at, links(state.at));
+  if (state.word?.near >= 0 && shown().includes(state.boxes[state.word.near].tile)) d.ring(ink, s, state.word.near, []);
 }
 
 function links(token) {
@@ -287,9 +288,16 @@ new ResizeObserver(() => draw()).observe($('.pc-frame'));
 window.addEventListener('resize', () => draw());
 
 on('run', (run) => { if (run.canvas) open(run.canvas); });
+// The piece that predicts most like a word, and what pruning did with it, whatever stage is shown.
+function nearest(near) {
+  if (near === undefined) return '';
+  const { fate, stop } = d.fateAt(state.stops, near, state.stops.length - 1), pruned = state.stops.length > 1;
+  const became = { [d.KEPT]: 'kept', [d.MERGED]: 'merged', [d.DROPPED]: 'removed' }[fate];
+  return ` · nearest piece (signal of ReVisiT): ${near}${pruned ? `, ${became} by pruning${fate === d.KEPT ? '' : ` ${state.stops[stop].title.toLowerCase()}`}` : ''}`;
+}
 on('word', (word) => {
-  const a = word && state.attention?.[word.answer];
-  state.word = a && a.words[word.index] ? { weights: a.words[word.index], text: `${word.sure === null ? '' : `“${word.text}” is ${Math.round(100 * word.sure)} % sure; `}${Math.round(100 * a.shares[word.index])} % of the attention of “${word.text}” goes to the picture (${word.answer === 'helped' ? 'pruned + caption' : word.answer} run)` } : null;
+  const a = word && state.attention?.[word.answer], near = a?.nearest?.[word.index];
+  state.word = a && a.words[word.index] ? { weights: a.words[word.index], near: near ?? -1, text: `${word.sure === null ? '' : `“${word.text}” is ${Math.round(100 * word.sure)} % sure; `}${Math.round(100 * a.shares[word.index])} % of the attention of “${word.text}” goes to the picture (${word.answer === 'helped' ? 'pruned + caption' : word.answer} run)${nearest(near)}` } : null;
   draw();
 });
 

@@ -1,0 +1,60 @@
+"""What deciding costs in the order of published implementations: their dominant operations, bare, on random numbers.
+
+Nothing is decided here and no code of theirs is run; `python -m pruning bench` puts our whole decision over this, in
+the same process on the same thread, so that the machine drops out. Orders as the peers' specification counts them:
+CDPruner and DivPrune one product of all tokens with all and a step over what is chosen for each pick, HoloV sixteen
+products of a part with itself for each tile, DART eight pivots against all tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from pruning.presets import ONE_TILE
+
+HOLOV_PARTS, DART_PIVOTS = 16, 8
+
+
+def cdpruner(features: torch.Tensor, count: int) -> None:
+    kernel = features @ features.T
+    factor = torch.zeros(count, len(features))
+    for step in range(count):
+        factor[step] = kernel[step] - factor[:step, step] @ factor[:step]
+
+
+def divprune(features: torch.Tensor, count: int) -> None:
+    distance = 1 - features @ features.T
+    for step in range(1, count):
+        distance[:step].amin(0).argmax()
+
+
+def holov(features: torch.Tensor, count: int) -> None:
+    del count
+    for tile in features.split(ONE_TILE):
+        for part in tile.split(max(1, len(tile) // HOLOV_PARTS)):
+            (part @ part.T).square().sum(1)
+
+
+def dart(features: torch.Tensor, count: int) -> None:
+    for pivot in features[:DART_PIVOTS]:
+        unit = features / features.norm(dim=-1, keepdim=True)
+        (unit @ pivot).topk(max(1, count // DART_PIVOTS), largest=False)
+
+
+ORDERS: dict[str, Callable[[torch.Tensor, int], None]] = {
+    "cdpruner": cdpruner, "divprune": divprune, "holov": holov, "dart": dart,
+}  # fmt: skip
+
+
+def order_ms(key: str, features: torch.Tensor, count: int) -> float:
+    """Milliseconds of one pass through the published order of a method.
+
+    Args:
+        features: `[tokens, dim]` float32.
+    """
+    began = time.perf_counter()
+    ORDERS[key](features, count)
+    return 1e3 * (time.perf_counter() - began)
