@@ -43,7 +43,9 @@ def build_caption_controls(captioners: Mapping[str, str]) -> CaptionControls:
             0, 0.99, value=0, step=0.01, label="Confidence gate", elem_id="gate",
             info="Extension, not in the paper: insert only what the selector gives more.", visible=bool(keys),
         )  # fmt: skip
-        kl = gr.Checkbox(False, label="Measure KL", elem_id="kl")
+        kl = gr.Checkbox(
+            False, label="Measure KL", elem_id="kl", info="And next words, and how much the caption is looked at."
+        )
     return CaptionControls(switch, group, caption, (switch, who, caption, gate, kl))
 
 

@@ -11,6 +11,11 @@ from pruning.compensation.untrained import UntrainedCaptioner
 from pruning.models import find_spec
 
 
+def name_of(source: str) -> str:
+    """What a link calls a captioner: hub id or folder; nothing for the bundled one."""
+    return "" if Path(source) == DEFAULT_FOLDER else source
+
+
 def captioners_of(settings: Settings) -> dict[str, str]:
     """The source of every compensator that this page opens, by key. With none, captions can be written by hand."""
     found = {}

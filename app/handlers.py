@@ -16,6 +16,7 @@ import numpy as np
 from app import messages
 from app.album import Album
 from app.asked import Asked
+from app.captioners import name_of
 from app.errors import sentence_for
 from app.examples import Example
 from app.links import Link
@@ -127,6 +128,14 @@ class Handlers:
                 f"The link asks for the captioner {wanted.key!r}, and this page has no captioner of that kind.",
                 "Start PruneScope with --captioner for it.",
             )
+        if wanted is not None and wanted.caption is None:
+            own = name_of(self.service.captioners[wanted.key])
+            if link.captioner != own:
+                theirs = f"those of {link.captioner[:80]!r}" if link.captioner else "those of the bundled captioner"
+                raise LinkError(
+                    f"The link's captions were {theirs}; on this page another one writes them.",
+                    "Start PruneScope with that --captioner, or without one for the bundled one.",
+                )
         METHODS[asked.method].from_parameters(request.keep_ratio, request.parameters)
         state, question, suggestions, status, run = self.open_example(link.example, asked.method, asked.count)
         source = run["recipe"]["source"]

@@ -119,8 +119,9 @@ class Picture:
 @dataclass(slots=True)
 class Generated:
     """An answer as the language model gave it. `read_ms` is the prefill with all decisions in it; `attention`
-    `[words, tokens]` is there if it was asked for (see `records.Answer`); `cached_per_layer` are the rows for the
-    picture in every layer's cache while it was written.
+    `[words, tokens]` is there if it was asked for (see `records.Answer`), and so is `first_look` `[layers, 3]`: the
+    shares that picture, inserted text and all other text get of the prompt's last row; `cached_per_layer` are the rows
+    for the picture in every layer's cache while it was written.
     """
 
     token_ids: list[int]
@@ -133,6 +134,7 @@ class Generated:
     read_ms: float
     per_word_ms: float | None
     attention: torch.Tensor | None = None
+    first_look: torch.Tensor | None = None
 
     @property
     def text(self) -> str:

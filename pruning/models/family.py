@@ -296,6 +296,7 @@ class Family(Weights):
             read_ms=1e3 * (times[0] - began),
             per_word_ms=1e3 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
             attention=torch.stack([run.word_attention[s] for s in spoken]) if watch.attention and spoken else None,
+            first_look=torch.stack(run.first_look) if run.first_look else None,
         )
 
     @torch.inference_mode()

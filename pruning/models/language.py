@@ -53,6 +53,7 @@ class LanguageRun:
         layers = range(hooks.n_layers) if watch.attention else layers
         self.watched = {hooks.attention(layer): partial(self._watch, layer) for layer in layers}
         self.word_attention: list[torch.Tensor] | None = [] if watch.attention else None
+        self.first_look: list[torch.Tensor] = []  # per layer: what the prompt's last row gives to what
         self.ids_per_layer: list[torch.Tensor] = []
         self.columns_per_layer: list[torch.Tensor] = []
         self.seen: dict[Look, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -301,6 +302,10 @@ class LanguageRun:
         weights = attention_row(query, key, query.shape[2] - 1, scaling).mean(0)[: len(ids)]
         here = ids >= 0
         self.word_attention[-1].index_add_(0, ids[here], weights[here] / self.hooks.n_layers)
+        if self.prefill:
+            (first, past), columns = self.prompt.inserted or (0, 0), self.columns_per_layer[layer]
+            shown, told = weights[ids != TEXT_ROW].sum(), weights[(columns >= first) & (columns < past)].sum()
+            self.first_look.append(torch.stack([shown, told, 1 - shown - told]))
 
 
 def slots(ids: torch.Tensor) -> torch.Tensor:
