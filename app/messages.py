@@ -12,6 +12,7 @@ PHASES = {
     "compensate": "Putting into words what was dropped, and answering again…",
     "plan": "Looking at every head and matrix…",
     "try": "Trying the plan on the model…",
+    "head": "Looking where this head looks…",
 }
 WAITING = "Waiting for the model: {before} before you…"
 RANDOM = "Random pruning, seed {done} of {of}…"
@@ -32,6 +33,7 @@ OUT_OF_MEMORY = (
 )
 PLANNED = "The plan is made ({seconds:.1f} s). Nothing is taken out until you run with it."
 PLAN_OPENED = "The plan was opened and fits the model."
+HEAD_LOOKED = "What the head looks at is drawn on Explore's picture."
 PLAN_SAVED = "Saved {name}. Open plan reads it again, and so does python -m pruning run --plan."
 NO_PLAN_YET = "No plan yet. Press Make a plan."
 GATES_SHIPPED = "Gates that were trained for the bundled model come with it: choose them as the score."

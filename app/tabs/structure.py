@@ -86,6 +86,8 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
     stop.click(_stopper(planning), None, None, **QUIET)
     save.click(_saver(planning), None, [saver, line], **QUIET)
     heads.curves(_head(planning), None, card, **QUIET)
+    looking = {"fn": _looker(planning), "inputs": exploring.inputs[:2], "outputs": [line, card]}
+    card.look(**(heavy | looking))
     score.change(_show_options, score, [about, chosen, seed, accordion, *groups], **QUIET)
     ffn.change(_show_rule, ffn, rules, **QUIET)
     exploring.model.change(_model, exploring.model, model, **QUIET)
@@ -196,6 +198,13 @@ def _head(planning: Planning) -> Callable[..., dict[str, Any]]:
         return planning.head(event, request.session_hash or "")
 
     return head
+
+
+def _looker(planning: Planning) -> Callable[..., Iterator[tuple[Any, Any]]]:
+    def look(request: gr.Request, event: gr.EventData, state, question) -> Iterator[tuple[Any, Any]]:
+        yield from planning.look(event, state, question, visitor_of(request))
+
+    return look
 
 
 def _runner(exploring: Exploring) -> Callable[..., Iterator[tuple[Any, ...]]]:
