@@ -27,6 +27,11 @@ FROM_LINK = "Opened from a link; its run begins."
 STILL_HERE = "The picture before it is still here."
 RECORDED = "A recorded run of the bundled model. Press Run to repeat it live."
 RECORDED_ELSEWHERE = "A recorded run of the bundled model. Press Run to ask the model of this page."
+MORE = {
+    "words": ("Recorded with words given back (ACCM)", "Switch on “Give back in words” and press Run to do it live."),
+    "plan": ("Recorded with heads and ranks taken out", "Make a plan under Structure to do it live."),
+}
+RECORDED_MORE = "A recorded run of the bundled model. {advice}"
 UNEXPECTED = "Something went wrong on our side (note {code}). Your picture and question are kept; try again."
 OUT_OF_MEMORY = (
     "Not enough memory for this run. Try a smaller picture or the bundled model; the next run starts afresh."

@@ -90,14 +90,14 @@ function plane() {
   $('.hm-plane').hidden = !both;
   if (!both) return;
   const median = (values) => { const sorted = [...values].sort((a, b) => a - b); return sorted[Math.floor((sorted.length - 1) / 2)]; };
-  const erank = state.heads.map((h) => h.erank), ks = state.heads.map((h) => h.ks), wide = Math.max(...erank), high = Math.max(1e-9, ...ks);
+  const erank = state.heads.map((h) => h.erank), ks = state.heads.map((h) => h.ks), low = 0.9 * Math.min(...erank), wide = Math.max(...erank), high = Math.max(1e-9, ...ks);
   const dots = plot($('.hm-plane svg'), {
     says: `Effective rank against KS of ${state.heads.length} heads; the map above has the same values`,
-    x: { from: 0, to: wide, name: 'effective rank, of its largest' }, y: { from: 0, to: high, name: 'KS' },
+    x: { from: low, to: wide, name: 'effective rank, of its largest' }, y: { from: 0, to: high, name: 'KS' },
     rules: [{ x: median(erank), look: 'quiet' }, { y: median(ks), look: 'quiet' }],
     notes: [
-      { x: 0.01 * wide, y: 0.95 * high, text: 'few directions, but missed (as a sink)', look: '' }, { x: 0.99 * wide, y: 0.95 * high, text: 'needed', look: 'end' },
-      { x: 0.01 * wide, y: 0.02 * high, text: 'redundant', look: '' }, { x: 0.99 * wide, y: 0.02 * high, text: 'many directions, not missed', look: 'end' },
+      { x: low, y: 0.95 * high, text: 'few directions, but missed (as a sink)', look: '' }, { x: wide, y: 0.95 * high, text: 'needed', look: 'end' },
+      { x: low, y: 0.02 * high, text: 'redundant', look: '' }, { x: wide, y: 0.02 * high, text: 'many directions, not missed', look: 'end' },
     ],
     dots: state.heads.map((h) => ({ x: h.erank, y: h.ks, look: '', shape: h.part === 'language model' ? 'square' : 'round', title: `${where(h)}: effective rank ${number(h.erank)}, KS ${number(h.ks)}` })),
   });
