@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from pruning.demo_model.accm_evaluate import accm_table, evaluate_accm
+from pruning.demo_model.accm_evaluate import evaluate_accm
 from pruning.demo_model.card import finish
 from pruning.demo_model.evaluate import Evaluation, table
 from pruning.demo_model.examples import record_examples, record_more, write_examples
 from pruning.demo_model.train import Recipe, train
+from pruning.judged import accm_table
 from pruning.models import load
 
 ASSETS = Path("assets")
