@@ -105,6 +105,7 @@ def give_back(
     pruned: Answer,
     full_ids: Sequence[int],
     watch: Watch,
+    plain: tuple[VLMAdapter, Seen],
 ) -> Compensated:
     """Propose, choose, insert, answer.
 
@@ -112,6 +113,8 @@ def give_back(
         whole, used: the tower's pass over the whole picture, and the one of the pruned run (another one where the
             method prunes in the tower).
         full_ids: token ids of the unpruned answer.
+        plain: the model with all its weights and its own pass over the whole picture, from whose answer KL is measured;
+            another one than `adapter` where a structural plan acts.
 
     Raises:
         PruningError: with a sentence for the person.
@@ -140,7 +143,7 @@ def give_back(
     extra += proposal.captioner_flops + proposal.selector_flops
     kl, kl_pruned, next_words = [None] * len(proposal.candidates), None, ()
     if wanted.measure_kl and full_ids:
-        truth = adapter.score(prompt, adapter.project(whole, None), None, full_ids)
+        truth = plain[0].score(prompt, plain[0].project(plain[1], None), None, full_ids)
         said = {
             text: adapter.score(adapter.insert(prompt, inserted_text(text)), rows, replay, full_ids)
             for text in {"", caption, *(c.text for c in proposal.candidates)}

@@ -77,7 +77,9 @@ def help_view(record: RunRecord) -> dict[str, Any] | None:
 
 
 def price_view(record: RunRecord, found: Compensated) -> dict[str, Any]:
-    """The caption's price, estimated: `parts` of the prefill in multiply-adds beside the `full` one, and in words."""
+    """The caption's price, estimated: `parts` of the prefill in multiply-adds beside the `full` one, and in words; the
+    vision tower's, of the full answer and of this one, apart.
+    """
     side = found.captioner_flops + found.selector_flops
     plain = record.pruned_cost.prefill_flops
     return {
@@ -90,6 +92,7 @@ def price_view(record: RunRecord, found: Compensated) -> dict[str, Any]:
         ],
         "text": price(found) if found.caption_tokens or side else "",
         "tokens": found.caption_tokens,
+        "tower": [record.full_cost.tower_flops, found.cost.tower_flops],
         "ms": found.propose_ms,
     }
 

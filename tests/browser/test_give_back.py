@@ -92,6 +92,12 @@ def test_candidates_prompt_and_price(meet, name, size, query):
         assert words.nth(1).get_attribute("aria-checked") == "true"
         assert visitor.text(".ch-kl") != before
     assert page.locator(".ch-looked .line").count() == 2
+    before = visitor.text(".ch-parts")
+    page.get_by_label("with the vision tower").check()
+    assert "vision tower" not in before
+    assert "vision tower" in visitor.text(".ch-parts")
+    page.get_by_label("with the vision tower").uncheck()
+    assert visitor.text(".ch-parts") == before
     assert visitor.text(".ch-prompt mark").startswith("Additional information:")
     assert page.locator(".ap-answer.helped").is_visible()
     assert re.fullmatch(r"64 pieces \+ \d+ tokens", visitor.text(".ap-answer.helped .ap-count"))

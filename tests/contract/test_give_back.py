@@ -27,8 +27,10 @@ from pruning.help_record import Compensation
 from pruning.methods import METHODS, method_class
 from pruning.models.base import Watch
 from pruning.models.splice import insertion_points
+from pruning.planner import make_plan
+from pruning.plans import PlanRequest
 from pruning.records import RunRecord, RunRequest
-from pruning.runner import Listener, Session, run, see_picture
+from pruning.runner import Compressed, Listener, Session, run, see_picture
 from pruning.signals import Part
 
 CAPTION = "a large red circle with the digit 5 at the top left"
@@ -232,6 +234,19 @@ def test_what_the_last_token_looks_at_is_what_a_bare_model_computes(tiny, noise)
     assert [sum(s) for s in cut.layer_attention] == pytest.approx([1] * 6, abs=1e-4)
     assert cut.layer_attention != found.layer_attention
     assert run(request(caption=CAPTION), tiny, noise).compensated.layer_attention == ()
+
+
+def test_with_weights_out_too_divergence_is_from_the_whole_model(tiny, noise):
+    plan = make_plan(tiny, PlanRequest("tiny", score="magnitude", heads=0.5))
+    view = tiny.compressed(plan)
+    try:
+        asked = request(keep_ratio=1.0, caption="", measure_kl=True)
+        record = run(asked, tiny, noise, compressed=Compressed(plan, view))
+    finally:
+        view.close()
+    first = record.compensated.next_words[0]
+    assert first.full[0] == pytest.approx(np.exp(record.full.log_probs[0]), abs=1e-4)
+    assert record.compensated.kl_pruned > 1e-4, "no token was dropped, but heads were"
 
 
 def test_words_by_hand_need_no_captioner_and_are_made_harmless(tiny, noise):

@@ -33,13 +33,18 @@ function card(c, number, view) {
 
 function flops(x) { for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6], ['k', 1e3]]) if (x >= size) return `${(x / size).toFixed(2)} ${unit}`; return String(Math.round(x)); }
 
-function cost(price, byHand) {
+let priced = null;
+
+function cost(given, byHand) {
+  priced = () => cost(given, byHand);
+  const tower = $('.ch-tower input').checked;
+  const price = tower ? { ...given, full: given.full + given.tower[0], parts: [...given.parts, ['vision tower', given.tower[1]]] } : given;
   const total = price.parts.reduce((sum, [, x]) => sum + x, 0), wide = Math.max(price.full, total);
   $('.ch-price').textContent = price.text;
   $('.ch-bar').replaceChildren(...price.parts.map(([, x], i) => { const part = make('i', `part-${i}`); part.style.width = `${100 * x / wide}%`; return part; }));
   $('.ch-bar').setAttribute('aria-label', `Estimated prefill: ${price.parts.map(([name, x]) => `${name} ${flops(x)}`).join(', ')}; with the whole picture ${flops(price.full)}.`);
   const rows = price.parts.map(([name, x], i) => x > 0 && [`part-${i}`, name, name === "caption's tokens" ? `${flops(x)}, ${price.tokens} tokens` : flops(x)]).filter(Boolean);
-  rows.push(['part-full', 'whole picture', flops(price.full)]);
+  rows.push(['part-full', tower ? 'whole picture, with its tower' : 'whole picture', flops(price.full)]);
   if (!byHand) rows.push(['', 'writing and choosing (measured once)', `${price.ms < 10 ? price.ms.toFixed(1) : Math.round(price.ms)} ms`]);
   $('.ch-parts').replaceChildren(...rows.map(([key, name, value]) => { const row = make('div'), term = make('dt', '', name); if (key) term.prepend(make('i', key)); row.append(term, make('dd', '', value)); return row; }));
 }
@@ -117,5 +122,6 @@ function show(view) {
   measured(view);
 }
 
+$('.ch-tower input').addEventListener('change', () => { if (priced) priced(); });
 on('run', ({ help }) => { if (help !== undefined) show(help); });
 $('.ch-edit').addEventListener('submit', (e) => { e.preventDefault(); trigger('again', { caption: $('#ch-caption').value }); });
