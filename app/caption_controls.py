@@ -35,7 +35,8 @@ def build_caption_controls(captioners: Mapping[str, str]) -> CaptionControls:
     switch = gr.Checkbox(False, label=messages.CAPTION_SWITCH, elem_id="words")
     with gr.Group(visible=False, elem_id="words-group") as group:
         gr.Markdown(messages.CAPTION_HELP[first], elem_classes="hint", elem_id="about-words")
-        gr.Markdown(_measured(captioners), elem_classes="hint", elem_id="words-measured")
+        measured = _measured(captioners)
+        gr.Markdown(measured, visible=bool(measured), elem_classes="hint", elem_id="words-measured")
         who = gr.Dropdown(
             [(COMPENSATORS[k].title, k) for k in keys], value=first or None, label="Captioner", visible=len(keys) > 1
         )
