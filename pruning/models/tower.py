@@ -49,7 +49,7 @@ class TowerRun:
                 rows = [attention_row(q, k, 0, q.shape[-1] ** -0.5)[:, prefix:] for q, k in wide]
                 value = torch.cat(rows, 1)
             elif look.signal is Signal.RECEIVED_ATTENTION:
-                value = torch.cat([attention_received(q, k, scaling)[:, prefix:] for q, k in tiles], 1)
+                value = torch.cat([attention_received(q, k, scaling)[:, prefix:] for q, k in tiles], 1) / len(query)
             elif look.signal is Signal.TOWER_KEYS_MEAN:
                 value = key[:, :, prefix:].float().mean(1).flatten(0, 1)
             else:
