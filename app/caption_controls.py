@@ -9,8 +9,11 @@ from typing import Any
 import gradio as gr
 
 from app import messages
+from app.captioners import name_of
 from pruning.compensation import COMPENSATORS
+from pruning.compensation.accm import Accm
 from pruning.help_record import MAX_CAPTION
+from pruning.judged import accm_sentence, figures
 
 N_VALUES = 5
 
@@ -32,6 +35,8 @@ def build_caption_controls(captioners: Mapping[str, str]) -> CaptionControls:
     switch = gr.Checkbox(False, label=messages.CAPTION_SWITCH, elem_id="words")
     with gr.Group(visible=False, elem_id="words-group") as group:
         gr.Markdown(messages.CAPTION_HELP[first], elem_classes="hint", elem_id="about-words")
+        measured = _measured(captioners)
+        gr.Markdown(measured, visible=bool(measured), elem_classes="hint", elem_id="words-measured")
         who = gr.Dropdown(
             [(COMPENSATORS[k].title, k) for k in keys], value=first or None, label="Captioner", visible=len(keys) > 1
         )
@@ -43,8 +48,17 @@ def build_caption_controls(captioners: Mapping[str, str]) -> CaptionControls:
             0, 0.99, value=0, step=0.01, label="Confidence gate", elem_id="gate",
             info="Extension, not in the paper: insert only what the selector gives more.", visible=bool(keys),
         )  # fmt: skip
-        kl = gr.Checkbox(False, label="Measure KL", elem_id="kl")
+        kl = gr.Checkbox(
+            False, label="Measure KL", elem_id="kl", info="And next words, and how much the caption is looked at."
+        )
     return CaptionControls(switch, group, caption, (switch, who, caption, gate, kl))
+
+
+def _measured(captioners: Mapping[str, str]) -> str:
+    """How much the bundled captioner's words gave back, where it is the one here and somebody measured it."""
+    found = figures(Accm.key)
+    bundled = Accm.key in captioners and not name_of(captioners[Accm.key])
+    return accm_sentence(found) if bundled and found else ""
 
 
 def wished(on: Any, key: Any, caption: Any, gate: Any, measure_kl: Any) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ class Diagnosing:
                 state, record, plan = self.handlers.at_hand(source, visitor.session, planned=True)
                 of, model = state.picture, record.request.model
                 picture = self.handlers.album.picture(state)
-                for event in self.service.do(hold, model, self._work, record, picture, plan):
+                for event in self.service.on_a_worker(hold, model, self._work, record, picture, plan):
                     if event.kind == "failed":
                         raise event.value
                     if event.kind == "done":

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from pruning.archive import names_in, read_one
+from pruning.errors import RecordFormatError
 from pruning.geometry import TokenLayout
 from pruning.pictures import read_picture
 from pruning.records import RunRecord
@@ -86,6 +87,25 @@ class Example:
     def random_band(self) -> dict[str, dict[str, object]]:
         """What random pruning with several seeds answered, by number of pieces."""
         return json.loads((ASSETS / "recordings" / f"{self.key}.random.json").read_text(encoding="utf-8"))
+
+    @property
+    def more_archive(self) -> Path:
+        return ASSETS / "recordings" / f"{self.key}.more.zip"
+
+    @property
+    def more(self) -> list[str]:
+        """Names of what is recorded beside the methods: `words`, `plan`; there where the file is."""
+        return names_in(self.more_archive) if self.more_archive.exists() else []
+
+    def recorded_more(self, name: str) -> RunRecord:
+        """One of `more`.
+
+        Raises:
+            RecordFormatError: if there is none of that name.
+        """
+        if name not in self.more:
+            raise RecordFormatError(f"There is no recorded run {name[:40]!r} of this example.", "Press Run instead.")
+        return read_one(self.more_archive, name)
 
     def _known(self, question: str) -> KnownQuestion | None:
         return next((q for q in self.questions if q.text.lower() == question.lower()), None)

@@ -17,6 +17,7 @@ from app import messages
 from app.album import Album
 from app.asked import Asked
 from app.caches import BoundedCache
+from app.captioners import check_link
 from app.decisions import Decisions
 from app.errors import sentence_for
 from app.examples import Example
@@ -108,9 +109,22 @@ class Handlers:
         usable = isinstance(count, int | float) and math.isfinite(count)
         record = example.recording(method, int(count) if usable else self.n_tokens // 9)
         run = self._recorded_view(number, record, self.album.url(state)) | {"example": number, "opens": state.picture}
-        suggestions = {"idea": example.idea, "questions": [q.text for q in example.questions]}
+        more = [{"name": name, "title": messages.MORE[name][0]} for name in example.more]
+        suggestions = {"idea": example.idea, "questions": [q.text for q in example.questions], "more": more}
         ready = messages.RECORDED if self.service.settings.model == "demo" else messages.RECORDED_ELSEWHERE
         return state, record.request.question, suggestions, _status("idle", ready), run
+
+    def open_more(self, name: Any, state: SessionState, session: str) -> tuple[Any, ...]:
+        """Question, status and view of a run that was recorded of the example beside those of the methods."""
+        example = self.album.example(state)
+        if example is None or name not in example.more:
+            return gr.skip(), _status("error", "No such run is recorded of this picture. Press Run instead."), gr.skip()
+        record = example.recorded_more(name)
+        self.service.stop(session, superseded=True)
+        number = self.examples.index(example)
+        run = self._recorded_view(number, record, self.album.url(state), name)
+        status = _status("idle", messages.RECORDED_MORE.format(advice=messages.MORE[name][1]))
+        return record.request.question, status, run | {"example": number, "opens": state.picture}
 
     def open_link(self, link: Link) -> tuple[SessionState, dict[str, Any], dict[str, Any], dict[str, Any]]:
         """State, status, run and suggestions for a link; `run["go"]` asks for a live run where none is recorded.
@@ -125,11 +139,8 @@ class Handlers:
             )
         request = self._request(asked)
         wanted = request.compensation
-        if wanted is not None and wanted.caption is None and wanted.key not in self.service.captioners:
-            raise LinkError(
-                f"The link asks for the captioner {wanted.key!r}, and this page has no captioner of that kind.",
-                "Start PruneScope with --captioner for it.",
-            )
+        if wanted is not None and wanted.caption is None:
+            check_link(wanted.key, link.captioner, self.service.captioners)
         method_class(asked.method).from_parameters(request.keep_ratio, request.parameters)
         state, question, suggestions, status, run = self.open_example(link.example, asked.method, asked.count)
         source = run["recipe"]["source"]
@@ -154,12 +165,13 @@ class Handlers:
             self._bundles.put(number, known)
         return known
 
-    def _recorded_view(self, number: int, record: RunRecord, url: str) -> dict[str, Any]:
+    def _recorded_view(self, number: int, record: RunRecord, url: str, more: str = "") -> dict[str, Any]:
         example = self.examples[number]
         truth = self._truth(SessionState(f"example:{number}"), record)
         view = run_view(record, url, recorded=True, how=_how(record), truth=truth, model=_model(record))
         count = n_keep(record.request.keep_ratio, record.layout.n_tokens)
         source = {"kind": "recorded", "example": number, "method": record.request.method, "count": count}
+        source |= {"more": more} if more else {}
         view["recipe"] = recipe_of(record, source, example.key, example.place)
         return view | {"random": example.random_band.get(str(count))}
 
@@ -295,6 +307,8 @@ class Handlers:
     def _wished(self, source: Any, session: str) -> tuple[SessionState, RunRecord]:
         if isinstance(source, dict) and source.get("kind") == "recorded":
             number = min(max(int(source.get("example", 0)), 0), len(self.examples) - 1)
+            if source.get("more"):
+                return SessionState(f"example:{number}"), self.examples[number].recorded_more(str(source["more"]))
             record = self.examples[number].recording(str(source.get("method")), int(source.get("count", 0)))
             return SessionState(f"example:{number}"), record
         known = self._last.get(session)

@@ -15,10 +15,13 @@ from pruning.methods import method_class
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a link asks for, about the example of this number."""
+    """What a link asks for, about the example of this number. `captioner` is the one that wrote the captions of the run
+    it was copied from; empty for the bundled one.
+    """
 
     example: int
     asked: Asked
+    captioner: str = ""
 
 
 def read_link(fields: Mapping[str, str], examples: Sequence[Example], model: str) -> Link | None:
@@ -46,7 +49,7 @@ def read_link(fields: Mapping[str, str], examples: Sequence[Example], model: str
             parameters={n: float(t) if isinstance(declared.get(n), Param) else t for n, t in given.items()},
             compensation=_compensation(fields),
         )
-        return Link(number, asked)
+        return Link(number, asked, fields.get("captioner", ""))
     except ValueError as error:
         raise LinkError("The link holds something that should be a number and is none.", "Copy it again.") from error
 

@@ -15,6 +15,7 @@ PHASES = {
     "compensate": "Putting into words what was dropped, and answering again…",
     "plan": "Looking at every head and matrix…",
     "try": "Trying the plan on the model…",
+    "head": "Looking where this head looks…",
 }
 DOWNLOAD = "Downloading the model: {arrived} of {total} ({share} %)…"
 WAITING = "Waiting for the model: {before} before you…"
@@ -31,12 +32,18 @@ FROM_LINK = "Opened from a link; its run begins."
 STILL_HERE = "The picture before it is still here."
 RECORDED = "A recorded run of the bundled model. Press Run to repeat it live."
 RECORDED_ELSEWHERE = "A recorded run of the bundled model. Press Run to ask the model of this page."
+MORE = {
+    "words": ("Recorded with words given back (ACCM)", "Switch on “Give back in words” and press Run to do it live."),
+    "plan": ("Recorded with heads and ranks taken out", "Make a plan under Structure to do it live."),
+}
+RECORDED_MORE = "A recorded run of the bundled model. {advice}"
 UNEXPECTED = "Something went wrong on our side (note {code}). Your picture and question are kept; try again."
 OUT_OF_MEMORY = (
     "Not enough memory for this run. Try a smaller picture or the bundled model; the next run starts afresh."
 )
 PLANNED = "The plan is made ({seconds:.1f} s). Nothing is taken out until you run with it."
 PLAN_OPENED = "The plan was opened and fits the model."
+HEAD_LOOKED = "What the head looks at is drawn on Explore's picture."
 PLAN_SAVED = "Saved {name}. Open plan reads it again, and so does python -m pruning run --plan."
 NO_PLAN_YET = "No plan yet. Press Make a plan."
 GATES_SHIPPED = "Gates that were trained for the bundled model come with it: choose them as the score."

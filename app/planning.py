@@ -23,6 +23,9 @@ from pruning.errors import PlanError, PruningError, RunStopped
 from pruning.models import find_spec
 from pruning.pairs import Pair
 from pruning.plans import TRAINED, StructuralPlan
+from pruning.questions import clean_question
+from pruning.signals import Part
+from viz.head_look import head_look_view
 from viz.structure import head_view, plan_view
 
 GATES = ASSETS / "models" / "demo_gates" / "plan.zip"  # trained gates of the bundled model, where they come with it
@@ -77,7 +80,7 @@ class Planning:
                 return self.service.take_plan(hold, plan, asked.model, self.pairs)
             return self.service.make_plan(hold, asked.request(len(self.pairs)), self.pairs)
 
-        return self._follow(visitor, start, messages.PLANNED)
+        return self._follow(visitor, "plan", start, self._taker(visitor), messages.PLANNED)
 
     def plan(self, asked: AskedPlan, visitor: Visitor) -> PlanAtHand:
         """A plan from beginning to end.
@@ -101,7 +104,7 @@ class Planning:
             file = self.handlers.album.sent(SessionState(f"upload:{path}"))
             return self.service.take_plan(hold, StructuralPlan.from_bytes(file), model, self.pairs)
 
-        return self._follow(visitor, start, messages.PLAN_OPENED)
+        return self._follow(visitor, "plan", start, self._taker(visitor), messages.PLAN_OPENED)
 
     def save(self, session: str) -> tuple[Any, dict[str, str]]:
         """The visitor's plan as a file (name, type, base64 data and a number of its own), and a status."""
@@ -133,16 +136,56 @@ class Planning:
             return {"problem": "The plan has no curves of that head. Make a plan and click it again."}
         return view
 
+    def look(self, wish: Any, state: SessionState, question: Any, visitor: Visitor) -> Iterator[tuple[Any, Any]]:
+        """Status, and at the end the head's card with what it looks at, drawn on the picture that Explore shows.
+
+        Args:
+            wish: `part`, `layer` and `head`, as the card sends them.
+        """
+        card = self.head(wish, visitor.session)
+        if "problem" in card:
+            yield _said("error", card["problem"]), gr.skip()
+            return
+
+        model = self.handlers.plans.get(visitor.session).model
+
+        def start(hold: Hold) -> Iterator[Event]:
+            picture, asked = self.handlers.album.picture(state), clean_question(question)
+            return self.service.on_a_worker(hold, model, self._look, model, picture, asked, card)
+
+        yield from self._follow(visitor, "head", start, lambda look: card | {"look": look}, messages.HEAD_LOOKED)
+
+    def _look(self, events, stop, model, picture, question, card) -> dict[str, Any]:
+        from pruning.head_look import head_attention  # torch is slow to import; the page is up before
+
+        adapter = self.service.adapter(model)
+        events.put(Event("phase", "head"))
+        prompt, part = adapter.prompt(picture, question), Part(card["part"])
+        weights = head_attention(adapter, prompt, part, card["layer"], card["head"], card["of"], stop.is_set)
+        return head_look_view(picture, prompt.layout, weights, card["part"])
+
+    def _taker(self, visitor: Visitor) -> Callable[[PlanAtHand], dict[str, Any]]:
+        """Takes a plan that was made or opened as the visitor's, and gives its view."""
+
+        def take(at_hand: PlanAtHand) -> dict[str, Any]:
+            view = _view(at_hand)
+            self.handlers.plans.put(visitor.session, at_hand)
+            return view
+
+        return take
+
     def stop(self, session: str) -> None:
         """End the visitor's planning, and their run."""
         self.service.stop(_key(session))
         self.service.stop(session)
 
     def _follow(
-        self, visitor: Visitor, start: Callable[[Hold], Iterator[Event]], done: str
-    ) -> Iterator[tuple[Any, Any]]:
+        self, visitor: Visitor, phase: str, start: Callable[[Hold], Iterator[Event]], show: Callable[[Any], Any],
+        done: str,
+    ) -> Iterator[tuple[Any, Any]]:  # fmt: skip
+        """Status while something runs, and what `show` makes of its value; `phase` is said at once."""
         began = time.perf_counter()
-        yield _said("busy", messages.PHASES["plan"]), gr.skip()
+        yield _said("busy", messages.PHASES[phase]), gr.skip()
         with self.service.hold(_key(visitor.session)) as hold:
             try:
                 self.service.admit(visitor)
@@ -150,8 +193,7 @@ class Planning:
                     if event.kind == "failed":
                         raise event.value
                     if event.kind == "done":
-                        view = _view(event.value)
-                        self.handlers.plans.put(visitor.session, event.value)
+                        view = show(event.value)
                         yield _said("idle", done.format(seconds=time.perf_counter() - began)), view
                     elif event.kind == "waiting":
                         yield _said("busy", messages.WAITING.format(before=event.value)), gr.skip()

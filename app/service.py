@@ -229,21 +229,18 @@ class Service:
         Args:
             plan: what is out of the weights for the pruned answer.
         """
-        return self._on_a_worker(hold, request.model, self._run, request, picture, evidence, plan)
+        return self.on_a_worker(hold, request.model, self._run, request, picture, evidence, plan)
 
     def make_plan(self, hold: Hold, request: PlanRequest, pairs: Pairs) -> Iterator[Event]:
         """As `run`, for a structural plan; the value of `done` is a `PlanAtHand`. Equal requests share one."""
-        return self._on_a_worker(hold, request.model, self._plan, request, pairs)
+        return self.on_a_worker(hold, request.model, self._plan, request, pairs)
 
     def take_plan(self, hold: Hold, plan: StructuralPlan, model: str, pairs: Pairs) -> Iterator[Event]:
         """As `make_plan`, for a plan that somebody brought: it is tried on the model, and fails if it does not fit."""
-        return self._on_a_worker(hold, model, self._try, plan, model, pairs)
+        return self.on_a_worker(hold, model, self._try, plan, model, pairs)
 
-    def do(self, hold: Hold, model: str, work: Callable[..., Any], *asked: Any) -> Iterator[Event]:
-        """As `run`, for `work(events, stop, *asked)` that another file describes; `done` has what it returns."""
-        return self._on_a_worker(hold, model, work, *asked)
-
-    def _on_a_worker(self, hold: Hold, model: str, work: Callable[..., Any], *asked: Any) -> Iterator[Event]:
+    def on_a_worker(self, hold: Hold, model: str, work: Callable[..., Any], *asked: Any) -> Iterator[Event]:
+        """As `run`, for `work(events, stop, *asked)`, whose result is the value of `done`."""
         with self._listen() as events:
             for again in (True, False):
                 job = (self._work, events, hold.stop, model, work, asked)

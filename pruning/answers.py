@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from pruning.answer_record import Answer, Cost, Timing
+from pruning.compensation.objective import kl_to_full
 from pruning.cost import estimate
+from pruning.help_record import MAX_PLACES, NextWord
 from pruning.models.base import Generated, VLMAdapter
+
+TOP = 3  # likeliest tokens of each run that are noted
+END = "(end)"
 
 
 def to_answer(out: Generated, see_ms: float, prune_ms: float, read_ms: float) -> Answer:
@@ -32,6 +38,30 @@ def to_cost(adapter: VLMAdapter, out: Generated, tower_per_layer: Sequence[int])
     """Its estimated cost."""
     size = torch.finfo(adapter.dtype).bits // 8
     return estimate(adapter.info, out.visual_per_layer, out.text_tokens, tower_per_layer, size, out.cached_per_layer)
+
+
+def to_next_words(
+    tokenizer: Any, token_ids: Sequence[int], full: torch.Tensor, pruned: torch.Tensor, helped: torch.Tensor
+) -> tuple[NextWord, ...]:
+    """What three runs would say at the first places of an answer.
+
+    Args:
+        token_ids: of the unpruned answer. full, pruned, helped: log-probabilities `[answer, vocabulary]` of the three,
+            as `VLMAdapter.score` gives them.
+    """
+
+    def named(token: int) -> str:
+        return END if token == tokenizer.eos_token_id else tokenizer.decode([token])
+
+    places = []
+    for at, token in enumerate(token_ids[:MAX_PLACES]):
+        runs = full[at], pruned[at], helped[at]
+        likely = list(dict.fromkeys(i for run in runs for i in run.topk(min(TOP, len(run))).indices.tolist()))
+        likely.sort(key=lambda i: -float(full[at, i]))
+        shares = [tuple(round(float(run[i].exp()), 5) for i in likely) for run in runs]
+        kl = [round(float(kl_to_full(full[at, None], other[at, None])), 6) for other in (pruned, helped)]
+        places.append(NextWord(named(token), tuple(named(i) for i in likely), *shares, *kl))
+    return tuple(places)
 
 
 def wait_for(device: torch.device) -> None:

@@ -29,6 +29,7 @@ from pruning.catalogue import (
 )
 from pruning.decision_file import read_decision
 from pruning.errors import ParameterError, PruningError
+from pruning.judged import accm_section, structural_section
 from pruning.measured import speed_section
 from pruning.methods import METHODS
 from pruning.methods.imported import Imported
@@ -137,7 +138,8 @@ def _list(arguments: argparse.Namespace) -> int:
         print(json.dumps(lists, indent=1))
         return 0
     if arguments.markdown:
-        print(methods_table(), scores_table(), models_table(), speed_section(), sep="\n\n")
+        found = speed_section(), accm_section(), structural_section()
+        print(methods_table(), scores_table(), models_table(), *found, sep="\n\n")
         return 0
     for m in methods + scores:
         print(f"{m['key']:16} {m['title']}: {m['idea']}  ({m['paper']})")

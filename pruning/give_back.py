@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from pruning.answer_record import Answer
-from pruning.answers import to_answer, to_cost, wait_for
+from pruning.answers import to_answer, to_cost, to_next_words, wait_for
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.accm import Accm
 from pruning.compensation.base import Candidate, Compensator, Discarded, Proposal
@@ -104,6 +105,7 @@ def give_back(
     pruned: Answer,
     full_ids: Sequence[int],
     watch: Watch,
+    plain: tuple[VLMAdapter, Seen],
 ) -> Compensated:
     """Propose, choose, insert, answer.
 
@@ -111,6 +113,8 @@ def give_back(
         whole, used: the tower's pass over the whole picture, and the one of the pruned run (another one where the
             method prunes in the tower).
         full_ids: token ids of the unpruned answer.
+        plain: the model with all its weights and its own pass over the whole picture, from whose answer KL is measured;
+            another one than `adapter` where a structural plan acts.
 
     Raises:
         PruningError: with a sentence for the person.
@@ -124,6 +128,7 @@ def give_back(
     helped = adapter.insert(prompt, inserted_text(caption))
     replay = Replay(session) if session.stages else None
     rows = adapter.project(used, replay)
+    watch = replace(watch, attention=watch.attention or wanted.measure_kl)
     out = adapter.answer(helped, rows, replay, request.max_new_tokens, watch)
     # A method that prunes in the tower needs a second pass of the whole picture, if the captioner reads its features.
     twice = any(s.part is Part.TOWER for s in session.stages) and wanted.caption is None and compensator.reads_features
@@ -136,15 +141,16 @@ def give_back(
     extra = prefill_flops(out.visual_per_layer, out.text_tokens, *sizes)
     extra -= prefill_flops(out.visual_per_layer, plain_text, *sizes)
     extra += proposal.captioner_flops + proposal.selector_flops
-    kl, kl_pruned = [None] * len(proposal.candidates), None
+    kl, kl_pruned, next_words = [None] * len(proposal.candidates), None, ()
     if wanted.measure_kl and full_ids:
-        truth = adapter.score(prompt, adapter.project(whole, None), None, full_ids)
-
-        def distance(text: str) -> float:
-            said = adapter.score(adapter.insert(prompt, inserted_text(text)), rows, replay, full_ids)
-            return float(kl_to_full(truth, said))
-
-        kl, kl_pruned = [distance(c.text) for c in proposal.candidates], distance("")
+        truth = plain[0].score(prompt, plain[0].project(plain[1], None), None, full_ids)
+        said = {
+            text: adapter.score(adapter.insert(prompt, inserted_text(text)), rows, replay, full_ids)
+            for text in {"", caption, *(c.text for c in proposal.candidates)}
+        }
+        kl = [float(kl_to_full(truth, said[c.text])) for c in proposal.candidates]
+        kl_pruned = float(kl_to_full(truth, said[""]))
+        next_words = to_next_words(adapter.tokenizer, full_ids, truth, said[""], said[caption])
     before, behind = _around(adapter.tokenizer, prompt, helped)
     return Compensated(
         title=title,
@@ -167,8 +173,15 @@ def give_back(
         answer=answer,
         cost=to_cost(adapter, out, tower),
         kl_pruned=kl_pruned,
+        next_words=next_words,
+        layer_attention=_rounded(out.first_look) if wanted.measure_kl else (),
         provenance=proposal.provenance | why,
     )
+
+
+def _rounded(shares: torch.Tensor) -> tuple[tuple[float, ...], ...]:
+    """Shares `[layers, 3]` as numbers; what rounding leaves below zero is none."""
+    return tuple(tuple(round(max(0.0, x), 5) for x in row) for row in shares.tolist())
 
 
 def _kept(session: Session, prompt: Prompt) -> np.ndarray:
@@ -187,7 +200,9 @@ def _propose(
             f"The run asks for {wanted.key!r}, and no such compensator was opened for this model.",
             "Open it with pruning.give_back.open_compensator, or write a caption by hand.",
         )
-    return compensator(what_was_discarded(session, prompt, whole, question, picture)), compensator.title
+    proposal = compensator(what_was_discarded(session, prompt, whole, question, picture))
+    named = {"captioner": compensator.source} if compensator.source else {}
+    return replace(proposal, provenance=proposal.provenance | named), compensator.title
 
 
 def _what_to_insert(wanted: Compensation, proposal: Proposal) -> tuple[str, dict[str, str]]:

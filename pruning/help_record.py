@@ -17,6 +17,7 @@ from pruning.errors import CaptionRejectedError, RecordFormatError
 
 MAX_CAPTION = 2000  # characters
 MAX_CANDIDATES = 16
+MAX_PLACES = 12  # of an answer, at which probabilities are noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Compensation:
         key: one of `pruning.compensation.COMPENSATORS`.
         gate: an extension of ours: insert only if the chosen caption's probability is above this (0 .. 1; 0: always).
         caption: written by hand; then no captioner runs, and the gate does not apply.
-        measure_kl: also measure how far each candidate's answer is from the unpruned one (costs a pass for each).
+        measure_kl: also measure how far each candidate's answer is from the unpruned one (costs a pass for each), and
+            note what the three runs would say at every place of it and how much the caption is looked at.
     """
 
     key: str
@@ -75,6 +77,40 @@ class CandidateEntry:
                 raise RecordFormatError("A candidate's numbers must be finite.", "Run it again.")
 
 
+@dataclass(frozen=True, slots=True)
+class NextWord:
+    """What the three runs would say at one place of the unpruned answer, whose earlier words they are all given.
+
+    Attributes:
+        word: the unpruned answer's own token there.
+        words: the likeliest tokens of any of the three, the unpruned run's best first.
+        full, pruned, helped: their probabilities (0 .. 1): whole picture, pruned, pruned with the caption.
+        kl_pruned, kl_helped: KL divergence in nats of the two from the whole picture's, at this place alone.
+    """
+
+    word: str
+    words: tuple[str, ...]
+    full: tuple[float, ...]
+    pruned: tuple[float, ...]
+    helped: tuple[float, ...]
+    kl_pruned: float
+    kl_helped: float
+
+    def __post_init__(self) -> None:
+        demand_amounts(self.kl_pruned, self.kl_helped)
+        for name in ("words", "full", "pruned", "helped"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if len(getattr(self, name)) != len(self.words):
+                raise RecordFormatError("Every likely word needs three probabilities.", "Run it again.")
+        _demand_shares(*self.full, *self.pruned, *self.helped)
+
+
+def _demand_shares(*values: float) -> None:
+    demand_amounts(*values)
+    if any(v > 1 + 1e-3 for v in values):
+        raise RecordFormatError("A record holds a share above 1.", "Run it again.")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Compensated:
     """The third answer of a run: pruned, with words in place of what was dropped.
@@ -92,6 +128,9 @@ class Compensated:
         break_even: visual tokens (in every layer) that would cost as much as caption, captioner and selector together.
         kl_pruned: KL of the pruned answer without caption, as `CandidateEntry.kl`.
         propose_ms: measured time of captioner and selector.
+        next_words: at the first places of the unpruned answer, where KL was measured; else empty.
+        layer_attention: for every layer what the prompt's last token attends to in the third run, mean over the heads:
+            shares (0 .. 1) of the picture, of the caption, of all other text; where KL was measured, else empty.
         provenance: plain facts (weights, who chose, why nothing was inserted).
     """
 
@@ -113,6 +152,8 @@ class Compensated:
     cost: Cost
     kl_pruned: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    next_words: tuple[NextWord, ...] = ()
+    layer_attention: tuple[tuple[float, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         demand_amounts(
@@ -125,6 +166,11 @@ class Compensated:
             )
         if self.chosen is not None and not 0 <= self.chosen < len(self.candidates):
             raise RecordFormatError("The chosen caption is not one of the candidates.")
+        if len(self.next_words) > MAX_PLACES:
+            raise RecordFormatError(f"A record tells of {len(self.next_words)} words; at most {MAX_PLACES} are read.")
+        if self.layer_attention and [len(s) for s in self.layer_attention] != [3] * len(self.answer.visual_per_layer):
+            raise RecordFormatError("What the caption gets of the attention needs three shares for every layer.")
+        _demand_shares(*(share for shares in self.layer_attention for share in shares))
         length = 0 if self.span is None else self.span[1] - self.span[0]
         if bool(self.caption) != bool(length) or length != self.caption_tokens:
             raise RecordFormatError("The inserted tokens do not fit the caption.", "Run it again.")
@@ -144,11 +190,14 @@ def read_compensated(data: dict[str, Any] | None, arrays: dict[str, np.ndarray |
     """A record's part from its JSON; the answer's arrays come by themselves."""
     if data is None:
         return None
-    plain = {k: v for k, v in data.items() if k not in ("answer", "cost", "candidates", "span")}
+    nested = ("answer", "cost", "candidates", "span", "next_words", "layer_attention")
+    plain = {k: v for k, v in data.items() if k not in nested}
     return Compensated(
         **plain,
         candidates=tuple(CandidateEntry(**c) for c in data["candidates"]),
         span=None if data["span"] is None else (int(data["span"][0]), int(data["span"][1])),
         answer=read_answer(data["answer"], arrays),
         cost=Cost(**data["cost"]),
+        next_words=tuple(NextWord(**w) for w in data.get("next_words", ())),
+        layer_attention=tuple(tuple(shares) for shares in data.get("layer_attention", ())),
     )

@@ -236,6 +236,7 @@ def run(
     notes = adapter.limits(seen, request.question)
     if request.compensation is not None and request.compensation.caption:  # by hand; a captioner's words are known
         notes += adapter.limits(seen, request.compensation.caption)
+    plain = adapter, seen
     if compressed:
         seen, see_ms = see_picture(acting, prompt, listener)
     used = seen
@@ -248,7 +249,7 @@ def run(
         listener.phase("compensate")
         compensated = give_back(
             request, acting, compensator, picture, prompt, seen, used, session, answer, baseline.token_ids,
-            listener.watch("compensated"),
+            listener.watch("compensated"), plain,
         )  # fmt: skip
     alike = _nearest_survivors(acting, seen, session) if listener.trace and session.steps else (None, None)
     return RunRecord(

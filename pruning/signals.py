@@ -55,6 +55,7 @@ class Signal(StrEnum):
     TEXT_EMBEDDING = "text embeddings"
     CLS_ATTENTION = "[CLS] attention"
     CLS_ATTENTION_WIDE = "headless [CLS] attention"
+    RECEIVED_ATTENTION = "attention received in the vision tower"
     TOWER_KEYS = "vision tower keys"
     TOWER_KEYS_MEAN = "head-mean vision tower keys"
     LAST_TOKEN_ATTENTION = "last-token attention"
@@ -67,7 +68,7 @@ class Signal(StrEnum):
 
 
 TOWER_KEY_SIGNALS = frozenset({Signal.TOWER_KEYS, Signal.TOWER_KEYS_MEAN})
-TOWER_SIGNALS = TOWER_KEY_SIGNALS | {Signal.CLS_ATTENTION, Signal.CLS_ATTENTION_WIDE}
+TOWER_SIGNALS = TOWER_KEY_SIGNALS | {Signal.CLS_ATTENTION, Signal.CLS_ATTENTION_WIDE, Signal.RECEIVED_ATTENTION}
 ATTENTION_SIGNALS = frozenset({Signal.LAST_TOKEN_ATTENTION, Signal.LANGUAGE_KEYS, Signal.TEXT_ATTENTION})
 STATE_SIGNALS = frozenset({Signal.LANGUAGE_STATES, Signal.NORMED_STATES, Signal.ROTARY})
 LANGUAGE_SIGNALS = ATTENTION_SIGNALS | STATE_SIGNALS | {Signal.LANGUAGE_VALUES}
@@ -78,8 +79,9 @@ class Look:
     """One observation: a signal of the attention module of one layer, as that layer really computes it.
 
     Tower keys are the output of the key projection before it is split into heads. The wide [CLS] attention is computed
-    beside the layer's own: one softmax over products of whole queries and keys, as if there were a single head. Values
-    are those of an earlier layer than the stage. States are what a layer is given: raw, or as the decoder's last norm
+    beside the layer's own: one softmax over products of whole queries and keys, as if there were a single head.
+    Received attention is the mean over all rows of all tiles ([CLS] included) of what they pay to a token. Values are
+    those of an earlier layer than the stage. States are what a layer is given: raw, or as the decoder's last norm
     would leave them, and before any token leaves at that layer; rotary angles are the cosines and sines of its
     positions.
 

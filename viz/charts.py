@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
 from viz.theme import METHOD_COLORS, METHOD_MARKERS, Theme
+
+if TYPE_CHECKING:
+    from pruning.judged import Point  # which knows methods and scores, and so torch
 
 # Lines that are no method: dash and open marker tell them apart, their grey tells them from the methods.
 CONTROLS = {
@@ -49,23 +53,92 @@ def accuracy_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Th
             hovertemplate="%{x} kept: %{y:.1f} %<extra>" + title + "</extra>",
         )
     full = next(entry for name, entry in curve.items() if name.startswith("full@"))["accuracy"]["value"]
-    figure.add_hline(
-        y=100 * full, line={"color": theme.full, "width": 1, "dash": "dash"}, annotation_text="whole picture"
-    )
+    _add_whole(figure, full, "whole picture", theme)
     ticks = sorted({int(name.rsplit("@", 1)[1]) for name in curve})
+    _lay_out(figure, "pieces that the method was asked to keep", "exact match, %", theme)
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(t) for t in ticks])
+    return figure
+
+
+def plans_chart(points: Sequence[Point], where: str, whole: float, *, theme: Theme) -> go.Figure:
+    """Accuracy of structural plans against how many times fewer multiply-adds the compressed module takes, one colour
+    and marker a family; random heads are single draws.
+
+    Args:
+        points: of all modules; those of the module `where` are drawn. whole: right answers of the whole model, 0 .. 1.
+    """
+    mine = [p for p in points if p.where == where]
+    figure = go.Figure()
+    for number, family in enumerate(dict.fromkeys(p.family for p in mine)):
+        row = sorted((p for p in mine if p.family == family), key=lambda p: p.fewer)
+        control = row[0].key == "random"
+        color = theme.quiet if control else METHOD_COLORS[number % len(METHOD_COLORS)]
+        figure.add_scatter(
+            x=[p.fewer for p in row],
+            y=[100 * p.accuracy for p in row],
+            error_y={"array": [100 * p.error for p in row], "thickness": 1, "width": 3},
+            name=family,
+            mode="markers" if control else "lines+markers",
+            line={"color": color, "width": 2, "dash": "solid" if row[0].key else "dot"},
+            marker={
+                "symbol": "circle-open" if control else METHOD_MARKERS[number % len(METHOD_MARKERS)],
+                "size": 8,
+                "color": color,
+            },
+            text=[f"{p.label}: {p.fewer:.2f}x fewer multiply-adds, {p.faster:.2f}x faster" for p in row],
+            hovertemplate="%{text}: %{y:.1f} %<extra>" + family + "</extra>",
+        )
+    _add_whole(figure, whole, "whole model", theme)
+    _lay_out(figure, f"times fewer multiply-adds, {where} (estimated)", "exact match, %", theme)
+    return figure
+
+
+CAPTION_BARS = (
+    ("without", "without a caption", ""),
+    ("compensated", "with ACCM's caption", ""),
+    ("equal_cost", "without, tokens of equal cost", "/"),
+    ("true_description", "with true words", "."),
+)
+
+
+def captions_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Theme) -> go.Figure:
+    """Right answers without and with a caption and with tokens of equal cost, for every pruner and budget.
+
+    Args:
+        results: the figures of `python -m pruning.demo_model evaluate-accm`. titles: of the pruners.
+    """
+    rows = {name: row for name, row in results["curve"].items() if "refused" not in row}
+    pruners = [name.split("@") for name in rows]
+    colors = (theme.pruned, theme.helped, theme.full, theme.evidence)
+    figure = go.Figure()
+    for (part, title, pattern), color in zip(CAPTION_BARS, colors, strict=True):
+        figure.add_bar(
+            x=[f"{titles.get(method, method)}, {kept} kept" for method, kept in pruners],
+            y=[100 * row[part]["value"] for row in rows.values()],
+            error_y={"array": [100 * row[part]["standard_error"] for row in rows.values()], "thickness": 1, "width": 3},
+            name=title,
+            marker={"color": color, "pattern": {"shape": pattern}},
+            hovertemplate="%{x}: %{y:.1f} %<extra>" + title + "</extra>",
+        )
+    _add_whole(figure, results["full"]["value"], "whole picture", theme)
+    _lay_out(figure, "", "exact match, %", theme)
+    return figure
+
+
+def _add_whole(figure: go.Figure, value: float, text: str, theme: Theme) -> None:
+    figure.add_hline(y=100 * value, line={"color": theme.full, "width": 1, "dash": "dash"}, annotation_text=text)
+
+
+def _lay_out(figure: go.Figure, x: str, y: str, theme: Theme) -> None:
+    axis = {"gridcolor": theme.line, "color": theme.quiet, "zeroline": False}
     figure.update_layout(
         height=430,
         margin={"l": 56, "r": 12, "t": 12, "b": 48},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": theme.ink, "size": 13, "family": "system-ui, sans-serif"},
-        xaxis={
-            "title": {"text": "pieces that the method was asked to keep"},
-            "type": "log", "tickvals": ticks, "ticktext": [str(t) for t in ticks],
-            "gridcolor": theme.line, "color": theme.quiet,
-        },
-        yaxis={"title": {"text": "exact match, %"}, "gridcolor": theme.line, "zeroline": False, "color": theme.quiet},
+        xaxis={"title": {"text": x}} | axis,
+        yaxis={"title": {"text": y}} | axis,
         legend={"orientation": "v", "x": 1.02, "y": 1},
         dragmode=False,
-    )  # fmt: skip
-    return figure
+    )

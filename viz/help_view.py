@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pruning.help_record import CandidateEntry, Compensated
+from pruning.help_record import CandidateEntry, Compensated, NextWord
 from pruning.records import RunRecord
 from pruning.verdict import Verdict, content, telling_words, verdict
 
@@ -20,6 +20,15 @@ KL_HOW = (
     "KL: how far the answer with this caption is from the unpruned one, in nats: Kullback-Leibler divergence of the "
     "next word's distribution, mean over the words of the unpruned answer; 0 would be no difference. The smallest is "
     "marked closest, the largest farthest. It needs the unpruned answer, so no deployed system can choose by it."
+)
+WORDS_HOW = (
+    "Next words: a row is one likely token at the chosen place of the unpruned answer, whose words before it are given "
+    "to all three runs; its bars are probabilities. The KL above them is for that place alone."
+)
+LOOKED_HOW = (
+    "Looked at: what the prompt's last token, which produces the first word of the answer, attends to in the run with "
+    "the caption; softmax weights, mean over the heads of a layer. Picture, caption and all other text add up to 1. "
+    "Looking is not the same as using."
 )
 PRICE_HOW = (
     "Estimated multiply-adds: the caption's tokens in every layer of the language model, captioner and selector, "
@@ -38,7 +47,7 @@ def help_view(record: RunRecord) -> dict[str, Any] | None:
     marks = _kl_marks(found.candidates)
     again = telling_words(found.answer.text)
     how = [] if by_hand else [CANDIDATES_HOW]
-    how += [KL_HOW] if found.kl_pruned is not None else []
+    how += [KL_HOW, WORDS_HOW, LOOKED_HOW] if found.kl_pruned is not None else []
     return {
         "title": found.title,
         "by_hand": by_hand,
@@ -61,12 +70,16 @@ def help_view(record: RunRecord) -> dict[str, Any] | None:
         "caption": found.caption or (found.candidates[found.chosen].text if found.chosen is not None else ""),
         "sentences": sentences(record, found),
         "price": price_view(record, found),
+        "next_words": [next_word_view(w) for w in found.next_words],
+        "looked": looked_view(found),
         "how": [*how, PRICE_HOW, AGAIN_HOW, GATE_HOW],
     }
 
 
 def price_view(record: RunRecord, found: Compensated) -> dict[str, Any]:
-    """The caption's price, estimated: `parts` of the prefill in multiply-adds beside the `full` one, and in words."""
+    """The caption's price, estimated: `parts` of the prefill in multiply-adds beside the `full` one, and in words; the
+    vision tower's, of the full answer and of this one, apart.
+    """
     side = found.captioner_flops + found.selector_flops
     plain = record.pruned_cost.prefill_flops
     return {
@@ -79,8 +92,35 @@ def price_view(record: RunRecord, found: Compensated) -> dict[str, Any]:
         ],
         "text": price(found) if found.caption_tokens or side else "",
         "tokens": found.caption_tokens,
+        "tower": [record.full_cost.tower_flops, found.cost.tower_flops],
         "ms": found.propose_ms,
     }
+
+
+def next_word_view(found: NextWord) -> dict[str, Any]:
+    """The probabilities at one place of the unpruned answer: `rows` of [token, whole, pruned, with caption]."""
+    rows = zip(found.words, found.full, found.pruned, found.helped, strict=True)
+    return {
+        "word": visible(found.word),
+        "rows": [[visible(word), *shares] for word, *shares in rows],
+        "kl": [found.kl_pruned, found.kl_helped],
+    }
+
+
+def looked_view(found: Compensated) -> dict[str, Any] | None:
+    """Per layer, what the prompt's last token gives to picture, caption and other text; None where it was not noted or
+    nothing was inserted.
+    """
+    if not found.layer_attention or not found.caption:
+        return None
+    picture, caption, other = (list(column) for column in zip(*found.layer_attention, strict=True))
+    return {"picture": picture, "caption": caption, "other": other, "tokens": found.caption_tokens,
+            "rows": list(found.answer.visual_per_layer)}  # fmt: skip
+
+
+def visible(token: str) -> str:
+    """A token that people can see."""
+    return token.strip() or "(blank)"
 
 
 def price(found: Compensated) -> str:

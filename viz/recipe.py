@@ -108,6 +108,7 @@ def query(record: RunRecord, example: str) -> str:
     if wanted is not None:
         fields |= {"compensation": wanted.key, "gate": wanted.gate, "kl": int(wanted.measure_kl)}
         fields |= {} if wanted.caption is None else {"caption": wanted.caption}
+        fields |= {"captioner": source} if (source := _captioner(record)) else {}
     return urlencode(fields | {f"set.{name}": value for name, value in request.parameters.items()})
 
 
@@ -178,5 +179,5 @@ def _settings(request: RunRequest) -> dict[str, Any]:
 
 
 def _captioner(record: RunRecord) -> str:
-    """Hub id or folder of a captioner that is not a trained one of this project."""
+    """Hub id or folder of a captioner that is not the bundled one."""
     return str(record.compensated.provenance.get("captioner", "")) if record.compensated else ""

@@ -97,6 +97,7 @@ def head_view(plan: StructuralPlan, part: str, layer: int, head: int) -> dict[st
         "part": part,
         "layer": layer,
         "head": head,
+        "of": found.n_heads,
         "kept": head in found.heads,
         "values": {n: None if getattr(found, n) is None else float(getattr(found, n)[head])
                    for n in ("score", "erank", "ks")},

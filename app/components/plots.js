@@ -4,6 +4,8 @@ window.prunescope.plot = (() => {
   const short = (x) => Number.isInteger(x) ? String(x) : Math.abs(x) >= 0.01 ? x.toFixed(2) : x.toPrecision(1);
 
   // `spec`: x and y {from, to, name}; lines [{points [[x, y]], look}]; bars [[x, y]]; gap {x, low, high}; rules [{x, look}].
+  // Rules may have y in place of x; dots [{x, y, look, title}] come back as elements, in their order; `shape` is `square`
+  // or a circle; notes [{x, y, text, look}] are words in the plot.
   // Looks are classes: `one` solid blue, `two` dashed orange, `quiet` dotted grey, `gone` thin and dashed.
   function plot(svg, spec) {
     const part = (tag, look, fields, text) => {
@@ -38,11 +40,19 @@ window.prunescope.plot = (() => {
       if (line.title) path.append(part('title', '', {}, line.title));
       svg.append(path);
     }
-    for (const rule of spec.rules || []) svg.append(part('path', `rule ${rule.look}`, { d: `M${px(rule.x)} ${TOP}V${H - BOTTOM}` }));
+    for (const rule of spec.rules || []) svg.append(part('path', `rule ${rule.look}`, { d: rule.y === undefined ? `M${px(rule.x)} ${TOP}V${H - BOTTOM}` : `M${LEFT} ${py(rule.y)}H${W - RIGHT}` }));
+    for (const note of spec.notes || []) svg.append(part('text', note.look, { x: px(note.x), y: py(note.y) }, note.text));
+    const dots = (spec.dots || []).map((dot) => {
+      const node = part('path', `dot ${dot.look}`, { d: `M${px(dot.x) - 3.5} ${py(dot.y)}${dot.shape === 'square' ? 'v-3.5h7v7h-7z' : 'a3.5 3.5 0 1 1 7 0a3.5 3.5 0 1 1 -7 0'}` });
+      if (dot.title) node.append(part('title', '', {}, dot.title));
+      return node;
+    });
+    svg.append(...dots);
     if (spec.gap) {
       const x = px(spec.gap.x), [low, high] = [py(spec.gap.low), py(spec.gap.high)];
       svg.append(part('path', 'gap', { d: `M${x - 4} ${low}H${x + 4}M${x - 4} ${high}H${x + 4}M${x} ${low}V${high}` }));
     }
+    return dots;
   }
   return plot;
 })();

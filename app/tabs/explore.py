@@ -130,6 +130,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     ask.submit(**heavy).then(**tell)
     words.caption.submit(**heavy)
     chips.ask(_asked, None, ask, **QUIET).then(**heavy)
+    chips.more(_more(handlers), state, [ask, line, feed], **QUIET)
     captions.again(_edited, None, [words.switch, words.caption], **QUIET).then(**heavy)
     stop.click(_stopper(handlers), None, line, **QUIET)
     opened = [state, line, feed, chips, ask, method, count, model, positions, seed, *words.values, *parameters]
@@ -282,6 +283,13 @@ def _stopper(handlers: Handlers) -> Callable[..., Any]:
 
 def _asked(event: gr.EventData) -> str:
     return str(event.question)
+
+
+def _more(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
+    def more(request: gr.Request, event: gr.EventData, state) -> tuple[Any, ...]:
+        return handlers.open_more(getattr(event, "name", ""), state, request.session_hash or "")
+
+    return more
 
 
 def _edited(event: gr.EventData) -> tuple[bool, str]:

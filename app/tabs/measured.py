@@ -7,8 +7,9 @@ from pathlib import Path
 
 import gradio as gr
 
+from pruning.judged import accm_section, figures
 from pruning.methods import METHODS
-from viz.charts import accuracy_chart
+from viz.charts import accuracy_chart, captions_chart
 from viz.theme import theme
 
 FIGURES = Path(__file__).parents[2] / "assets" / "benchmarks" / "demo_model.json"
@@ -31,6 +32,13 @@ table).
 
 It is one small model in a drawn world: a place to study mechanisms, not a ranking of methods on photographs.
 """
+CAPTIONS = """
+### How much a caption gives back
+
+The same kind of questions with ACCM: without a caption, with the chosen one, and with the honest opponent, the same
+pruner with as many more pieces as caption, captioner and selector cost. True words are a true description of what was
+dropped, the most that words could do here.
+"""
 
 
 def build_measured() -> None:
@@ -41,6 +49,17 @@ def build_measured() -> None:
     gr.Plot(accuracy_chart(results, titles, theme=theme(dark=False)), show_label=False, elem_id="accuracy", buttons=[])
     gr.Markdown(_curve_table(results, titles))
     gr.Markdown(_kinds_table(results))
+    _show_captions(titles)
+
+
+def _show_captions(titles: dict[str, str]) -> None:
+    """What captions gave back, or how to find out."""
+    found = figures("accm")
+    gr.Markdown(CAPTIONS)
+    if found is not None:
+        chart = captions_chart(found, titles, theme=theme(dark=False))
+        gr.Plot(chart, show_label=False, elem_id="captions-measured", buttons=[])
+    gr.Markdown(accm_section())
 
 
 def _curve_table(results: dict, titles: dict[str, str]) -> str:

@@ -33,7 +33,7 @@ class Accm(Compensator):
     """A trained captioner and selector for one model.
 
     Args:
-        parts: as `storage.load` gives them.
+        parts: as `storage.load` gives them. source: their folder, unless it is the bundled one.
         tokenizer: the model's own. read_text: `texts -> ([texts, dim], multiply-adds)`, the frozen text encoder.
     """
 
@@ -43,9 +43,9 @@ class Accm(Compensator):
     idea: ClassVar[str] = "a chosen caption of what was dropped"
 
     def __init__(
-        self, parts: Parts, tokenizer: Any, read_text: Callable[[list[str]], tuple[torch.Tensor, int]]
+        self, parts: Parts, tokenizer: Any, read_text: Callable[[list[str]], tuple[torch.Tensor, int]], source: str = ""
     ) -> None:
-        self.parts, self.tokenizer, self.read_text = parts, tokenizer, read_text
+        self.parts, self.tokenizer, self.read_text, self.source = parts, tokenizer, read_text, source
 
     @classmethod
     def open(cls, adapter: Any, folder: Path | None = None) -> Accm:
@@ -54,9 +54,11 @@ class Accm(Compensator):
         Raises:
             CompensatorUnavailableError: if the folder is not a captioner, or is one for another model.
         """
-        parts = load(Path(folder) if folder else DEFAULT_FOLDER, adapter.device)
+        folder = Path(folder) if folder else DEFAULT_FOLDER
+        parts = load(folder, adapter.device)
         check_made_for(parts, adapter.info.name, adapter.identity())
-        return cls(parts, adapter.tokenizer, adapter.encode_text)
+        source = "" if folder.resolve() == DEFAULT_FOLDER.resolve() else str(folder)
+        return cls(parts, adapter.tokenizer, adapter.encode_text, source)
 
     @torch.inference_mode()
     def propose(self, discarded: Discarded) -> Proposal:

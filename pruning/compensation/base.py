@@ -85,6 +85,8 @@ class Proposal:
 class Compensator(ABC):
     """Base of every compensator. Class facts: key, title, paper (URL), idea (about eight words), and whether it reads
     the tower's features of discarded tokens (else it reads pixels).
+
+    `source` is the hub id or folder that it was opened from, unless it is the bundled one; for the record.
     """
 
     key: ClassVar[str]
@@ -92,6 +94,7 @@ class Compensator(ABC):
     paper: ClassVar[str]
     idea: ClassVar[str]
     reads_features: ClassVar[bool] = True
+    source: str = ""
 
     @abstractmethod
     def propose(self, discarded: Discarded) -> Proposal:

@@ -42,7 +42,7 @@ class UntrainedCaptioner(Compensator):
         name: str,
         control_tokens: Iterable[str] = (),
     ) -> None:
-        self.captioner, self.name, self.control_tokens = captioner, name, tuple(control_tokens)
+        self.captioner, self.source, self.control_tokens = captioner, name, tuple(control_tokens)
 
     def propose(self, discarded: Discarded) -> Proposal:
         spoken, cost = self.captioner(without_kept(discarded), discarded.question, BEAMS)
@@ -53,7 +53,7 @@ class UntrainedCaptioner(Compensator):
             Candidate(text, s.log_prob, s.length, float(p))
             for text, s, p in zip(texts, spoken, means.softmax(0), strict=True)
         )
-        how = {"captioner": self.name, "trained": "no", "chosen_by": "beam score"}
+        how = {"trained": "no", "chosen_by": "beam score"}
         return Proposal(candidates, int(means.argmax()), float(cost), 0.0, how)
 
 

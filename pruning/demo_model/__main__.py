@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from pruning.demo_model.accm_evaluate import accm_table, evaluate_accm
+from pruning.demo_model.accm_evaluate import evaluate_accm
 from pruning.demo_model.card import finish
 from pruning.demo_model.evaluate import Evaluation, table
-from pruning.demo_model.examples import record_examples, write_examples
+from pruning.demo_model.examples import record_examples, record_more, write_examples
 from pruning.demo_model.train import Recipe, train
+from pruning.judged import accm_table
 from pruning.models import load
 
 ASSETS = Path("assets")
@@ -63,8 +64,17 @@ def _parser() -> argparse.ArgumentParser:
     drawn.set_defaults(do=lambda _: write_examples(ASSETS / "examples"))
 
     recorded = commands.add_parser("record", help="write the recorded runs that open the page")
-    recorded.set_defaults(do=lambda _: record_examples(load("demo"), ASSETS / "examples", ASSETS / "recordings"))
+    recorded.add_argument("--more", action="store_true", help="only the run with words and the one with a plan")
+    recorded.set_defaults(do=_record)
     return parser
+
+
+def _record(arguments: argparse.Namespace) -> None:
+    adapter, models = load("demo"), ASSETS / "models"
+    if not arguments.more:
+        record_examples(adapter, ASSETS / "examples", ASSETS / "recordings")
+    assets = ASSETS / "examples", ASSETS / "recordings", models / "accm", models / "demo_gates" / "plan.zip"
+    record_more(adapter, *assets)
 
 
 def _train(arguments: argparse.Namespace) -> None:

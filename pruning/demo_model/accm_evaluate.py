@@ -248,19 +248,3 @@ def _difference(a: Sequence[bool], b: Sequence[bool]) -> dict[str, float]:
 
 def _mean(values: Sequence[float]) -> float:
     return round(float(np.mean(values)), 2)
-
-
-def accm_table(results: dict) -> str:
-    """The figures as text."""
-    columns = ("without", "compensated", "equal_cost", "best_fixed", "best_of_three", "true_description")
-    heads = "pruner, kept | without | **ACCM** | tokens of equal cost | best fixed beam | best of three | true words"
-    lines = [f"| {heads} | right made wrong | worth |", "| --- |" + " --- |" * 8]
-    for name, row in results["curve"].items():
-        if "refused" in row:
-            lines.append(f"| {name} | refused |")
-            continue
-        cells = [f"{100 * row[c]['value']:.1f} ± {100 * row[c]['standard_error']:.1f}" for c in columns]
-        cells += [f"{100 * row['right_made_wrong']['value']:.1f}", f"{row['worth_visual_tokens']:.0f} tokens"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", f"Whole picture on the same questions: {100 * results['full']['value']:.1f}."]
-    return "\n".join(lines)

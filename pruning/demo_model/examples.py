@@ -1,6 +1,7 @@
-"""The example pictures of the page: six drawn scenes, each for one idea, with questions whose truth is known.
+"""The example pictures of the page: six drawn scenes, each for one idea, with questions whose truth is known; and the
+recorded runs about them.
 
-Written once by `python -m pruning.demo_model examples`; the page reads the files, never this module.
+Written once by `python -m pruning.demo_model examples` and `record`; the page reads the files, never this module.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,15 +19,23 @@ from pruning.archive import pack
 from pruning.demo_model.questions import NUMBERS, describe
 from pruning.demo_model.scene import Scene, draw, sample_scene, scene_rng
 from pruning.errors import BudgetError
+from pruning.give_back import open_compensator
+from pruning.help_record import Compensation
 from pruning.methods import METHODS
 from pruning.models.base import VLMAdapter
+from pruning.pairs import Pair
 from pruning.pictures import read_picture
+from pruning.planner import make_plan
+from pruning.plans import PlanRequest, StructuralPlan
 from pruning.records import RunRecord, RunRequest, random_band
-from pruning.runner import FULL_ANSWER, LOOK, Listener, answer_in_full, run, see_picture
+from pruning.runner import FULL_ANSWER, LOOK, Compressed, Listener, answer_in_full, run, see_picture
+from pruning.signals import Part
 
 RECORDED_COUNTS = (18, 36, 64, 128, 192, 576)
 RANDOM_SEEDS = 20
 MAX_NEW_TOKENS = 96
+MORE = {"tiny": "words", "redundancy": "plan"}  # example: what is recorded of it beside the methods
+MORE_SHARE = 1 / 16
 SIDE = 768  # four times what the model sees: crisp on a screen
 
 
@@ -125,6 +135,56 @@ def write_examples(folder: Path) -> None:
     (folder / "examples.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
+def record_more(adapter: VLMAdapter, folder: Path, out: Path, captioner: Path, gates: Path) -> None:
+    """Record one run with words given back and one with a structural plan, each into `<example>.more.zip`; says so
+    where the captioner is missing.
+
+    Args:
+        captioner: folder of a trained captioner. gates: file of a trained plan; without it a static one is made.
+    """
+    known = {e["key"]: e for e in json.loads((folder / "examples.json").read_text(encoding="utf-8"))}
+    out.mkdir(parents=True, exist_ok=True)
+    for key, name in MORE.items():
+        first = known[key]["questions"][0]
+        asked = _open_example(adapter, folder, key, first)
+        if name == "words":
+            if not captioner.is_dir():
+                print(f"{key}: no run with words: there is no captioner at {captioner}; train-accm writes one.")
+                continue
+            record = asked.run(
+                "resprune", asked.share(MORE_SHARE), compensation=Compensation("accm", measure_kl=True),
+                compensator=open_compensator("accm", adapter, captioner),
+            )  # fmt: skip
+        else:
+            plan = StructuralPlan.load(gates) if gates.exists() else _static_plan(adapter, folder, known)
+            view = adapter.compressed(plan)
+            try:
+                record = asked.run("resprune", asked.share(MORE_SHARE), compressed=Compressed(plan, view))
+            finally:
+                view.close()
+        (out / f"{key}.more.zip").write_bytes(pack({name: record}))
+
+
+class _FirstQuestions:
+    """Every example with its first question, to calibrate with."""
+
+    title = "the example pictures"
+
+    def __init__(self, folder: Path, known: dict[str, dict]) -> None:
+        self._folder, self._known = folder, list(known.values())
+
+    def __getitem__(self, number: int) -> Pair:
+        example = self._known[number % len(self._known)]
+        first = example["questions"][0]
+        return Pair(read_picture(self._folder / f"{example['key']}.jpg"), first["text"], first["answer"])
+
+
+def _static_plan(adapter: VLMAdapter, folder: Path, known: dict[str, dict]) -> StructuralPlan:
+    parts = (Part.TOWER.value, Part.LANGUAGE_MODEL.value)
+    request = PlanRequest("demo", heads=0.7, ffn="mass", parts=parts, n_pairs=len(known))
+    return make_plan(adapter, request, _FirstQuestions(folder, known))
+
+
 def record_examples(adapter: VLMAdapter, folder: Path, out: Path) -> None:
     """Run the opening question of every example with every method at every recorded share, and random pruning with
     several seeds: what the page shows before anything runs.
@@ -132,12 +192,7 @@ def record_examples(adapter: VLMAdapter, folder: Path, out: Path) -> None:
     known = {e["key"]: e for e in json.loads((folder / "examples.json").read_text(encoding="utf-8"))}
     out.mkdir(parents=True, exist_ok=True)
     for example in EXAMPLES:
-        picture = read_picture(folder / f"{example.key}.jpg")
-        ids = cv2.imread(str(folder / f"{example.key}.objects.png"), cv2.IMREAD_GRAYSCALE)
-        first = known[example.key]["questions"][0]
-        layout = adapter.layout((picture.shape[1], picture.shape[0]))
-        evidence = layout.tokens_of(np.isin(ids, [i + 1 for i in first["evidence"]]))
-        asked = _Asking(adapter, picture, first["text"], evidence)
+        asked = _open_example(adapter, folder, example.key, known[example.key]["questions"][0])
         records = {}
         for method in METHODS:
             for count in RECORDED_COUNTS:
@@ -148,6 +203,14 @@ def record_examples(adapter: VLMAdapter, folder: Path, out: Path) -> None:
         (out / f"{example.key}.zip").write_bytes(pack(records))
         band = {str(count): asked.random_band(count) for count in RECORDED_COUNTS}
         (out / f"{example.key}.random.json").write_text(json.dumps(band, indent=1) + "\n", encoding="utf-8")
+
+
+def _open_example(adapter: VLMAdapter, folder: Path, key: str, question: dict) -> _Asking:
+    picture = read_picture(folder / f"{key}.jpg")
+    ids = cv2.imread(str(folder / f"{key}.objects.png"), cv2.IMREAD_GRAYSCALE)
+    layout = adapter.layout((picture.shape[1], picture.shape[0]))
+    evidence = layout.tokens_of(np.isin(ids, [i + 1 for i in question["evidence"]]))
+    return _Asking(adapter, picture, question["text"], evidence)
 
 
 class _Asking:
@@ -162,12 +225,23 @@ class _Asking:
         answer_in_full(adapter, prompt, self.seen, self.see_ms, MAX_NEW_TOKENS, self.listener)
         self.baseline = answer_in_full(adapter, prompt, self.seen, self.see_ms, MAX_NEW_TOKENS, self.listener)
 
-    def run(self, method: str, count: int, seed: int = 0) -> RunRecord:
-        ratio = count / self.adapter.layout(self.picture.shape[1::-1]).n_tokens
-        request = RunRequest("demo", method, ratio, self.question, seed=seed, max_new_tokens=MAX_NEW_TOKENS)
+    @property
+    def n_tokens(self) -> int:
+        return self.adapter.layout(self.picture.shape[1::-1]).n_tokens
+
+    def share(self, share: float) -> int:
+        return max(1, round(share * self.n_tokens))
+
+    def run(
+        self, method: str, count: int, seed: int = 0, compensation: Compensation | None = None, **acting: Any
+    ) -> RunRecord:
+        request = RunRequest(
+            "demo", method, count / self.n_tokens, self.question, seed=seed, max_new_tokens=MAX_NEW_TOKENS,
+            compensation=compensation,
+        )  # fmt: skip
         return run(
             request, self.adapter, self.picture, seen=self.seen, see_ms=self.see_ms, baseline=self.baseline,
-            evidence=self.evidence, reused=(LOOK, FULL_ANSWER), listener=self.listener,
+            evidence=self.evidence, reused=(LOOK, FULL_ANSWER), listener=self.listener, **acting,
         )  # fmt: skip
 
     def random_band(self, count: int) -> dict[str, object]:

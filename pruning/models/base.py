@@ -136,9 +136,10 @@ class Picture:
 @dataclass(slots=True)
 class Generated:
     """An answer as the language model gave it. `read_ms` is the prefill with all decisions in it; `attention`
-    `[words, tokens]` is there if it was asked for (see `records.Answer`), and so are `head_ratios` `[words, heads]` and
-    `nearest`, a visual token for each word; `cached_per_layer` are the rows for the
-    picture in every layer's cache while it was written.
+    `[words, tokens]` is there if it was asked for (see `records.Answer`), and so are `head_ratios` `[words, heads]`,
+    `nearest`, a visual token for each word, and `first_look` `[layers, 3]`: the shares that picture, inserted text and
+    all other text get of the prompt's last row; `cached_per_layer` are the rows for the picture in every layer's cache
+    while it was written.
     """
 
     token_ids: list[int]
@@ -153,6 +154,7 @@ class Generated:
     attention: torch.Tensor | None = None
     head_ratios: torch.Tensor | None = None
     nearest: list[int] | None = None
+    first_look: torch.Tensor | None = None
 
     @property
     def text(self) -> str:

@@ -122,6 +122,15 @@ def attention_rows(query: torch.Tensor, key: torch.Tensor, first: int, scaling: 
     return scores.masked_fill(later, float("-inf")).softmax(-1)
 
 
+def attention_received(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:
+    """What each key gets, mean over all query rows, where every row sees every key, float32 `[heads, keys]`; shapes as
+    in `attention_row`.
+    """
+    heads, kv_heads, n = query.shape[1], key.shape[1], query.shape[2]
+    q = query[0].float().reshape(kv_heads, heads // kv_heads * n, -1) * scaling
+    return (q @ key[0].float().mT).reshape(heads, n, -1).softmax(-1).mean(1)
+
+
 def rows_of(ids: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
     """Where each id stands in `among` (every id once, in any order)."""
     order = among.argsort()

@@ -302,6 +302,7 @@ class Family(Weights):
             read_ms=1e3 * (times[0] - began),
             per_word_ms=1e3 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
             **of_words(run, out.logits, self.model.lm_head, spoken),
+            first_look=torch.stack(run.first_look) if run.first_look else None,
         )
 
     @torch.inference_mode()

@@ -56,6 +56,7 @@ class LanguageRun:
         self.head_ratios: list[torch.Tensor] = []  # of every step, where words are watched
         self.visual_states: torch.Tensor | None = None  # of the prompt's visual rows, behind the last norm
         self.visual_ids: torch.Tensor | None = None
+        self.first_look: list[torch.Tensor] = []  # per layer: what the prompt's last row gives to what
         self.ids_per_layer: list[torch.Tensor] = []
         self.columns_per_layer: list[torch.Tensor] = []
         self.seen: dict[Look, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -324,6 +325,10 @@ class LanguageRun:
         weights = row.mean(0)[: len(ids)].to(ids.device)
         here, total = ids >= 0, self.word_attention[-1]
         total.index_add_(0, ids[here].to(total.device), weights[here].to(total.device) / self.hooks.n_layers)
+        if self.prefill:
+            (first, past), columns = self.prompt.inserted or (0, 0), self.columns_per_layer[layer]
+            shown, told = weights[ids != TEXT_ROW].sum(), weights[(columns >= first) & (columns < past)].sum()
+            self.first_look.append(torch.stack([shown, told, 1 - shown - told]))
 
 
 def slots(ids: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from pruning.errors import RunStopped
 from pruning.models.base import Decider, Seen
-from pruning.models.capture import active, attention_row, current, cut_look, rows_of
+from pruning.models.capture import active, attention_received, attention_row, current, cut_look, rows_of
 from pruning.signals import Look, Part, Signal
 
 
@@ -49,6 +49,8 @@ class TowerRun:
                 wide = [[x.transpose(1, 2).flatten(2)[:, None] for x in tile] for tile in tiles]
                 rows = [attention_row(q, k, 0, q.shape[-1] ** -0.5)[:, prefix:] for q, k in wide]
                 value = torch.cat(rows, 1)
+            elif look.signal is Signal.RECEIVED_ATTENTION:
+                value = torch.cat([attention_received(q, k, scaling)[:, prefix:] for q, k in tiles], 1) / len(query)
             elif look.signal is Signal.TOWER_KEYS_MEAN:
                 value = key[:, :, prefix:].float().mean(1).flatten(0, 1)
             else:

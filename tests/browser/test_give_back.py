@@ -81,6 +81,23 @@ def test_candidates_prompt_and_price(meet, name, size, query):
     assert re.search(r"costs as much as .* visual tokens? \(estimated\)", visitor.text(".ch-price"))
     prompt = visitor.text(".ch-prompt")
     assert "[picture]" in prompt
+    first = page.locator(".ch-next tbody tr").count()
+    assert first >= 3, "the likeliest words of three runs"
+    assert "KL to the whole picture here: pruned" in visitor.text(".ch-kl")
+    words = page.locator(".ch-places [role=radio]")
+    if words.count() > 1:
+        before = visitor.text(".ch-kl")
+        words.first.focus()
+        page.keyboard.press("ArrowRight")
+        assert words.nth(1).get_attribute("aria-checked") == "true"
+        assert visitor.text(".ch-kl") != before
+    assert page.locator(".ch-looked .line").count() == 2
+    before = visitor.text(".ch-parts")
+    page.get_by_label("with the vision tower").check()
+    assert "vision tower" not in before
+    assert "vision tower" in visitor.text(".ch-parts")
+    page.get_by_label("with the vision tower").uncheck()
+    assert visitor.text(".ch-parts") == before
     assert visitor.text(".ch-prompt mark").startswith("Additional information:")
     assert page.locator(".ap-answer.helped").is_visible()
     assert re.fullmatch(r"64 pieces \+ \d+ tokens", visitor.text(".ap-answer.helped .ap-count"))

@@ -104,6 +104,18 @@ def test_a_head_shows_its_curves_by_keyboard_alone(enter):
     assert page.locator(".hc-curves .gap").count() == 1
     focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
     assert focused.startswith("layer 1, head 1, score"), "the focus stays where it was"
+    assert page.locator(".hm-plane .dot").count() == 78
+    assert page.locator(".hm-plane .dot.goes").count() == going(visitor)
+    assert page.locator(".hm-plane .dot.chosen title").text_content().startswith("vision tower, layer 1, head 1")
+    page.locator(".hc-look").focus()
+    keys.press("Enter")
+    page.wait_for_selector(".hc-looks figure:not([hidden])")
+    assert "of its attention goes to the picture" in visitor.text(".hc-looks figcaption")
+    assert visitor.text(".hc-title").startswith("vision tower, layer 1, head 1")
+    page.locator(".hm-plane .dot").nth(70).dispatch_event("click")
+    page.wait_for_function("document.querySelector('.hc-title').textContent.startsWith('language model')")
+    assert not page.locator(".hc-looks figure").is_visible()
+    visitor.look("structure-head", full_page=True)
     assert visitor.errors == []
 
 

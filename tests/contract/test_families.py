@@ -10,7 +10,8 @@ import torch
 from families import FAMILIES, Idefics3, SmolVLM
 from reference import QUESTION, log_probs
 
-from pruning.errors import PruningError, QuestionRejectedError
+from pruning.errors import PlanError, PruningError, QuestionRejectedError
+from pruning.head_look import head_attention
 from pruning.methods import METHODS
 from pruning.models.base import Watch
 from pruning.pairs import Pair
@@ -18,7 +19,7 @@ from pruning.planner import make_plan
 from pruning.plans import PlanRequest
 from pruning.records import RunRequest
 from pruning.runner import Compressed, Listener, run
-from pruning.signals import Part
+from pruning.signals import Part, Signal
 
 N_NEW = 3
 WHERE = [
@@ -157,6 +158,26 @@ def test_what_words_attend_to_lies_on_survivors(family, noise):
     assert attention.shape == (len(record.pruned.words), record.layout.n_tokens)
     assert set((attention.sum(0) > 0).nonzero()[0].tolist()) <= set(record.kept.tolist())
     assert set(record.nearest_kept.tolist()) <= set(record.kept.tolist())
+
+
+def test_a_head_says_where_it_looks_or_that_it_cannot_be_seen(family, noise):
+    """Every token gets something, and together no more than all of the attention."""
+    _, adapter = family
+    prompt = adapter.prompt(noise, QUESTION)
+    [block] = [b for b in adapter.blocks((Part.LANGUAGE_MODEL,)) if b.layer == 1]
+    n_heads = block.shape.kv_dim // block.head_dim
+    weights = head_attention(adapter, prompt, Part.LANGUAGE_MODEL, 1, n_heads - 1, n_heads)
+    assert weights.shape == (prompt.layout.n_tokens,)
+    assert (weights > 0).all()
+    assert weights.sum() < 1
+    if Signal.RECEIVED_ATTENTION not in adapter.info.signals:
+        with pytest.raises(PlanError, match="cannot be seen in tiny"):
+            head_attention(adapter, prompt, Part.TOWER, 0, 0, 1)
+        return
+    weights = head_attention(adapter, prompt, Part.TOWER, 0, 0, 1)
+    assert weights.shape == (prompt.layout.n_tokens,)
+    assert (weights > 0).all()
+    assert weights.sum() < 1 + 1e-5
 
 
 def test_eager_attention_gives_the_same_answer(family, noise):

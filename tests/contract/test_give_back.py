@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_adapter, tiny_parts
+from conftest import make_tiny_adapter, tiny_llava, tiny_parts
 from reference import QUESTION, log_probs
 from test_runs import fingerprint
 
@@ -27,8 +27,10 @@ from pruning.help_record import Compensation
 from pruning.methods import METHODS, method_class
 from pruning.models.base import Watch
 from pruning.models.splice import insertion_points
+from pruning.planner import make_plan
+from pruning.plans import PlanRequest
 from pruning.records import RunRecord, RunRequest
-from pruning.runner import Listener, Session, run, see_picture
+from pruning.runner import Compressed, Listener, Session, run, see_picture
 from pruning.signals import Part
 
 CAPTION = "a large red circle with the digit 5 at the top left"
@@ -202,6 +204,51 @@ def test_divergences_are_measured_on_demand(tiny, noise, accm):
     assert whole.kl_pruned == pytest.approx(0, abs=1e-6)
 
 
+def test_what_would_be_said_at_every_place_adds_up_to_the_divergence(tiny, noise, accm):
+    record = run(request(measure_kl=True), tiny, noise, compensator=accm)
+    found = record.compensated
+    assert [w.word.strip() for w in found.next_words] == [w.strip() for w in record.full.words]
+    assert np.mean([w.kl_pruned for w in found.next_words]) == pytest.approx(found.kl_pruned, abs=1e-5)
+    chosen = found.candidates[found.chosen].kl
+    assert np.mean([w.kl_helped for w in found.next_words]) == pytest.approx(chosen, abs=1e-5)
+    for place, log_prob in zip(found.next_words, record.full.log_probs, strict=True):
+        assert place.words[0] == place.word, "the answer is greedy"
+        assert place.full[0] == pytest.approx(np.exp(log_prob), abs=1e-4)
+        assert list(place.full) == sorted(place.full, reverse=True)
+        assert max(place.pruned) != pytest.approx(max(place.helped), abs=1e-4), "three runs, not two"
+    assert run(request(), tiny, noise, compensator=accm).compensated.next_words == ()
+
+
+def test_what_the_last_token_looks_at_is_what_a_bare_model_computes(tiny, noise):
+    found = run(request(keep_ratio=1.0, caption=CAPTION, measure_kl=True), tiny, noise).compensated
+    helped = tiny.insert(tiny.prompt(noise, QUESTION), found.inserted)
+    bare = tiny_llava(attention="eager")
+    with torch.no_grad():
+        layers = bare(**helped.inputs(), output_attentions=True).attentions
+    first, past = helped.inserted
+    for shares, weights in zip(found.layer_attention, layers, strict=True):
+        row = weights[0, :, -1].mean(0)
+        assert shares[:2] == pytest.approx([float(row[helped.visual].sum()), float(row[first:past].sum())], abs=1e-4)
+        assert sum(shares) == pytest.approx(1, abs=1e-4)
+    cut = run(request("vitcop", caption=CAPTION, measure_kl=True), tiny, noise).compensated
+    assert [sum(s) for s in cut.layer_attention] == pytest.approx([1] * 6, abs=1e-4)
+    assert cut.layer_attention != found.layer_attention
+    assert run(request(caption=CAPTION), tiny, noise).compensated.layer_attention == ()
+
+
+def test_with_weights_out_too_divergence_is_from_the_whole_model(tiny, noise):
+    plan = make_plan(tiny, PlanRequest("tiny", score="magnitude", heads=0.5))
+    view = tiny.compressed(plan)
+    try:
+        asked = request(keep_ratio=1.0, caption="", measure_kl=True)
+        record = run(asked, tiny, noise, compressed=Compressed(plan, view))
+    finally:
+        view.close()
+    first = record.compensated.next_words[0]
+    assert first.full[0] == pytest.approx(np.exp(record.full.log_probs[0]), abs=1e-4)
+    assert record.compensated.kl_pruned > 1e-4, "no token was dropped, but heads were"
+
+
 def test_words_by_hand_need_no_captioner_and_are_made_harmless(tiny, noise):
     phases = []
     found = run(
@@ -237,6 +284,8 @@ def test_a_compensated_record_comes_back(tiny, noise, accm, tmp_path):
     assert arrays.keys() == others.keys()
     assert "compensated.attention" in arrays
     assert again.compensated.candidates == record.compensated.candidates
+    assert again.compensated.next_words == record.compensated.next_words != ()
+    assert again.compensated.layer_attention == record.compensated.layer_attention != ()
     assert again.request.compensation == record.request.compensation
     assert again.request.key() == record.request.key()
 
@@ -253,6 +302,7 @@ def test_a_record_from_before_compensation_loads(tiny, noise):
 @pytest.mark.parametrize(
     "damage",
     [
+        {"layer_attention": [[0.5, 0.5]] * 6}, {"layer_attention": [[0, 0, 2]] * 6}, {"next_words": [{"word": "a"}]},
         {"span": [3, 2]}, {"span": None}, {"chosen": 7}, {"caption_tokens": -1}, {"break_even": float("nan")},
         {"candidates": [{"text": "a", "log_prob": -1, "length": 1, "probability": 2}]}, {"inserted": None, "what": 1},
         {"candidates": [{"text": "a", "log_prob": float("nan"), "length": 1, "probability": 1}]},

@@ -6,6 +6,7 @@ import torch
 from conftest import make_tiny_adapter, tiny_llava
 from reference import QUESTION
 
+from pruning.head_look import head_attention
 from pruning.models.base import Watch
 from pruning.signals import (
     ATTENTION_SIGNALS,
@@ -113,6 +114,8 @@ def test_tower_signals_equal_eager_maps_and_key_projection(noise):
     for look in looks:
         if look.signal is Signal.CLS_ATTENTION:
             expected = out.attentions[look.layer][0, :, 0, 1:]
+        elif look.signal is Signal.RECEIVED_ATTENTION:
+            expected = out.attentions[look.layer][0].mean(1)[:, 1:]
         elif look.signal is Signal.CLS_ATTENTION_WIDE:
             query, key = queries[look.layer][0, 0], keys[look.layer][0]
             expected = (key @ query / len(query) ** 0.5).softmax(0)[None, 1:]
@@ -125,6 +128,24 @@ def test_tower_signals_equal_eager_maps_and_key_projection(noise):
     torch.testing.assert_close(seen.features, hidden[1:], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(seen.cls, hidden[0], atol=1e-5, rtol=1e-4)
     assert seen.tokens_per_layer == [37] * adapter.info.tower_layers
+
+
+@torch.inference_mode()
+def test_what_a_head_looks_at_is_its_mean_row_in_the_eager_maps(noise):
+    """A head is a group of query heads that share a key."""
+    for kv_heads in (2, 4):
+        adapter = make_tiny_adapter(kv_heads=kv_heads)
+        prompt = adapter.prompt(noise, QUESTION)
+        eager = tiny_llava(attention="eager", kv_heads=kv_heads)
+        out = eager(input_ids=prompt.input_ids, pixel_values=prompt.pixels, output_attentions=True)
+        maps = eager.model.vision_tower(prompt.pixels, output_attentions=True).attentions
+        behind, layer = int(prompt.visual.nonzero()[-1]) + 1, adapter.info.text_layers - 1
+        group = out.attentions[layer][0, -4 // kv_heads :, behind:][..., prompt.visual].mean((0, 1))
+        for part, at, n_heads, expected in (
+            (Part.LANGUAGE_MODEL, layer, kv_heads, group), (Part.TOWER, 1, 4, maps[1][0, 3].mean(0)[1:]),
+        ):  # fmt: skip
+            found = head_attention(adapter, prompt, part, at, n_heads - 1, n_heads)
+            torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()

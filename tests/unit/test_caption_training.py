@@ -14,7 +14,7 @@ from PIL import Image
 from pruning.cli import main
 from pruning.compensation.storage import load as load_parts
 from pruning.demo_model import accm_evaluate, optimise
-from pruning.demo_model.accm_evaluate import BUDGETS, PRUNERS, CaptionJudge, Found, accm_table, summary
+from pruning.demo_model.accm_evaluate import BUDGETS, PRUNERS, CaptionJudge, Found, summary
 from pruning.demo_model.accm_lessons import DrawnLessons, FolderLessons
 from pruning.demo_model.caption_warmup import BRIEF_KINDS, LIST_KINDS, QUESTIONS, _Batches
 from pruning.demo_model.discarded import MAX_PHRASES, N_PATCHES, caption_of, draw_discarded, objects_in
@@ -24,6 +24,7 @@ from pruning.demo_model.questions import KINDS, ask, phrase
 from pruning.demo_model.scene import draw, sample_scene, scene_rng
 from pruning.demo_model.train_accm import AccmRecipe, train_accm
 from pruning.errors import ParameterError
+from pruning.judged import accm_table
 from pruning.models import load
 
 SMALL = AccmRecipe(warm_steps=4, warm_batch=2, scenes=12, check_scenes=1, steps=2, lessons=1)

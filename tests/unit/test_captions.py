@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
 import gradio as gr
+import numpy as np
 import pytest
 from conftest import ROOT, make_tiny_adapter, tiny_parts
 
@@ -87,6 +88,11 @@ def test_a_run_with_a_captioner_shows_all_of_it(handlers):
     by_kl = sorted(view["candidates"], key=lambda c: c["kl"])
     assert (by_kl[0]["mark"], by_kl[-1]["mark"]) == ("closest", "farthest")
     assert view["kl_pruned"] == found.kl_pruned
+    assert [p["kl"] for p in view["next_words"]] == [[w.kl_pruned, w.kl_helped] for w in found.next_words]
+    assert [list(row[1:]) for row in view["next_words"][0]["rows"]] == np.transpose(
+        [found.next_words[0].full, found.next_words[0].pruned, found.next_words[0].helped]
+    ).tolist()
+    assert view["looked"]["caption"] == [caption for _, caption, _ in found.layer_attention]
     assert view["prompt"]["inserted"] == found.inserted
     assert QUESTION.lower() in view["prompt"]["behind"].lower()
     parts = dict(view["price"]["parts"])
@@ -313,6 +319,23 @@ def test_a_link_brings_it_along(handlers):
     ):
         with pytest.raises(PruningError, match=sentence):
             handlers.open_link(read_link({"example": "digit", "keep": "9"} | fields, EXAMPLES, "demo"))
+
+
+def test_a_captioner_of_one_s_own_is_named_in_everything_that_repeats_the_run(handlers, folder, without):
+    ask(handlers, {})
+    record = last_record(handlers)
+    assert f"--captioner={folder}" in command(record)
+    assert f"open_compensator('accm', model, {str(folder)!r})" in python(record)
+    text = query(record, EXAMPLES[0].key)
+    link = read_link(dict(parse_qsl(text)), EXAMPLES, "demo")
+    assert handlers.open_link(link)[2]["go"]
+    without.service.captioners["accm"] = str(captioners_module.DEFAULT_FOLDER)
+    with pytest.raises(PruningError, match="on this page another one writes them"):
+        without.open_link(link)
+    with pytest.raises(PruningError, match="were those of the bundled captioner"):
+        handlers.open_link(read_link(dict(parse_qsl(text)) | {"captioner": ""}, EXAMPLES, "demo"))
+    ask(handlers, {"caption": CAPTION})
+    assert "captioner" not in query(last_record(handlers), "digit"), "nobody but the visitor wrote it"
 
 
 def test_files_carry_it_and_a_saved_run_shows_it_again(handlers, tmp_path):

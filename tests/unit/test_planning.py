@@ -118,6 +118,27 @@ def test_bad_wishes_are_one_sentence_and_the_plan_before_stays(planning, kwargs,
     assert digest(planning) == before["digest"]
 
 
+def test_a_head_shows_what_it_looks_at(planning):
+    wish = SimpleNamespace(part="vision tower", layer=1, head=2)
+    [(status, nothing)] = planning.look(wish, SessionState(), "What?", ME)
+    assert status["text"].startswith("No plan yet")
+    assert nothing == gr.skip()
+    make(planning, score="infoprune")
+    *said, (last, card) = planning.look(wish, SessionState(), "What is it?", ME)
+    assert "Looking where this head looks…" in [s["text"] for s, _ in said]
+    assert (last["kind"], last["text"]) == ("idle", "What the head looks at is drawn on Explore's picture.")
+    assert (card["part"], card["layer"], card["head"]) == ("vision tower", 1, 2)
+    assert card["look"]["picture"].startswith("data:image/jpeg;base64,")
+    assert "of 36 pieces" in card["look"]["says"]
+    assert card["spectrum"] is not None, "its curves stay"
+    for state, question, sentence in (
+        (SessionState("upload:gone"), "What?", "no longer here"), (SessionState(), "", "question is empty"),
+    ):  # fmt: skip
+        last, nothing = list(planning.look(wish, state, question, ME))[-1]
+        assert (last["kind"], nothing) == ("error", gr.skip())
+        assert sentence in last["text"]
+
+
 def test_a_plan_goes_to_a_file_and_comes_back(planning, tmp_path):
     view = make(planning, score="infoprune", ffn="mass", tau=0.3)[-1][1]
     parcel, status = planning.save("me")

@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from pruning.catalogue import methods_table, models_table, scores_table
 from pruning.cli import main
+from pruning.judged import accm_section, structural_section
 from pruning.measured import speed_section
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,7 +31,14 @@ def test_it_keeps_its_order():
 
 @pytest.mark.parametrize(
     ("name", "table"),
-    [("methods", methods_table), ("scores", scores_table), ("models", models_table), ("speed", speed_section)],
+    [
+        ("methods", methods_table),
+        ("scores", scores_table),
+        ("models", models_table),
+        ("speed", speed_section),
+        ("captions", accm_section),
+        ("plans", structural_section),
+    ],
 )
 def test_what_is_generated_is_that_of_the_code(name, table):
     written = re.search(rf"<!-- {name}: .*? -->\n(.*?)\n?<!-- end -->", TEXT, re.S)[1]

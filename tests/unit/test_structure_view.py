@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_adapter
 
+from pruning.geometry import Tile, TokenLayout
 from pruning.pairs import Pair
 from pruning.plan_cost import plan_cost
 from pruning.planner import make_plan
@@ -18,6 +21,7 @@ from pruning.records import RunRequest
 from pruning.runner import Compressed, run
 from pruning.signals import Part
 from pruning.structural.spectra import ks_two_sample
+from viz.head_look import head_look_view
 from viz.recipe import command, figures_of, python
 from viz.structure import gates_view, head_view, maps_view, plan_view, ranks_view, sums_view, two_sample_ks
 from viz.view import run_view
@@ -110,6 +114,18 @@ def test_plain_ks_is_the_engine_s():
     for k in range(1, 7):
         engine = float(ks_two_sample(torch.from_numpy(spectrum), torch.from_numpy(spectrum[:k])))
         assert two_sample_ks(spectrum, k) == pytest.approx(engine)
+
+
+def test_what_a_head_looks_at_is_painted_where_it_is():
+    layout = TokenLayout((90, 60), (Tile((0, 0, 90, 60), (2, 3), (48, 48)),))
+    weights = np.array([0, 0, 0.6, 0, 0.1, 0], np.float32)
+    view = head_look_view(np.full((60, 90, 3), 128, np.uint8), layout, weights, "vision tower")
+    assert view["says"].startswith("70% of its attention goes to the picture, half of that to 1 of 6 pieces.")
+    painted = cv2.imdecode(np.frombuffer(base64.b64decode(view["picture"].split(",")[1]), np.uint8), 1)
+    yellow = painted[..., 2].astype(int) - painted[..., 0]  # red above blue
+    cells = yellow.reshape(2, 30, 3, 30).mean((1, 3)).ravel()
+    assert cells.argmax() == 2
+    assert cells[4] > max(cells[[0, 1, 3, 5]]) + 5
 
 
 @pytest.mark.parametrize("wish", [("vision tower", 99, 0), ("ear", 0, 0), ("vision tower", 0, 99)])

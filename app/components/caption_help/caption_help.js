@@ -1,7 +1,7 @@
 // Caption help of one run: candidates, the assembled prompt, the price, and the caption to change and ask again with.
 // A caption is a model's or a visitor's text: everything goes through textContent.
 
-const { make, on, explain } = window.prunescope;
+const { make, on, explain, plot, radios } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 const MARKS = { closest: '+ closest', farthest: '− farthest' };
 
@@ -33,16 +33,78 @@ function card(c, number, view) {
 
 function flops(x) { for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6], ['k', 1e3]]) if (x >= size) return `${(x / size).toFixed(2)} ${unit}`; return String(Math.round(x)); }
 
-function cost(price, byHand) {
+let priced = null;
+
+function cost(given, byHand) {
+  priced = () => cost(given, byHand);
+  const tower = $('.ch-tower input').checked;
+  const price = tower ? { ...given, full: given.full + given.tower[0], parts: [...given.parts, ['vision tower', given.tower[1]]] } : given;
   const total = price.parts.reduce((sum, [, x]) => sum + x, 0), wide = Math.max(price.full, total);
   $('.ch-price').textContent = price.text;
   $('.ch-bar').replaceChildren(...price.parts.map(([, x], i) => { const part = make('i', `part-${i}`); part.style.width = `${100 * x / wide}%`; return part; }));
   $('.ch-bar').setAttribute('aria-label', `Estimated prefill: ${price.parts.map(([name, x]) => `${name} ${flops(x)}`).join(', ')}; with the whole picture ${flops(price.full)}.`);
   const rows = price.parts.map(([name, x], i) => x > 0 && [`part-${i}`, name, name === "caption's tokens" ? `${flops(x)}, ${price.tokens} tokens` : flops(x)]).filter(Boolean);
-  rows.push(['part-full', 'whole picture', flops(price.full)]);
+  rows.push(['part-full', tower ? 'whole picture, with its tower' : 'whole picture', flops(price.full)]);
   if (!byHand) rows.push(['', 'writing and choosing (measured once)', `${price.ms < 10 ? price.ms.toFixed(1) : Math.round(price.ms)} ms`]);
   $('.ch-parts').replaceChildren(...rows.map(([key, name, value]) => { const row = make('div'), term = make('dt', '', name); if (key) term.prepend(make('i', key)); row.append(term, make('dd', '', value)); return row; }));
 }
+
+// ---- what the three runs would say next, and what is looked at; there where KL was measured -------------------------
+
+let places = [];
+
+function share(x) {
+  const cell = make('td'), bar = make('i');
+  bar.style.width = `${100 * x}%`;
+  bar.setAttribute('aria-hidden', 'true');
+  cell.append(bar, make('span', '', x > 0 && x < 0.001 ? '<0.1 %' : `${(100 * x).toFixed(1)} %`));
+  return cell;
+}
+
+function place(number) {
+  const found = places[number];
+  markPlace(String(number));
+  if (!found) return;
+  $('.ch-kl').textContent = `KL to the whole picture here: pruned ${short(found.kl[0])}, with caption ${short(found.kl[1])}.`;
+  $('.ch-next tbody').replaceChildren(...found.rows.map(([token, ...shares]) => {
+    const row = make('tr'), head = make('th', '', token);
+    head.scope = 'row';
+    row.append(head, ...shares.map(share));
+    return row;
+  }));
+}
+
+function looked(found) {
+  $('.ch-looked').hidden = !found;
+  if (!found) return;
+  const line = (values, look) => ({ points: values.map((y, i) => [i, y]), look }), last = found.caption.length - 1;
+  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length, percent = (x) => `${(100 * x).toFixed(1)} %`;
+  const each = (values, counts) => percent(mean(values.map((x, i) => x / Math.max(1, counts[i]))));
+  plot($('.ch-looked svg'), {
+    says: `Share of the attention that the caption gets, from ${percent(found.caption[0])} in the first layer to ${percent(found.caption[last])} in the last; the picture ${percent(found.picture[0])} to ${percent(found.picture[last])}`,
+    x: { from: 0, to: last, name: 'layer of the language model' }, y: { from: 0, to: Math.max(0.01, ...found.caption, ...found.picture), name: 'share of the attention' },
+    lines: [line(found.caption, 'one'), line(found.picture, 'two')],
+  });
+  $('.ch-shares').textContent = `Mean over the layers: caption ${percent(mean(found.caption))} (${each(found.caption, found.rows.map(() => found.tokens))} a token), picture ${percent(mean(found.picture))} (${each(found.picture, found.rows)} a piece).`;
+}
+
+function measured(view) {
+  places = view.next_words;
+  $('.ch-measured').hidden = !places.length && !view.looked;
+  $('.ch-next').hidden = !places.length;
+  $('.ch-places').replaceChildren(...places.map((p, i) => {
+    const button = make('button', '', p.word);
+    button.type = 'button';
+    button.dataset.mode = String(i);
+    button.setAttribute('role', 'radio');
+    button.setAttribute('aria-label', `place ${i + 1}: ${p.word}`);
+    return button;
+  }));
+  place(0);
+  looked(view.looked);
+}
+
+const markPlace = radios($('.ch-places'), (mode) => place(Number(mode)));
 
 function show(view) {
   $('.ch').hidden = !view;
@@ -57,7 +119,9 @@ function show(view) {
   $('.ch-prompt').replaceChildren(view.prompt.before, ...inserted, view.prompt.behind);
   $('#ch-caption').value = view.caption;
   cost(view.price, view.by_hand);
+  measured(view);
 }
 
+$('.ch-tower input').addEventListener('change', () => { if (priced) priced(); });
 on('run', ({ help }) => { if (help !== undefined) show(help); });
 $('.ch-edit').addEventListener('submit', (e) => { e.preventDefault(); trigger('again', { caption: $('#ch-caption').value }); });

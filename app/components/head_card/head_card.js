@@ -3,9 +3,19 @@
 const { plot, on } = window.prunescope;
 const $ = (s) => element.querySelector(s), card = $('.hc');
 
+let shown = null;
+
 function show(v) {
+  shown = v;
   card.hidden = false;
   $('.hc-charts').hidden = !v.spectrum;
+  $('.hc-looks').hidden = Boolean(v.problem);
+  $('.hc-looks figure').hidden = !v.look;
+  if (v.look) {
+    $('.hc-looks img').src = v.look.picture;
+    $('.hc-looks img').alt = `The picture of Explore, painted by how much ${v.part}, layer ${v.layer}, head ${v.head} attends to every piece`;
+    $('.hc-looks figcaption').textContent = v.look.says;
+  }
   if (v.problem) { $('.hc-title').textContent = v.problem; $('.hc-note').textContent = ''; return; }
   const n = v.values, value = (x) => x === null ? '–' : x.toFixed(3);
   $('.hc-title').textContent = `${v.part}, layer ${v.layer}, head ${v.head}: ${v.kept ? 'stays' : 'goes'}`;
@@ -33,5 +43,6 @@ function show(v) {
   $('.hc-says').textContent = v.ranked_by === 'mass' ? v.pitfall : `${v.pitfall} This plan's KS is the plain one, between curves with and without the head; the curves above are mass-weighted.`;
 }
 
+$('.hc-look').addEventListener('click', () => { if (shown && !shown.problem) trigger('look', { part: shown.part, layer: shown.layer, head: shown.head }); });
 watch('value', () => { if (props.value) show(props.value); });
 on('plan', () => { card.hidden = true; });

@@ -1,7 +1,7 @@
 // Every head of every layer, coloured by what the plan found; a threshold shows which would go. No request: all values
 // are here. Only choosing a head asks Python, for its curves.
 
-const { make, on, explain, radios, drawing } = window.prunescope;
+const { make, on, explain, radios, drawing, plot } = window.prunescope;
 const $ = (s) => element.querySelector(s), slider = $('.hm-slider');
 const NAMES = { score: 'score', erank: 'effective rank', ks: 'KS' }, FEW = 12;
 const state = { plan: null, heads: [], mode: 'score', at: null, range: [0, 1] };
@@ -36,6 +36,7 @@ function recolour() {
     h.goes = gone.has(i);
     h.cell.classList.toggle('goes', h.goes);
     h.cell.classList.toggle('other', h.goes === h.kept);
+    if (h.dot) h.dot.classList.toggle('goes', h.goes);
     h.cell.setAttribute('aria-label', `layer ${h.layer}, head ${h.head}, ${NAMES[mode]} ${number(h[mode])}, ${h.goes ? 'goes' : 'stays'}`);
   });
   const share = Math.round(100 * count / state.heads.length), held = found.held ? ` · ${found.held} below it ${found.held > 1 ? 'stay' : 'stays'}: a layer keeps one` : '';
@@ -76,10 +77,36 @@ function open(plan) {
   for (const b of element.querySelectorAll('[data-mode]')) { b.disabled = !modes.includes(b.dataset.mode); b.title = b.disabled ? 'This plan did not look at it.' : ''; }
   $('.hm-how').replaceChildren(explain('score, effective rank and KS', plan.how));
   $('.hm-at').textContent = plan.maps.curves ? 'Choose a head to see its spectrum and its two curves.' : 'This score looks at weights only: there are no spectra to show.';
+  plane();
   if (modes.length) return recolourMode('score');
   $('.hm-legend').replaceChildren();
   $('.hm-said').textContent = 'No head was scored: all of them stay.';
   $('.hm-back').disabled = $('.hm-use').disabled = true;
+}
+
+// The same heads in the plane of effective rank and KS, for plans that looked at both.
+function plane() {
+  const both = state.plan.maps.modes.includes('erank') && state.plan.maps.modes.includes('ks');
+  $('.hm-plane').hidden = !both;
+  if (!both) return;
+  const median = (values) => { const sorted = [...values].sort((a, b) => a - b); return sorted[Math.floor((sorted.length - 1) / 2)]; };
+  const erank = state.heads.map((h) => h.erank), ks = state.heads.map((h) => h.ks), low = 0.9 * Math.min(...erank), wide = Math.max(...erank), high = Math.max(1e-9, ...ks);
+  const dots = plot($('.hm-plane svg'), {
+    says: `Effective rank against KS of ${state.heads.length} heads; the map above has the same values`,
+    x: { from: low, to: wide, name: 'effective rank, of its largest' }, y: { from: 0, to: high, name: 'KS' },
+    rules: [{ x: median(erank), look: 'quiet' }, { y: median(ks), look: 'quiet' }],
+    notes: [
+      { x: low, y: 0.95 * high, text: 'few directions, but missed (as a sink)', look: '' }, { x: wide, y: 0.95 * high, text: 'needed', look: 'end' },
+      { x: low, y: 0.02 * high, text: 'redundant', look: '' }, { x: wide, y: 0.02 * high, text: 'many directions, not missed', look: 'end' },
+    ],
+    dots: state.heads.map((h) => ({ x: h.erank, y: h.ks, look: '', shape: h.part === 'language model' ? 'square' : 'round', title: `${where(h)}: effective rank ${number(h.erank)}, KS ${number(h.ks)}` })),
+  });
+  dots.forEach((dot, i) => {
+    const h = state.heads[i];
+    h.dot = dot;
+    dot.addEventListener('click', () => choose(h));
+    for (const [name, at] of [['pointerenter', true], ['pointerleave', false]]) dot.addEventListener(name, () => { h.cell.classList.toggle('pointed', at); if (at) tell(h); });
+  });
 }
 
 function map(part) {
@@ -99,7 +126,8 @@ function map(part) {
       cell.setAttribute('aria-label', `layer ${h.layer}, head ${head}, ${h.kept ? 'stays' : 'goes'}`);
       cell.tabIndex = head === 0 && layer === part.layers[0] ? 0 : -1;
       cell.addEventListener('click', () => choose(h));
-      cell.addEventListener('pointerenter', () => tell(h));
+      cell.addEventListener('pointerenter', () => { tell(h); if (h.dot) h.dot.classList.add('pointed'); });
+      cell.addEventListener('pointerleave', () => { if (h.dot) h.dot.classList.remove('pointed'); });
       cell.addEventListener('keydown', (e) => keys(e, h));
       state.heads.push(h);
       row.append(cell);
@@ -118,7 +146,10 @@ function focus(h) {
 }
 
 function choose(h) {
-  for (const other of state.heads) other.cell.setAttribute('aria-selected', String(other === h));
+  for (const other of state.heads) {
+    other.cell.setAttribute('aria-selected', String(other === h));
+    if (other.dot) other.dot.classList.toggle('chosen', other === h);
+  }
   focus(h);
   if (state.plan.maps.curves) trigger('curves', { part: h.part, layer: h.layer, head: h.head });
 }
