@@ -103,7 +103,7 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Question | None:
 
 
 def ask_many(scene: Scene, rng: np.random.Generator, count: int, kinds: Sequence[str]) -> list[Question]:
-    """Up to `count` different questions with kinds drawn evenly from `kinds`."""
+    """Up to `count` different questions with kinds drawn evenly from `kinds`; none only if no kind has one."""
     questions: dict[str, Question] = {}
     for _ in range(4 * count):
         if len(questions) == count:
@@ -111,6 +111,8 @@ def ask_many(scene: Scene, rng: np.random.Generator, count: int, kinds: Sequence
         question = ask(scene, _pick(kinds, rng), rng)
         if question is not None:
             questions.setdefault(question.text, question)
+    if not questions:  # chance can pass over the one kind that a scene offers
+        questions = {q.text: q for q in (ask(scene, kind, rng) for kind in kinds) if q is not None}
     return list(questions.values())
 
 

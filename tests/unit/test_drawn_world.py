@@ -129,6 +129,13 @@ def check(scene, question) -> None:
         assert question.answer.count(" at the ") + question.answer.count(" in the center") == len(scene.objects)
 
 
+def test_a_kind_that_the_scene_offers_is_asked_however_rarely_it_is_drawn():
+    scenes = (sample_scene(scene_rng("evaluate", n)) for n in range(99))
+    scene = next(s for s in scenes if all(o.digit is None for o in s.objects))
+    [found] = q.ask_many(scene, np.random.default_rng(0), 1, ("digit",) * 200 + ("count_all",))
+    assert found.kind == "count_all"
+
+
 def test_a_thinned_picture_loses_no_object():
     owner = np.random.default_rng(1).integers(0, 6, (8, 576)) * (np.random.default_rng(2).random((8, 576)) < 0.3)
     kept = View("thin", 18.0).keep(owner.astype(np.uint8), [set(range(5))] * 8, np.random.default_rng(3))
