@@ -10,10 +10,23 @@ import numpy as np
 from app.caches import BoundedCache
 from app.examples import Example
 from app.session import SessionState
-from pruning.archive import is_archive, picture_in
+from pruning.archive import is_archive, pictures_in
 from pruning.errors import ImageRejectedError
 from pruning.pictures import read_picture
 from viz.view import picture_url
+
+MOST_PICTURES = 8
+MOST_MEGAPIXELS, MOST_BYTES = 40, 40 * 2**20  # of all pictures of a prompt
+
+
+class Pictures(tuple[np.ndarray, ...]):
+    """Pictures whose memory a cache can weigh."""
+
+    __slots__ = ()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(p.nbytes for p in self)
 
 
 class Album:
@@ -32,42 +45,63 @@ class Album:
         kind, _, number = state.picture.partition(":")
         return self.examples[int(number)] if kind == "example" else None
 
-    def picture(self, state: SessionState) -> np.ndarray:
-        """The picture that a session speaks of, uint8 `[height, width, 3]` RGB.
+    def pictures(self, state: SessionState) -> Pictures:
+        """The pictures that a session speaks of, uint8 `[height, width, 3]` RGB.
 
         Raises:
-            PruningError: with what is wrong with the file.
+            PruningError: with what is wrong with a file, or with all of them together.
         """
         example = self.example(state)
         if example is not None:
-            return example.picture
+            return Pictures((example.picture,))
         known = self._pictures.get(state.picture)
         if known is None:
-            known = read_picture(self.file(state))
+            known = self._decoded(self.files(state))
             self._pictures.put(state.picture, known)
         return known
 
-    def url(self, state: SessionState) -> str:
-        """The picture as a data URL, of a size for screens."""
+    @staticmethod
+    def _decoded(files: Sequence[bytes]) -> Pictures:
+        if len(files) > MOST_PICTURES:
+            raise ImageRejectedError(
+                f"{len(files)} pictures came together; a prompt here may have {MOST_PICTURES}.", "Bring fewer."
+            )
+        pictures, pixels = [], 0
+        for file in files:
+            pictures.append(read_picture(file))
+            pixels += pictures[-1].size // 3
+            if pixels > MOST_MEGAPIXELS * 1e6 or sum(map(len, files)) > MOST_BYTES:
+                raise ImageRejectedError(
+                    f"The pictures are too large together; the limit is {MOST_MEGAPIXELS} megapixels and "
+                    f"{MOST_BYTES // 2**20} MB.", "Bring smaller copies, or fewer.",
+                )  # fmt: skip
+        return Pictures(pictures)
+
+    def urls(self, state: SessionState) -> list[str]:
+        """The pictures as data URLs, of a size for screens."""
         known = self._urls.get(state.picture)
         if known is None:
-            known = picture_url(self.picture(state))[0]
+            known = [picture_url(p)[0] for p in self.pictures(state)]
             self._urls.put(state.picture, known)
         return known
 
-    def file(self, state: SessionState) -> bytes:
-        """The file of the picture; out of a saved run, if that is what was sent."""
+    def files(self, state: SessionState) -> list[bytes]:
+        """The files of the pictures; out of a saved run, if that is what was sent."""
         example = self.example(state)
         if example is not None:
-            return example.path.read_bytes()
-        data = self.sent(state)
-        return picture_in(data) if is_archive(data) else data
+            return [example.path.read_bytes()]
+        sent = [self._sent(path) for path in state.picture.partition(":")[2].split("\n")]
+        return pictures_in(sent[0]) if len(sent) == 1 and is_archive(sent[0]) else sent
 
     def sent(self, state: SessionState) -> bytes:
-        """What a visitor sent. Only files that came through the upload door, whatever a browser claims."""
+        """What a visitor sent, the first of several files."""
+        return self._sent(state.picture.partition(":")[2].partition("\n")[0])
+
+    def _sent(self, name: str) -> bytes:
+        """Only files that came through the upload door, whatever a browser claims."""
         gone = ImageRejectedError("That picture is no longer here.", "Bring it again.")
         try:
-            path = Path(state.picture.partition(":")[2]).resolve()
+            path = Path(name).resolve()
             if path.is_relative_to(self.upload_folder) and path.is_file():
                 return path.read_bytes()
         except (OSError, ValueError) as error:

@@ -9,9 +9,9 @@ from queue import Queue
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from app import messages
+from app.album import Pictures
 from app.errors import sentence_for
 from app.handlers import LIVE, Handlers
 from app.service import Event
@@ -54,8 +54,8 @@ class Diagnosing:
                 self.service.admit(visitor)
                 state, record, plan = self.handlers.at_hand(source, visitor.session, planned=True)
                 of, model = state.picture, record.request.model
-                picture = self.handlers.album.picture(state)
-                for event in self.service.on_a_worker(hold, model, self._work, record, picture, plan):
+                pictures = self.handlers.album.pictures(state)
+                for event in self.service.on_a_worker(hold, model, self._work, record, pictures, plan):
                     if event.kind == "failed":
                         raise event.value
                     if event.kind == "done":
@@ -79,7 +79,7 @@ class Diagnosing:
         events: Queue[Event],
         stop: threading.Event,
         record: RunRecord,
-        picture: np.ndarray,
+        pictures: Pictures,
         plan: StructuralPlan | None,
     ) -> RunRecord:
         from pruning.overlap import with_overlaps  # as in `Service`: torch is slow to import
@@ -89,10 +89,10 @@ class Diagnosing:
 
         adapter = self.service.adapter(record.request.model)
         if plan is None:
-            return with_overlaps(record, adapter, picture, stop=stop.is_set, say=say)
+            return with_overlaps(record, adapter, pictures, stop=stop.is_set, say=say)
         view = adapter.compressed(plan)
         try:
-            return with_overlaps(record, view, picture, stop=stop.is_set, say=say)
+            return with_overlaps(record, view, pictures, stop=stop.is_set, say=say)
         finally:
             view.close()
 

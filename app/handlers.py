@@ -30,9 +30,9 @@ from pruning.budget import n_keep
 from pruning.errors import LinkError, PlanError, PruningError, RecordFormatError, RunStopped
 from pruning.methods import FROM_FILES, METHODS, method_class
 from pruning.models import find_spec
-from pruning.pictures import digest
 from pruning.plans import StructuralPlan
 from pruning.records import RunRecord, RunRequest, random_band
+from pruning.shown import digest_of
 from viz.view import picture_view, run_view
 
 RANDOM_SEEDS = 20
@@ -58,32 +58,38 @@ class Handlers:
 
     # -- what a visitor brings ----------------------------------------------------------------------------------------
 
-    def bring(self, path: str, state: SessionState, session: str) -> tuple[Any, ...]:
-        """A picture or a saved run that a visitor brought: state, status, what is new of the run, suggestions.
+    def bring(self, paths: Sequence[str], state: SessionState, session: str) -> tuple[Any, ...]:
+        """Pictures for one prompt, or a saved run, that a visitor brought: state, status, what is new of the run,
+        suggestions.
 
         If it is neither, the status says why, and what was there stays.
         """
-        new = SessionState(f"upload:{path}")
+        new = SessionState.of_files(paths)
         try:
-            if is_archive(self.album.sent(new)):
+            if len(paths) == 1 and is_archive(self.album.sent(new)):
                 return self._open_run(new, session)
-            picture, url = self.album.picture(new), self.album.url(new)
+            pictures, urls = self.album.pictures(new), self.album.urls(new)
         except PruningError as error:
             return state, _status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
         self.service.stop(session, superseded=True)
-        size = picture.shape[1], picture.shape[0]
-        canvas = picture_view(url, size, self.service.layout(size))
+        canvas = picture_view(urls, [(p.shape[1], p.shape[0]) for p in pictures], self.service.layout)
         empty = {"cost": None, "help": None, "chart": None, "recipe": None, "random": None, "example": None}
         run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
-        return new, _status("idle", messages.NEW_PICTURE), run, {"idea": "", "questions": []}
+        return new, _status("idle", self._in_place(len(pictures))), run, {"idea": "", "questions": []}
+
+    def _in_place(self, n: int) -> str:
+        if n == 1:
+            return messages.NEW_PICTURE
+        bundled = f" {messages.ONE_AT_A_TIME}" if self.service.settings.model == "demo" else ""
+        return messages.NEW_PICTURES.format(n=n) + bundled
 
     def _open_run(self, new: SessionState, session: str) -> tuple[Any, ...]:
         """The view of a saved run; nothing is computed."""
         record = next(iter(unpack(self.album.sent(new)).values()))
-        if digest(self.album.picture(new)) != record.request.image_digest:
+        if digest_of(self.album.pictures(new)) != record.request.image_digest:
             raise RecordFormatError("The picture in the file is not the one of its run.", "Bring an unchanged file.")
         try:
-            view = run_view(record, self.album.url(new), recorded=True, how=_how(record), model=_model(record))
+            view = run_view(record, self.album.urls(new), recorded=True, how=_how(record), model=_model(record))
             view["recipe"] = recipe_of(record, LIVE)
             json.dumps(view)
         except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
@@ -108,7 +114,7 @@ class Handlers:
         state = SessionState(f"example:{number}")
         usable = isinstance(count, int | float) and math.isfinite(count)
         record = example.recording(method, int(count) if usable else self.n_tokens // 9)
-        run = self._recorded_view(number, record, self.album.url(state)) | {"example": number, "opens": state.picture}
+        run = self._recorded_view(number, record, self.album.urls(state)) | {"example": number, "opens": state.picture}
         more = [{"name": name, "title": messages.MORE[name][0]} for name in example.more]
         suggestions = {"idea": example.idea, "questions": [q.text for q in example.questions], "more": more}
         ready = messages.RECORDED if self.service.settings.model == "demo" else messages.RECORDED_ELSEWHERE
@@ -122,7 +128,7 @@ class Handlers:
         record = example.recorded_more(name)
         self.service.stop(session, superseded=True)
         number = self.examples.index(example)
-        run = self._recorded_view(number, record, self.album.url(state), name)
+        run = self._recorded_view(number, record, self.album.urls(state), name)
         status = _status("idle", messages.RECORDED_MORE.format(advice=messages.MORE[name][1]))
         return record.request.question, status, run | {"example": number, "opens": state.picture}
 
@@ -157,18 +163,18 @@ class Handlers:
         if known is None:
             example = self.examples[number]
             runs = {
-                method: {c: self._recorded_view(number, example.recording(method, c), "") for c in counts}
+                method: {c: self._recorded_view(number, example.recording(method, c), [""]) for c in counts}
                 for method, counts in example.recorded_stops.items()
             }
-            url = self.album.url(SessionState(f"example:{number}"))
+            [url] = self.album.urls(SessionState(f"example:{number}"))
             known = json.dumps({"question": example.questions[0].text, "picture": url, "runs": runs})
             self._bundles.put(number, known)
         return known
 
-    def _recorded_view(self, number: int, record: RunRecord, url: str, more: str = "") -> dict[str, Any]:
+    def _recorded_view(self, number: int, record: RunRecord, urls: Sequence[str], more: str = "") -> dict[str, Any]:
         example = self.examples[number]
         truth = self._truth(SessionState(f"example:{number}"), record)
-        view = run_view(record, url, recorded=True, how=_how(record), truth=truth, model=_model(record))
+        view = run_view(record, urls, recorded=True, how=_how(record), truth=truth, model=_model(record))
         count = n_keep(record.request.keep_ratio, record.layout.n_tokens)
         source = {"kind": "recorded", "example": number, "method": record.request.method, "count": count}
         source |= {"more": more} if more else {}
@@ -188,11 +194,11 @@ class Handlers:
             asked = replace(asked, parameters=self.decisions.fill(asked.method, asked.parameters, visitor.session))
             request = self._request(asked)
             plan = self._plan_of(visitor.session) if asked.with_plan else None
-            picture = self.album.picture(state)
+            pictures = self.album.pictures(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield _status("error", sentence_for(error)), gr.skip()
             return
-        question, example, url = request.question, self.album.example(state), self.album.url(state)
+        question, example, urls = request.question, self.album.example(state), self.album.urls(state)
         silent = {"full": "", "pruned": "", "compensated": ""}
         texts, phase, note = dict(silent), "see", ""
 
@@ -201,15 +207,15 @@ class Handlers:
 
         with self.service.hold(visitor.session) as hold:
             yield status(messages.PHASES["see"]), gr.skip()  # from here on Stop finds something to stop
-            evidence = self._evidence_of(example, question, picture)
-            for event in self.service.run(hold, request, picture, evidence, plan):
+            evidence = self._evidence_of(example, question, pictures[0])
+            for event in self.service.run(hold, request, pictures, evidence, plan):
                 if event.kind == "failed":
                     yield from self._failed(event.value, hold, state)
                     return
                 if event.kind == "done":
                     self._last.put(visitor.session, (state, event.value))
                     text = messages.FINISHED.format(seconds=time.perf_counter() - began)
-                    yield status(text, "idle"), self._live_view(event.value, state, example, url)
+                    yield status(text, "idle"), self._live_view(event.value, state, example, urls)
                     return
                 if event.kind == "waiting":
                     yield status(messages.WAITING.format(before=event.value)), gr.skip()
@@ -231,9 +237,11 @@ class Handlers:
                     answers["helped_text"] = texts["compensated"]
                 yield status(messages.PHASES[phase]), {"answers": answers, "of": state.picture}
 
-    def _live_view(self, record: RunRecord, state: SessionState, example: Example | None, url: str) -> dict[str, Any]:
+    def _live_view(
+        self, record: RunRecord, state: SessionState, example: Example | None, urls: Sequence[str]
+    ) -> dict[str, Any]:
         truth = self._truth(state, record)
-        view = run_view(record, url, recorded=False, how=_how(record), truth=truth, model=_model(record))
+        view = run_view(record, urls, recorded=False, how=_how(record), truth=truth, model=_model(record))
         where = () if example is None else (example.key, example.place)
         return view | {"recipe": recipe_of(record, LIVE, *where), "random": None, "of": state.picture}
 
@@ -246,9 +254,9 @@ class Handlers:
             PruningError: with what is wrong.
         """
         self.service.admit(visitor)
-        request, picture = self._request(asked), self.album.picture(state)
+        request, pictures = self._request(asked), self.album.pictures(state)
         with self.service.hold(visitor.session) as hold:
-            for event in self.service.run(hold, request, picture, lambda adapter: None, plan):
+            for event in self.service.run(hold, request, pictures, lambda adapter: None, plan):
                 if event.kind == "failed":
                     raise event.value
                 if event.kind == "done":
@@ -265,20 +273,20 @@ class Handlers:
             self.service.admit(visitor)
             state, shown = self._wished(source, visitor.session)
             plan = self._plan_of(visitor.session, shown.request.structure) if shown.request.structure else None
-            picture = self.album.picture(state)
+            pictures = self.album.pictures(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield _status("error", sentence_for(error)), gr.skip()
             return
         words = min(shown.request.max_new_tokens, self.service.settings.max_new_tokens)
         asked = {"parameters": {}, "positions": "method", "max_new_tokens": words, "compensation": None}
         base = replace(shown.request, method="random_baseline", **asked)
-        evidence = self._evidence_of(self.album.example(state), base.question, picture)
+        evidence = self._evidence_of(self.album.example(state), base.question, pictures[0])
         records: list[RunRecord] = []
         with self.service.hold(visitor.session) as hold:
             for seed in range(RANDOM_SEEDS):
                 text = messages.RANDOM.format(done=seed, of=RANDOM_SEEDS)
                 yield _status("busy", text, state.picture), gr.skip()
-                for event in self.service.run(hold, replace(base, seed=seed), picture, evidence, plan):
+                for event in self.service.run(hold, replace(base, seed=seed), pictures, evidence, plan):
                     if event.kind == "failed":
                         yield from self._failed(event.value, hold, state)
                         return
@@ -298,8 +306,8 @@ class Handlers:
         try:
             state, record = self._wished(getattr(wish, "source", None), session)
             stop, dark = int(getattr(wish, "stop", 0)), bool(getattr(wish, "dark", False))
-            picture, file, truth = self.album.picture(state), self.album.file(state), self._truth(state, record)
-            made = parcel(record, picture, file, str(wish.kind), stop, dark=dark, truth=truth)
+            pictures, files, truth = self.album.pictures(state), self.album.files(state), self._truth(state, record)
+            made = parcel(record, pictures, files, str(wish.kind), stop, dark=dark, truth=truth)
         except Exception as error:  # noqa: BLE001 (whatever fails while drawing, the browser must hear of it)
             return {"number": number, "problem": sentence_for(error)}
         return made | {"number": number}

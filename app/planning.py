@@ -150,7 +150,7 @@ class Planning:
         model = self.handlers.plans.get(visitor.session).model
 
         def start(hold: Hold) -> Iterator[Event]:
-            picture, asked = self.handlers.album.picture(state), clean_question(question)
+            picture, asked = self.handlers.album.pictures(state)[0], clean_question(question)
             return self.service.on_a_worker(hold, model, self._look, model, picture, asked, card)
 
         yield from self._follow(visitor, "head", start, lambda look: card | {"look": look}, messages.HEAD_LOOKED)

@@ -30,10 +30,10 @@ from pruning.errors import CompensatorUnavailableError, ModelUnavailableError, R
 from pruning.geometry import TokenLayout
 from pruning.models import MODELS, check, load
 from pruning.models.base import VLMAdapter
-from pruning.pictures import digest
 from pruning.plan_cost import PlanCost, plan_cost
 from pruning.plans import PlanRequest, StructuralPlan
 from pruning.records import RunRecord, RunRequest
+from pruning.shown import Shown, digest_of
 
 if TYPE_CHECKING:
     from pruning.planner import Pairs
@@ -217,7 +217,7 @@ class Service:
         self,
         hold: Hold,
         request: RunRequest,
-        picture: np.ndarray,
+        pictures: Shown,
         evidence: Callable[[VLMAdapter], np.ndarray | None],
         plan: StructuralPlan | None = None,
     ) -> Iterator[Event]:
@@ -229,7 +229,7 @@ class Service:
         Args:
             plan: what is out of the weights for the pruned answer.
         """
-        return self.on_a_worker(hold, request.model, self._run, request, picture, evidence, plan)
+        return self.on_a_worker(hold, request.model, self._run, request, pictures, evidence, plan)
 
     def make_plan(self, hold: Hold, request: PlanRequest, pairs: Pairs) -> Iterator[Event]:
         """As `run`, for a structural plan; the value of `done` is a `PlanAtHand`. Equal requests share one."""
@@ -329,7 +329,7 @@ class Service:
             self._views.put(plan.digest, known)
         return Compressed(plan, known.adapter)
 
-    def _run(self, events, stop, request, picture, evidence, plan) -> RunRecord:
+    def _run(self, events, stop, request, pictures, evidence, plan) -> RunRecord:
         from pruning import runner  # torch and transformers are slow to import; the page is up before
 
         adapter = self.adapter(request.model)
@@ -341,8 +341,8 @@ class Service:
             trace=True,
         )
         compressed = None if plan is None else self._compressed(adapter, plan)
-        prompt = adapter.prompt(picture, request.question)
-        seen_key = (request.model, digest(picture))
+        prompt = adapter.prompt(pictures, request.question)
+        seen_key = (request.model, digest_of(pictures))
         full_key = (*seen_key, request.question, request.max_new_tokens)
         seen, reused = self._seen.get(seen_key), []
         if seen is not None:
@@ -359,7 +359,7 @@ class Service:
             events.put(Event("phase", "full"))
             events.put(Event("piece", "full", baseline.answer.text))
         return runner.run(
-            request, adapter, picture, seen=seen[0], see_ms=seen[1], baseline=baseline,
+            request, adapter, pictures, seen=seen[0], see_ms=seen[1], baseline=baseline,
             evidence=evidence(adapter), reused=reused, listener=listener, compressed=compressed,
             compensator=compensator,
         )  # fmt: skip

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """`picture` is `example:<number>` or `upload:<path>`."""
+    """`picture` is `example:<number>` or `upload:<path>`, with a line for each where there are several files."""
 
     picture: str = "example:0"
+
+    @classmethod
+    def of_files(cls, paths: Iterable[str]) -> SessionState:
+        return cls("upload:" + "\n".join(paths))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from pruning.archive import pack_run
 from pruning.budget import n_keep
 from pruning.decision_file import from_file
 from pruning.errors import RecordFormatError
 from pruning.records import RunRecord
+from pruning.shown import Shown
 from viz.recipe import command, figures_of, python, query
 from viz.theme import theme
 
@@ -40,12 +40,12 @@ def recipe_of(record: RunRecord, source: dict[str, Any], example: str = "", path
 
 
 def parcel(
-    record: RunRecord, picture: np.ndarray, file: bytes, kind: str, stop: int, *, dark: bool, truth: str = ""
+    record: RunRecord, pictures: Shown, files: Sequence[bytes], kind: str, stop: int, *, dark: bool, truth: str = ""
 ) -> dict[str, str]:
     """`name`, `type` and base64 `data` of a file.
 
     Args:
-        file: the picture's own file, for the record.
+        files: the pictures' own files, for the record.
         stop: the stage that a figure shows; 0 is the whole picture.
         truth: the known answer, where the page shows one.
     """
@@ -53,17 +53,17 @@ def parcel(
         raise RecordFormatError(f"{kind!r} is no kind of file here.", f"Choose one of {', '.join(TYPES)}.")
     stop = min(max(stop, 0), len(record.steps))
     if kind == "zip":
-        data = pack_run(record, file)
+        data = pack_run(record, *files)
     elif kind in ("gif", "mp4"):
         from viz.animation import gif, mp4
         from viz.figure import frames
 
-        pictures = frames(record, picture, theme(dark=dark), truth)
-        data = gif(pictures, figures_of(record, truth)) if kind == "gif" else mp4(pictures)
+        stages = frames(record, pictures, theme(dark=dark), truth)
+        data = gif(stages, figures_of(record, truth)) if kind == "gif" else mp4(stages)
     else:
         from viz.figure import figure_file
 
-        data = figure_file(record, picture, stop, kind, theme(dark=dark), truth)
+        data = figure_file(record, pictures, stop, kind, theme(dark=dark), truth)
     count = n_keep(record.request.keep_ratio, record.layout.n_tokens)
     method = re.sub(r"[^a-z0-9_]", "", record.request.method.lower())[:40]
     return {

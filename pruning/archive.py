@@ -18,10 +18,12 @@ import numpy as np
 
 from pruning.errors import RecordFormatError
 from pruning.records import RunRecord
+from pruning.shown import MOST_PICTURES
 
 MAX_UNPACKED = 64 * 2**20
 MAX_RECORDS = 500
 PICTURE = "picture"
+_PICTURES = (PICTURE, *(f"{PICTURE}{n}" for n in range(2, MOST_PICTURES + 1)))
 ADVICE = "Bring a file that Take away, Record wrote."
 DAMAGE = (KeyError, OSError, ValueError, NotImplementedError, RuntimeError, EOFError, MemoryError)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")
@@ -57,33 +59,35 @@ def unpack(data: bytes) -> dict[str, RunRecord]:
         return {name: _read(archive, name) for name in names}
 
 
-def pack_run(record: RunRecord, picture: bytes) -> bytes:
-    """One run with the file of its picture, which `unpack_run` opens again."""
+def pack_run(record: RunRecord, *pictures: bytes) -> bytes:
+    """One run with the files of its pictures, which `unpack_run` opens again."""
     buffer = io.BytesIO(pack({"run": record}))
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(PICTURE, _EPOCH), picture)
+        for name, picture in zip(_PICTURES, pictures, strict=False):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), picture)
     return buffer.getvalue()
 
 
-def unpack_run(data: bytes) -> tuple[RunRecord, bytes]:
-    """The first record of a zip made by `pack_run`, and its picture's file.
+def unpack_run(data: bytes) -> tuple[RunRecord, list[bytes]]:
+    """The first record of a zip made by `pack_run`, and the files of its pictures.
 
     Raises:
         RecordFormatError: as `unpack`, or if there is no picture in it.
     """
-    return next(iter(unpack(data).values())), picture_in(data)
+    return next(iter(unpack(data).values())), pictures_in(data)
 
 
-def picture_in(data: bytes) -> bytes:
-    """The picture's file in a zip made by `pack_run`; its record is left packed.
+def pictures_in(data: bytes) -> list[bytes]:
+    """The pictures' files in a zip made by `pack_run`; its record is left packed.
 
     Raises:
         RecordFormatError: if there is none, or as `unpack`.
     """
     with _opened(data) as archive:
-        if PICTURE not in archive.namelist():
+        there = set(archive.namelist())
+        if PICTURE not in there:
             raise RecordFormatError("The saved run holds no picture.", ADVICE)
-        return archive.read(PICTURE)
+        return [archive.read(name) for name in _PICTURES if name in there]
 
 
 def read_one(path: Path, name: str) -> RunRecord:

@@ -36,12 +36,16 @@ from pruning.methods.imported import Imported
 from pruning.models import MODELS
 from pruning.plans import StructuralPlan
 from pruning.presets import layers_in_words
-from pruning.records import RunRecord, RunRequest
+from pruning.records import RunRecord, RunRequest, kept_by_picture
+from pruning.shown import Shown
+
+SEVERAL = ("--image", "--video")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code (2: something the person can change)."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = _parser(several=any(w.split("=")[0] in SEVERAL for w in words)).parse_args(words)
     try:
         return arguments.do(arguments)
     except PruningError as error:
@@ -52,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, several: bool) -> argparse.ArgumentParser:
+    """`several`: what is shown comes by options, so that the one positional argument of `run` is the question."""
     parser = argparse.ArgumentParser(prog="python -m pruning", description="Visual-token pruning, headless.")
     commands = parser.add_subparsers(
         required=True, metavar="list | run | budgets | select | bench | fetch-pair | plan | train-heads | ..."
@@ -64,8 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     shown.set_defaults(do=_list)
 
     ran = commands.add_parser("run", help="answer a question with the whole picture and with the pruned one")
-    ran.add_argument("image", type=Path)
+    if not several:
+        ran.add_argument("image", type=Path)
     ran.add_argument("question")
+    ran.add_argument("--image", dest="images", type=Path, action="append", help="a picture; several make one prompt")
+    ran.add_argument("--video", type=Path, help="a video file, or a folder of frames, instead of pictures")
+    ran.add_argument("--frames", type=int, default=8, help="how many frames of a video are taken, evenly")
+    ran.add_argument("--fps", type=number, default=1.0, help="frames a second in a folder of frames")
     ran.add_argument("--method", default="resprune", help=f"one of: {', '.join(METHODS)}")
     ran.add_argument("--keep-ratio", type=number, default=1 / 9, help="share of visual tokens kept, in (0, 1]")
     ran.add_argument("--budget", type=int, help="as a count instead, of this picture's visual tokens on this model")
@@ -159,7 +169,6 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pruning.models import load
-    from pruning.pictures import read_picture
     from pruning.questions import clean_question
     from pruning.runner import Compressed, Listener, run
 
@@ -176,22 +185,22 @@ def _run(arguments: argparse.Namespace) -> int:
         max_new_tokens=arguments.max_new_tokens,
         compensation=compensation_cli.compensation_of(arguments),
     )
-    picture = read_picture(arguments.image)
+    shown = _shown(arguments)
     adapter = load(
         arguments.model, device=arguments.device, dtype=arguments.dtype, allow_download=arguments.allow_download
     )
     if arguments.budget is not None:
-        n = adapter.layout(picture.shape[1::-1]).n_tokens
+        n = adapter.prompt(shown, request.question).layout.n_tokens
         request = replace(request, keep_ratio=check_count(arguments.budget, n) / n)
     compressed = Compressed(plan, adapter.compressed(plan)) if plan else None
     compensator = compensation_cli.compensator_of(arguments, request, adapter)
     listener = Listener(trace=arguments.trace or arguments.diagnostics)
-    record = run(request, adapter, picture, compressed=compressed, compensator=compensator, listener=listener)
+    record = run(request, adapter, shown, compressed=compressed, compensator=compensator, listener=listener)
     if arguments.diagnostics:
         from pruning.diagnostics import diagnose, told
         from pruning.overlap import with_overlaps
 
-        record = with_overlaps(record, compressed.view if compressed else adapter, picture)
+        record = with_overlaps(record, compressed.view if compressed else adapter, shown)
     saved = written(arguments.out, record.save) if arguments.out else None
     if arguments.json:
         more = {"diagnostics": diagnose(record).figures()} if arguments.diagnostics else {}
@@ -201,6 +210,17 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.diagnostics:
             print(*told(record), sep="\n")
     return 0
+
+
+def _shown(arguments: argparse.Namespace) -> Shown:
+    from pruning.pictures import read_picture
+    from pruning.video import read_clip
+
+    if arguments.video:
+        if arguments.images:
+            raise ParameterError("--image and --video came together.", "Show pictures or a video.")
+        return read_clip(arguments.video, arguments.frames, arguments.fps)
+    return [read_picture(path) for path in arguments.images or [arguments.image]]
 
 
 def written(path: Path, write: Callable[[Path], Any]) -> Any:
@@ -224,6 +244,8 @@ def _print_record(record: RunRecord, saved_at: Path | None) -> None:
         print(
             f"  {step.stage}: {len(step.selection.alive)} -> {rows} tokens in {step.select_ms:.1f} ms; {step.summary}"
         )
+    for name, kept, of in kept_by_picture(record):
+        print(f"  {name}: {kept} of {of} tokens kept")
     print(f"  full   ({n}): {record.full.text}")
     print(f"  pruned ({record.pruned.visual_per_layer[-1]}): {record.pruned.text}")
     if record.compensated:

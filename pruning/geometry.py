@@ -5,7 +5,8 @@ The only file that divides by a cell size. Numpy only; nothing here knows a mode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,13 @@ class Tile:
         box_xyxy: the part in pixels of the original picture. It may reach outside the picture (padding).
         grid_hw: rows and columns of visual tokens.
         model_wh: width and height in pixels that the tower receives for this part.
+        picture: number of the picture that it is a part of.
     """
 
     box_xyxy: tuple[float, float, float, float]
     grid_hw: tuple[int, int]
     model_wh: tuple[int, int]
+    picture: int = 0
 
     def __post_init__(self) -> None:
         x0, y0, x1, y1 = self.box_xyxy
@@ -49,14 +52,60 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class TokenLayout:
-    """All visual tokens of one picture, in the order in which the language model would read them unpruned."""
+    """All visual tokens of a prompt, in the order in which the language model would read them unpruned.
+
+    Attributes:
+        picture_wh: width and height of the first picture, which is the only one as a rule; more_wh: of all others. Each
+            has at least one tile, and tiles stand in the order of their pictures.
+        seconds: for a video, whose grids of tokens are the pictures here: when the frames that each grid shows are
+            seen. Empty for pictures.
+    """
 
     picture_wh: tuple[int, int]
     tiles: tuple[Tile, ...]
+    more_wh: tuple[tuple[int, int], ...] = ()
+    seconds: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.tiles:
             raise GeometryError("A token layout needs at least one tile.")
+        numbers = [t.picture for t in self.tiles]
+        if numbers != sorted(numbers) or set(numbers) != set(range(self.n_pictures)):
+            raise GeometryError(f"{self.n_pictures} pictures need tiles each, in their order; got {numbers}.")
+        if len(self.seconds) not in (0, self.n_pictures) or not all(self.seconds):
+            raise GeometryError(f"Every grid of a video needs the seconds of its frames; got {self.seconds}.")
+
+    @classmethod
+    def joined(cls, layouts: Sequence[TokenLayout], seconds: Sequence[Sequence[float]] = ()) -> TokenLayout:
+        """The layout of a prompt that shows several pictures, from one layout for each."""
+        tiles = tuple(replace(t, picture=n) for n, layout in enumerate(layouts) for t in layout.tiles)
+        first, *others = (layout.picture_wh for layout in layouts)
+        return cls(first, tiles, tuple(others), tuple(tuple(s) for s in seconds))
+
+    def parts(self) -> list[TokenLayout]:
+        """A layout for each picture by itself: the inverse of `joined`, seconds aside."""
+        own = [[t for t in self.tiles if t.picture == n] for n in range(self.n_pictures)]
+        pairs = zip(self.pictures_wh, own, strict=True)
+        return [TokenLayout(wh, tuple(replace(t, picture=0) for t in tiles)) for wh, tiles in pairs]
+
+    @property
+    def pictures_wh(self) -> tuple[tuple[int, int], ...]:
+        return (self.picture_wh, *self.more_wh)
+
+    @property
+    def n_pictures(self) -> int:
+        return 1 + len(self.more_wh)
+
+    def names(self) -> list[str]:
+        """What to call each picture; a grid of a video by its frames, counted from 1, and their seconds."""
+        if not self.seconds:
+            return [f"picture {n + 1}" for n in range(self.n_pictures)]
+        first, names = 1, []
+        for times in self.seconds:
+            frames = f"frames {first} and {first + 1}" if len(times) == 2 else f"frame {first}"
+            names.append(f"{frames}, {' and '.join(f'{t:.1f}' for t in times)} s")
+            first += len(times)
+        return names
 
     @property
     def n_tokens(self) -> int:
@@ -67,10 +116,14 @@ class TokenLayout:
         return np.concatenate([t.boxes() for t in self.tiles])
 
     def positions(self) -> np.ndarray:
-        """Where every token begins, down and across, as a share of all that the model looks at, float64 `[tokens, 2]`.
+        """Where every token begins, down and across, as a share of all that the model looks at of its picture, float64
+        `[tokens, 2]`.
 
-        With one tile: row and column divided by their numbers. The same place in two tiles has the same position.
+        With one tile: row and column divided by their numbers. The same place in two tiles, or pictures, has the same
+        position.
         """
+        if self.n_pictures > 1:
+            return np.concatenate([part.positions() for part in self.parts()])
         boxes = np.array([t.box_xyxy for t in self.tiles])
         first, size = boxes[:, :2].min(0), boxes[:, 2:].max(0) - boxes[:, :2].min(0)
         places = []
@@ -83,9 +136,13 @@ class TokenLayout:
         """The tile that every token lies in, int64 `[tokens]`."""
         return np.repeat(np.arange(len(self.tiles)), [t.n_tokens for t in self.tiles])
 
+    def picture_numbers(self) -> np.ndarray:
+        """The picture, or the grid of a video, that every token lies in, int64 `[tokens]`."""
+        return np.array([t.picture for t in self.tiles])[self.tile_numbers()]
+
     def views(self) -> list[list[int]]:
-        """Tiles that can be drawn on one picture because none covers another: numbers of tiles, view by view, the view
-        with the most tokens first.
+        """Tiles that can be drawn on one picture because none covers another: numbers of tiles, view by view, picture
+        by picture, and of a picture the view with the most tokens first.
         """
         views: list[list[int]] = []
         for number, tile in enumerate(self.tiles):
@@ -95,17 +152,19 @@ class TokenLayout:
                 views.append([number])
             else:
                 view.append(number)
-        return sorted(views, key=lambda v: -sum(self.tiles[number].n_tokens for number in v))
+        return sorted(
+            views, key=lambda v: (self.tiles[v[0]].picture, -sum(self.tiles[number].n_tokens for number in v))
+        )
 
     def padding(self) -> np.ndarray:
         """True for tokens whose centre lies outside the picture, bool `[tokens]`."""
         boxes = self.boxes()
         x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-        width, height = self.picture_wh
+        width, height = np.array(self.pictures_wh)[self.picture_numbers()].T
         return (x < 0) | (y < 0) | (x > width) | (y > height)
 
     def coverage(self, mask: np.ndarray) -> np.ndarray:
-        """Share of every token's box that a boolean mask of the picture covers, float32 `[tokens]`.
+        """Share of every token's box that a boolean mask of the first picture covers, float32 `[tokens]`.
 
         Args:
             mask: bool `[height, width]` in any resolution; it is read as stretched over the picture.
@@ -118,22 +177,32 @@ class TokenLayout:
         x0, y0, x1, y1 = np.clip(np.rint(boxes), 0, [width, height, width, height]).astype(int).T
         inside = total[y1, x1] - total[y0, x1] - total[y1, x0] + total[y0, x0]
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        return (inside / area).clip(0, 1).astype(np.float32)
+        return np.where(self.picture_numbers() == 0, (inside / area).clip(0, 1), 0).astype(np.float32)
 
     def tokens_of(self, mask: np.ndarray) -> np.ndarray:
         """Ids of the tokens that hold part of a thing: more than `EVIDENCE_SHARE` of them lies under its mask."""
         return np.flatnonzero(self.coverage(mask) > EVIDENCE_SHARE).astype(np.int32)
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; what only several pictures or a video have is left out for one picture."""
+        several = self.n_pictures > 1
         tiles = [
-            {"box_xyxy": list(t.box_xyxy), "grid_hw": list(t.grid_hw), "model_wh": list(t.model_wh)} for t in self.tiles
+            {"box_xyxy": list(t.box_xyxy), "grid_hw": list(t.grid_hw), "model_wh": list(t.model_wh)}
+            | ({"picture": t.picture} if several else {})
+            for t in self.tiles
         ]
-        return {"picture_wh": list(self.picture_wh), "tiles": tiles}
+        more = {"more_wh": [list(wh) for wh in self.more_wh]} if several else {}
+        clock = {"seconds": [list(s) for s in self.seconds]} if self.seconds else {}
+        return {"picture_wh": list(self.picture_wh), "tiles": tiles} | more | clock
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TokenLayout:
-        tiles = tuple(Tile(tuple(t["box_xyxy"]), tuple(t["grid_hw"]), tuple(t["model_wh"])) for t in data["tiles"])
-        return cls(tuple(data["picture_wh"]), tiles)
+        tiles = tuple(
+            Tile(tuple(t["box_xyxy"]), tuple(t["grid_hw"]), tuple(t["model_wh"]), t.get("picture", 0))
+            for t in data["tiles"]
+        )
+        more, seconds = (tuple(tuple(row) for row in data.get(name, ())) for name in ("more_wh", "seconds"))
+        return cls(tuple(data["picture_wh"]), tiles, more, seconds)
 
 
 def square_view(picture_wh: tuple[int, int], how: str) -> tuple[float, float, float, float]:
@@ -154,9 +223,10 @@ def square_view(picture_wh: tuple[int, int], how: str) -> tuple[float, float, fl
 
 
 def _overlap(one: Tile, other: Tile) -> bool:
-    """Do two tiles share more than an edge? Edges may be a rounding apart."""
+    """Do two tiles share more than an edge, or lie in different pictures? Edges may be a rounding apart."""
     (a0, b0, a1, b1), (c0, d0, c1, d1) = one.box_xyxy, other.box_xyxy
-    return min(a1, c1) - max(a0, c0) > 1e-6 and min(b1, d1) - max(b0, d0) > 1e-6
+    covers = min(a1, c1) - max(a0, c0) > 1e-6 and min(b1, d1) - max(b0, d0) > 1e-6
+    return covers or one.picture != other.picture
 
 
 def _cells(tile: Tile) -> np.ndarray:

@@ -93,6 +93,19 @@ def what_was_discarded(session: Session, prompt: Prompt, seen: Seen, question: s
     return Discarded(features, ids, kept, question, picture, prompt.layout)
 
 
+def check_pictures(compensation: Compensation | None, n_pictures: int) -> None:
+    """That the pictures of a run can be put into words as asked.
+
+    Raises:
+        CaptionRejectedError: if a captioner would have to describe several.
+    """
+    if n_pictures > 1 and compensation is not None and compensation.caption is None:
+        raise CaptionRejectedError(
+            f"Captioners describe what was discarded of one picture; this run has {n_pictures}.",
+            "Write the caption yourself, or bring one picture.",
+        )
+
+
 def give_back(
     request: RunRequest,
     adapter: VLMAdapter,

@@ -20,6 +20,7 @@ from pruning.methods.random_baseline import RandomBaseline
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
 from pruning.records import RunRecord
 from pruning.runner import Session, picture_traits, see_for
+from pruning.shown import Shown
 from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, Signal, Stage
 
 
@@ -40,7 +41,7 @@ class _Asked(Session):
 def with_overlaps(
     record: RunRecord,
     adapter: VLMAdapter,
-    picture: np.ndarray,
+    shown: Shown,
     *,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda title: None,
@@ -51,11 +52,11 @@ def with_overlaps(
     Random is not: what it shares is known (`pruning.diagnostics`).
 
     Args:
-        adapter: the model that decided, with weights taken out if they were. picture: uint8 `[height, width, 3]` RGB.
+        adapter: the model that decided, with weights taken out if they were. shown: as in `pruning.runner.run`.
         stop: asked often; ends the work with `RunStopped`. say: hears whose turn it is.
     """
     watch = Watch(stop=stop)
-    prompt = adapter.prompt(picture, record.request.question)
+    prompt = adapter.prompt(shown, record.request.question)
     if prompt.layout.n_tokens != record.layout.n_tokens:
         raise GeometryError(
             f"The run is about {record.layout.n_tokens} tokens; here the model makes {prompt.layout.n_tokens} of this "

@@ -37,7 +37,8 @@ class RunRequest:
     """Everything that determines a run. The same object is command line, page state and cache key.
 
     Attributes:
-        image_digest: sha256 of the picture's pixels; the picture itself is not part of a request.
+        image_digest: sha256 of the pixels of what is shown (`pruning.shown.digest_of`), which is itself no part of a
+            request.
         parameters: the method's own parameters by name; missing ones have the method's defaults.
         structure: digest of the structural plan that the pruned answer ran under, or nothing; filled in by the runner.
         positions: `original` (kept tokens keep their position ids, gaps allowed), `renumbered`, or `method` (what the
@@ -332,6 +333,17 @@ def _pair(path: Path | str) -> tuple[Path, Path]:
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".json", ".npz") else path
     return stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.npz")
+
+
+def kept_by_picture(record: RunRecord) -> list[tuple[str, int, int]]:
+    """Of each of several pictures, or steps of a video: its name, how many of its tokens survive, and of how many.
+    Nothing for one picture.
+    """
+    layout, number = record.layout, record.layout.picture_numbers()
+    if layout.n_pictures == 1:
+        return []
+    counts = (np.bincount(n, minlength=layout.n_pictures) for n in (number[record.kept], number))
+    return [(name, int(kept), int(of)) for name, kept, of in zip(layout.names(), *counts, strict=True)]
 
 
 def random_band(records: Sequence[RunRecord]) -> dict[str, object]:

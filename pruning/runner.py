@@ -24,18 +24,19 @@ from pruning.answers import to_answer, to_cost, wait_for
 from pruning.compensation.base import Compensator
 from pruning.diagnostics import Traits
 from pruning.errors import ParameterError
-from pruning.give_back import give_back
+from pruning.give_back import check_pictures, give_back
 from pruning.methods import method_class
 from pruning.methods.base import TokenPruner
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
 from pruning.models.capture import cut_look, rows_of
-from pruning.pictures import digest
 from pruning.plans import StructuralPlan
 from pruning.records import CLS_SOURCE, PruningStep, RunRecord, RunRequest, Selection
 from pruning.scoring import cosine
+from pruning.shown import Shown, about_several, digest_of, pictures_of
 from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, PruneContext, Signal, Stage
 from pruning.traits import QUICK, traits_of
 
+SIDE_BY_SIDE = "it reads several pictures side by side, which would come out in different lengths"
 LOOK, FULL_ANSWER = "the look at the picture", "the full answer"  # what a run may take over from an earlier one
 
 WHILE_TIMED = {"recorded_during": "what every word attends to and is near"}  # beside measured times: they include this
@@ -86,10 +87,11 @@ class Session:
         self.layout, self.n_total = prompt.layout, prompt.layout.n_tokens
         self.plan = method.plan(info, self.n_total) if request.keep_ratio < 1 else {}
         self.stages: Sequence[Stage] = tuple(sorted(self.plan))
-        if info.no_tower_stages and any(s.part is Part.TOWER for s in self.stages):
+        no_stages = info.no_tower_stages or (SIDE_BY_SIDE if self.layout.n_pictures > 1 else "")
+        if no_stages and any(s.part is Part.TOWER for s in self.stages):
             raise ParameterError(
                 f"{method.title} drops tokens inside the vision tower; {info.name} allows it behind the tower only: "
-                f"{info.no_tower_stages}.",
+                f"{no_stages}.",
                 "Choose another stage or another method.",
             )
         if info.no_projector_stage and any(s.part is Part.PROJECTOR for s in self.stages):
@@ -103,6 +105,7 @@ class Session:
         self.decisions: dict[Stage, Decision] = {}
         self._places = torch.from_numpy(prompt.layout.positions()).float().to(adapter.device)
         self._tiles = torch.from_numpy(prompt.layout.tile_numbers()).to(adapter.device)
+        self._pictures = torch.from_numpy(prompt.layout.picture_numbers()).to(adapter.device)
         self._generator = torch.Generator().manual_seed(request.seed)
         self._memory: dict[str, object] = {}
         self.seen: Seen | None = None  # what the tower made of the picture, for looks at later stages
@@ -135,6 +138,7 @@ class Session:
             looks=dict(looks),
             text=text,
             tiles=self._tiles.to(ids.device)[ids.clamp(min=0)] if len(self.layout.tiles) > 1 else None,
+            pictures=self._pictures.to(ids.device)[ids.clamp(min=0)] if self.layout.n_pictures > 1 else None,
             memory=self._memory,
         )
         decision = self.method(context, self.plan[stage])
@@ -190,7 +194,7 @@ class Session:
 def run(
     request: RunRequest,
     adapter: VLMAdapter,
-    picture: np.ndarray,
+    pictures: Shown,
     *,
     seen: Seen | None = None,
     see_ms: float = 0.0,
@@ -206,8 +210,9 @@ def run(
 
     Args:
         request: what to run; `image_digest` is filled in.
-        picture: uint8 `[height, width, 3]` RGB.
-        seen, see_ms: an earlier pass of this picture through the tower (`see_picture`) and its time, to be reused.
+        pictures: one, uint8 `[height, width, 3]` RGB, a sequence of them, or a video (`pruning.shown.Clip`). The share
+            kept is of the visual tokens of all together.
+        seen, see_ms: an earlier pass of these pictures through the tower (`see_picture`) and its time, to be reused.
         baseline: an earlier unpruned answer to this question.
         evidence: ids of the visual tokens that hold the answer, where the truth is known.
         reused: for the record, which of `seen` and `baseline` belong to another run (`LOOK`, `FULL_ANSWER`).
@@ -220,20 +225,22 @@ def run(
         PruningError: with a sentence for the person, in all cases that they can change.
     """
     listener = listener or Listener()
-    request = replace(request, image_digest=digest(picture))
+    request = replace(request, image_digest=digest_of(pictures))
+    check_pictures(request.compensation, len(pictures_of(pictures)))
     method = method_class(request.method).from_parameters(request.keep_ratio, request.parameters)
     acting = compressed.view if compressed else adapter
     if compressed:
         request = replace(request, structure=compressed.plan.digest)
     method.check(acting.info)
-    prompt = adapter.prompt(picture, request.question)
+    prompt = adapter.prompt(pictures, request.question)
     request = replace(request, keep_ratio=method.asked_ratio(prompt.layout.n_tokens))
     session = Session(method, acting, prompt, request)
     if seen is None:
         seen, see_ms = see_picture(adapter, prompt, listener)
     if baseline is None:
         baseline = answer_in_full(adapter, prompt, seen, see_ms, request.max_new_tokens, listener)
-    notes = adapter.limits(seen, request.question)
+    notes = adapter.limits(seen, request.question, prompt.layout.n_pictures)
+    notes += about_several(method.title, prompt.layout, by_picture=method.by_picture)
     if request.compensation is not None and request.compensation.caption:  # by hand; a captioner's words are known
         notes += adapter.limits(seen, request.compensation.caption)
     plain = adapter, seen
@@ -248,8 +255,8 @@ def run(
     if request.compensation is not None:
         listener.phase("compensate")
         compensated = give_back(
-            request, acting, compensator, picture, prompt, seen, used, session, answer, baseline.token_ids,
-            listener.watch("compensated"), plain,
+            request, acting, compensator, pictures_of(pictures)[0], prompt, seen, used, session, answer,
+            baseline.token_ids, listener.watch("compensated"), plain,
         )  # fmt: skip
     alike = _nearest_survivors(acting, seen, session) if listener.trace and session.steps else (None, None)
     return RunRecord(

@@ -166,6 +166,8 @@ class PruneContext:
         ids: `[rows]` their original token ids.
         positions: `[rows, 2]` row and column in the grid, each divided by its count.
         tiles: `[rows]` number of the tile that each lies in, where the model looks at several.
+        pictures: `[rows]` number of the picture (or of the step in a video) that each lies in, where there are several;
+            the same place in two pictures has the same position.
         looks: what was asked for, cut to these rows: [CLS] attention `[heads, rows]` (wide: `[1, rows]`), tower keys
             `[rows, dim]`, last-token attention `[heads, rows]`, language keys and values `[heads, rows, head_dim]`,
             attention that the text behind the picture pays `[heads, text, rows]`, states `[rows, dim]`, rotary angles
@@ -184,11 +186,20 @@ class PruneContext:
     looks: dict[Look, torch.Tensor] = field(default_factory=dict)
     text: PromptText | None = None
     tiles: torch.Tensor | None = None
+    pictures: torch.Tensor | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
         return len(self.ids)
+
+    def by_picture(self, groups: torch.Tensor) -> torch.Tensor:
+        """Groups of rows `[rows]` that do not reach over pictures: a group of several pictures becomes one for each,
+        numbered picture by picture.
+        """
+        if self.pictures is None:
+            return groups
+        return (self.pictures * (groups.max() + 1) + groups).unique(return_inverse=True)[1]
 
 
 @dataclass(slots=True)

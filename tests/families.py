@@ -130,15 +130,21 @@ class LlavaNext(Tiny):
     def _packed(self, model, prompt, rows):
         """Rows of all tiles `[tiles, cells ** 2, dim]` through the model's own packing, newlines taken out."""
         nowhere = torch.full((rows.shape[-1],), float("nan"))
-        packed, _ = model.model.pack_image_features([rows], prompt.extra["image_sizes"], "default", nowhere)
-        return packed[0][~packed[0].isnan().any(-1)]
+        parts = rows.split([len(tiles) for tiles in self._tiles(prompt)])
+        packed = torch.cat(model.model.pack_image_features(parts, prompt.extra["image_sizes"], "default", nowhere)[0])
+        return packed[~packed.isnan().any(-1)]
+
+    def _tiles(self, prompt):
+        """Pixels of the tiles of every picture, without those that are there to fill up."""
+        return [tiles[tiles.flatten(1).any(1)] for tiles in prompt.pixels]
 
     def features(self, model, prompt):
-        hidden = model.model.vision_tower(prompt.pixels[0], output_hidden_states=True).hidden_states[-2]
+        tiles = torch.cat(self._tiles(prompt))
+        hidden = model.model.vision_tower(tiles, output_hidden_states=True).hidden_states[-2]
         return self._packed(model, prompt, hidden[:, 1:]), hidden[0, 0]
 
     def tokens_seen(self, adapter, prompt):
-        cut = patches(prompt.pixels[0], self.cells, PATCH)
+        cut = patches(torch.cat(self._tiles(prompt)), self.cells, PATCH)
         numbers = torch.arange(len(cut), dtype=torch.float64).view(-1, self.cells**2, 1)
         return cut[self._packed(adapter.model, prompt, numbers)[:, 0].long()]
 
@@ -198,8 +204,12 @@ class Qwen25VL(Tiny):
         marks = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
         tokenizer = build_tokenizer()
         tokenizer.add_special_tokens({"additional_special_tokens": list(marks)}, replace_extra_special_tokens=False)
-        tokenizer.image_token = "<|image_pad|>"
-        chat = CHAT_TEMPLATE.replace("<image>\n", "<|vision_start|><|image_pad|><|vision_end|>")
+        tokenizer.image_token, tokenizer.video_token = "<|image_pad|>", "<|video_pad|>"
+        chat = CHAT_TEMPLATE.replace(
+            "{% if part['type'] == 'image' %}<image>\n{% endif %}",
+            "{% if part['type'] in ('image', 'video') %}<|vision_start|><|{{ part['type'] }}_pad|><|vision_end|>"
+            "{% endif %}",
+        )
         images = Qwen2VLImageProcessorPil(size=self.sizes, patch_size=self.patch, **GREY)
         return family.processor_class(images, tokenizer, None, chat_template=chat)
 
@@ -225,7 +235,7 @@ class Qwen25VL(Tiny):
         tower.merger = torch.nn.Flatten(0)  # a module that does next to nothing, put back below
         tower.merger.forward = lambda x: x.view(-1, width)
         try:
-            return tower(prompt.pixels, grid_thw=prompt.extra["image_grid_thw"]).pooler_output, None
+            return tower(prompt.pixels, grid_thw=prompt.extra[f"{prompt.modality}_grid_thw"]).pooler_output, None
         finally:
             tower.merger = merger
 
@@ -233,13 +243,22 @@ class Qwen25VL(Tiny):
         return model.model.visual.merger(rows.view(-1, model.config.vision_config.hidden_size))
 
     def positions(self, model, prompt, ids):
-        kinds = (ids == model.config.image_token_id).long()[None]
-        return model.model.get_rope_index(ids[None], kinds, image_grid_thw=prompt.extra["image_grid_thw"])[0][:, 0]
+        """Those of the prompt, and what is generated behind: on from the last of the prompt."""
+        kinds = (prompt.input_ids == model.config.image_token_id) + 2 * (
+            prompt.input_ids == model.config.video_token_id
+        )
+        given = model.model.get_rope_index(prompt.input_ids, kinds, **prompt.extra)[0][:, 0]
+        behind = torch.arange(1, 1 + len(ids) - given.shape[1])
+        return torch.cat([given, given[:, -1:] + behind], 1)
 
     def tokens_seen(self, adapter, prompt):
+        return self.frames_seen(prompt)[0]  # both frames of a picture are alike
+
+    def frames_seen(self, prompt):
+        """The same of each of the two frames that a token is made of."""
         size = self.patch
-        cut = prompt.pixels.view(-1, 2, 2, 3, 2, size, size)[:, :, :, :, 0]  # both frames of a picture are alike
-        return cut.permute(0, 1, 4, 2, 5, 3).reshape(-1, 2 * size, 2 * size, 3)
+        cut = prompt.pixels.view(-1, 2, 2, 3, 2, size, size).permute(4, 0, 1, 5, 2, 6, 3)
+        return cut.reshape(2, -1, 2 * size, 2 * size, 3)
 
 
 class Qwen3VL(Qwen25VL):
@@ -262,9 +281,9 @@ class Qwen3VL(Qwen25VL):
         return Qwen3VLAdapter(decisive(model), processor, "tiny Qwen3-VL")
 
     def deep(self, model, prompt):
-        grid = prompt.extra["image_grid_thw"]
+        grid = prompt.extra[f"{prompt.modality}_grid_thw"]
         found = model.model.get_image_features(prompt.pixels, grid, return_dict=True).deepstack_features
-        return [level[0] for level in found]
+        return [torch.cat(level) for level in found]
 
 
 class Idefics3(Tiny):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from pruning.records import RunRecord
+from pruning.shown import Shown, pictures_of
 from viz.fates import DROPPED, KEPT, MERGED, fates_after
 from viz.help_view import price
 from viz.recipe import caption, figures_of
@@ -40,12 +42,12 @@ _TEXT = {
 
 
 def figure_file(
-    record: RunRecord, picture: np.ndarray, stop: int, kind: str, theme: Theme = LIGHT, truth: str = ""
+    record: RunRecord, pictures: Shown, stop: int, kind: str, theme: Theme = LIGHT, truth: str = ""
 ) -> bytes:
     """The figure as a file.
 
     Args:
-        picture: uint8 `[height, width, 3]` RGB, the one that was run.
+        pictures: what was run, one or several, uint8 `[height, width, 3]` RGB.
         stop: number of stages shown, 0 (whole picture) to `len(record.steps)`.
         kind: one of `KINDS`.
         truth: the known answer, where there is one.
@@ -57,28 +59,35 @@ def figure_file(
     titles["pdf"] = {"Title": "PruneScope", "Subject": inside, "CreationDate": None}
     buffer = io.BytesIO()
     with rc_context(_TEXT):
-        draw(record, picture, stop, theme, truth).savefig(buffer, format=kind, dpi=DPI, metadata=titles[kind])
+        draw(record, pictures, stop, theme, truth).savefig(buffer, format=kind, dpi=DPI, metadata=titles[kind])
     return buffer.getvalue()
 
 
 def frames(
-    record: RunRecord, picture: np.ndarray, theme: Theme = LIGHT, truth: str = "", dpi: int = 100
+    record: RunRecord, pictures: Shown, theme: Theme = LIGHT, truth: str = "", dpi: int = 100
 ) -> list[np.ndarray]:
     """The figure after every stage, from the whole picture on, uint8 `[height, width, 3]` RGB."""
-    pictures = []
+    drawn = []
     with rc_context(_TEXT):
         for stop in range(len(record.steps) + 1):
-            canvas = FigureCanvasAgg(draw(record, picture, stop, theme, truth))
+            canvas = FigureCanvasAgg(draw(record, pictures, stop, theme, truth))
             canvas.figure.set_dpi(dpi)
             canvas.draw()
-            pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-    return pictures
+            drawn.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return drawn
 
 
-def draw(record: RunRecord, picture: np.ndarray, stop: int, theme: Theme, truth: str) -> Figure:
+def draw(record: RunRecord, pictures: Shown, stop: int, theme: Theme, truth: str) -> Figure:
     """The figure itself; the caller chooses the format."""
     figure = Figure(figsize=SIZE, facecolor=theme.paper)
-    _draw_picture(figure.add_axes((0.02, 0.13, 0.5, 0.78)), record, picture, stop, theme)
+    shown = pictures_of(pictures)
+    columns = math.ceil(len(shown) ** 0.5)
+    rows = -(-len(shown) // columns)
+    for n, picture in enumerate(shown):
+        row, column = divmod(n, columns)
+        place = (0.02 + 0.5 * column / columns, 0.13 + 0.78 * (1 - (row + 1) / rows))
+        axes = figure.add_axes((*place, 0.5 / columns - 0.01 * (columns > 1), 0.78 / rows - 0.01 * (rows > 1)))
+        _draw_picture(axes, record, n, picture, stop, theme)
     _write_answers(figure, record, stop, theme, truth)
     figure.text(0.02, 0.945, figures_of(record)["headline"], fontsize=13, fontweight="bold", color=theme.ink)
     small = "\n".join(textwrap.wrap(caption(record), 150))
@@ -86,10 +95,10 @@ def draw(record: RunRecord, picture: np.ndarray, stop: int, theme: Theme, truth:
     return figure
 
 
-def _draw_picture(axes, record: RunRecord, picture: np.ndarray, stop: int, theme: Theme) -> None:
+def _draw_picture(axes, record: RunRecord, number: int, picture: np.ndarray, stop: int, theme: Theme) -> None:
     height, width = picture.shape[:2]
     axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
-    shown = np.isin(record.layout.tile_numbers(), record.layout.views()[0])  # tiles that cover each other: the finest
+    shown = np.isin(record.layout.tile_numbers(), _finest(record, number))
     boxes, fate = record.layout.boxes()[shown], fates_after(record, stop)[shown]
     axes.add_collection(PatchCollection(_squares(boxes[fate != KEPT]), facecolor="#14181d", alpha=0.8, linewidth=0))
     if stop:
@@ -99,12 +108,18 @@ def _draw_picture(axes, record: RunRecord, picture: np.ndarray, stop: int, theme
     if len(merged):
         x, y = (merged[:, 0] + merged[:, 2]) / 2, (merged[:, 1] + merged[:, 3]) / 2
         axes.scatter(x, y, s=7, marker="D", facecolor="none", edgecolor="white", linewidth=0.5)
-    if record.evidence is not None:
+    if record.evidence is not None and number == 0:
         for line in _outline(record):
             axes.plot(*line, color=theme.evidence, linewidth=1.4, solid_capstyle="round")
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_axis_off()
+
+
+def _finest(record: RunRecord, number: int) -> list[int]:
+    """The tiles that are drawn of a picture: of those that cover each other the finest."""
+    layout = record.layout
+    return next(view for view in layout.views() if layout.tiles[view[0]].picture == number)
 
 
 def _squares(boxes: np.ndarray) -> list[Rectangle]:
@@ -114,7 +129,7 @@ def _squares(boxes: np.ndarray) -> list[Rectangle]:
 def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]:
     """The border of the evidence: edges that belong to one of its squares only."""
     edges: dict[tuple[float, ...], int] = {}
-    finest = np.isin(record.layout.tile_numbers()[record.evidence], record.layout.views()[0])
+    finest = np.isin(record.layout.tile_numbers()[record.evidence], _finest(record, 0))
     for x0, y0, x1, y1 in record.layout.boxes()[record.evidence[finest]].round(4):
         for edge in ((x0, y0, x1, y0), (x0, y1, x1, y1), (x0, y0, x0, y1), (x1, y0, x1, y1)):
             edges[edge] = edges.get(edge, 0) + 1

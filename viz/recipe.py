@@ -115,7 +115,9 @@ def query(record: RunRecord, example: str) -> str:
 def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     """The run on the command line."""
     request = record.request
-    words = ["python", "-m", "pruning", "run", picture, request.question, "--method", request.method]
+    several = [word for file in _files(record, picture) for word in ("--image", file)]
+    shown = [picture] if record.layout.n_pictures == 1 else several
+    words = ["python", "-m", "pruning", "run", *shown, request.question, "--method", request.method]
     words += ["--keep-ratio", repr(request.keep_ratio), "--model", request.model, "--seed", str(request.seed)]
     words += ["--positions", request.positions, "--max-new-tokens", str(request.max_new_tokens)]
     wanted = request.compensation
@@ -159,6 +161,8 @@ def python(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
         opened += f"plan = StructuralPlan.load({YOUR_PLAN!r})\n"
         given += ", compressed=Compressed(plan, model.compressed(plan))"
         acting = "Compressed, "
+    files = _files(record, picture)
+    read = f"read_picture({picture!r})" if len(files) == 1 else f"[read_picture(p) for p in {files!r}]"
     first = "".join(f"{line}\n" for line in sorted(imports))
     return f"""{first}from pruning.models import load
 from pruning.pictures import read_picture
@@ -168,7 +172,7 @@ from pruning.runner import {acting}run
 request = RunRequest({r.model!r}, {r.method!r}, {r.keep_ratio!r}, {r.question!r},
                      positions={r.positions!r}, seed={r.seed}, max_new_tokens={r.max_new_tokens}{extra})
 model = load({r.model!r})
-{opened}record = run(request, model, read_picture({picture!r}){given})
+{opened}record = run(request, model, {read}{given})
 print(record.full.text, {shown}, record.kept)
 """
 
@@ -176,6 +180,11 @@ print(record.full.text, {shown}, record.kept)
 def _settings(request: RunRequest) -> dict[str, Any]:
     """Parameters that somebody could type."""
     return {name: value for name, value in request.parameters.items() if name not in FIELDS}
+
+
+def _files(record: RunRecord, picture: str) -> list[str]:
+    """Names for the files of all pictures, the first of which is `picture`."""
+    return [picture, *(f"your_picture{n}.jpg" for n in range(2, 1 + record.layout.n_pictures))]
 
 
 def _captioner(record: RunRecord) -> str:

@@ -7,7 +7,7 @@ travel as base64: one byte a token for its fate, four for its score.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -59,16 +59,17 @@ def picture_url(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
 
 
 def run_view(
-    record: RunRecord, picture: str, *, recorded: bool, how: Sequence[str] = (), truth: str = "", model: str = ""
-) -> dict[str, Any]:
+    record: RunRecord, pictures: Sequence[str], *, recorded: bool, how: Sequence[str] = (), truth: str = "",
+    model: str = "",
+) -> dict[str, Any]:  # fmt: skip
     """Everything that the page shows of one run.
 
     Args:
-        picture: a data URL. recorded: the run was made earlier. how: sentences on how the method decides.
+        pictures: data URLs. recorded: the run was made earlier. how: sentences on how the method decides.
         truth: the known answer, where there is one. model: what to call the model.
     """
     return {
-        "canvas": canvas_view(record, picture, recorded=recorded, how=how, model=model),
+        "canvas": canvas_view(record, pictures, recorded=recorded, how=how, model=model),
         "answers": answers_view(record, truth=truth),
         "help": help_view(record),
         "cost": cost_view(record),
@@ -77,12 +78,12 @@ def run_view(
 
 
 def canvas_view(
-    record: RunRecord, picture: str, *, recorded: bool, how: Sequence[str] = (), model: str = ""
+    record: RunRecord, pictures: Sequence[str], *, recorded: bool, how: Sequence[str] = (), model: str = ""
 ) -> dict[str, Any]:
     """What the patch canvas needs."""
     n = record.layout.n_tokens
     return {
-        "picture": picture,
+        "pictures": list(pictures),
         "layout": _layout_view(record.layout),
         "n_tokens": n,
         "model": model,
@@ -140,16 +141,30 @@ def chart_view(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def picture_view(picture: str, picture_wh: tuple[int, int], layout: TokenLayout | None) -> dict[str, Any]:
-    """A picture without a run, for the canvas; without a layout it is shown uncut."""
+def picture_view(
+    pictures: Sequence[str],
+    pictures_wh: Sequence[tuple[int, int]],
+    layout_of: Callable[[tuple[int, int]], TokenLayout | None],
+) -> dict[str, Any]:
+    """Pictures without a run, for the canvas.
+
+    Args:
+        pictures: data URLs. layout_of: how the model cuts a picture of a size; without one, pictures are shown uncut.
+    """
+    layouts = [layout_of(wh) for wh in pictures_wh]
+    layout = None if None in layouts else TokenLayout.joined(layouts)
     n = layout.n_tokens if layout else 0
-    shown = _layout_view(layout) if layout else {"picture_wh": list(picture_wh), "tiles": [], "views": []}
-    return {"picture": picture, "layout": shown, "n_tokens": n, "stops": [_whole_stop(n)], "headline": ""}
+    names = [f"picture {i + 1}" for i in range(len(pictures))]
+    uncut = {"pictures_wh": [list(wh) for wh in pictures_wh], "names": names, "tiles": [], "views": []}
+    shown = _layout_view(layout) if layout else uncut
+    return {"pictures": list(pictures), "layout": shown, "n_tokens": n, "stops": [_whole_stop(n)], "headline": ""}
 
 
 def _layout_view(layout: TokenLayout) -> dict[str, Any]:
-    """The layout, and which of its tiles can be drawn together."""
-    return {**layout.to_dict(), "views": layout.views()}
+    """The layout, which of its tiles can be drawn together, and what its pictures are called."""
+    tiles = [t | {"picture": t.get("picture", 0)} for t in layout.to_dict()["tiles"]]
+    sizes = [list(wh) for wh in layout.pictures_wh]
+    return {"pictures_wh": sizes, "names": layout.names(), "tiles": tiles, "views": layout.views()}
 
 
 def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:

@@ -92,7 +92,7 @@ window.prunescope = window.prunescope || (() => {
     if (!runs) { emit('status', { kind: 'idle', text: 'No recorded run of this method here. Press Run.' }); return; }
     const stops = Object.keys(runs).map(Number), near = stops.reduce((a, b) => Math.abs(b - count) < Math.abs(a - count) ? b : a);
     const run = runs[near], total = run.canvas.n_tokens;
-    emit('run', { ...run, canvas: { ...run.canvas, picture: bundle.picture } });
+    emit('run', { ...run, canvas: { ...run.canvas, pictures: [bundle.picture] } });
     const exact = near === Number(count) ? '' : ` Nearest to ${count}.`;
     emit('status', { kind: 'idle', text: `Recorded run with ${near} of ${total} pieces.${exact} Press Run to do it live.` });
   }

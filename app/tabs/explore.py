@@ -61,8 +61,10 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
                 "example_strip", _strip(handlers), elem_id="examples", server_functions=[_shelf(handlers)]
             )
             with gr.Row(elem_classes="bring"):
-                upload = gr.UploadButton("Use my picture", size="sm", elem_id="upload", min_width=110, scale=0)
-                gr.Markdown("or drop or paste it", elem_classes="hint")
+                upload = gr.UploadButton(
+                    "Use my picture", file_count="multiple", size="sm", elem_id="upload", min_width=110, scale=0
+                )
+                gr.Markdown("or drop or paste it, or several", elem_classes="hint")
             method = gr.Dropdown(_method_choices(), value=OPENING[0], label="Method", elem_id="method")
             about = gr.Markdown(_about(OPENING[0]), elem_classes="hint", elem_id="about-method")
             total = handlers.n_tokens
@@ -254,15 +256,17 @@ def _picker(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
 
 
 def _bringer(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
-    def bring(request: gr.Request, path, state) -> tuple[Any, ...]:
-        return handlers.bring(str(path), state, request.session_hash or "")
+    def bring(request: gr.Request, paths, state) -> tuple[Any, ...]:
+        return handlers.bring([str(p) for p in paths or ()], state, request.session_hash or "")
 
     return bring
 
 
 def _dropped(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
     def dropped(request: gr.Request, event: gr.EventData, state) -> tuple[Any, ...]:
-        return handlers.bring(str(getattr(event, "path", "")), state, request.session_hash or "")
+        paths = getattr(event, "paths", None)
+        paths = [str(p) for p in paths] if isinstance(paths, list) else []
+        return handlers.bring(paths, state, request.session_hash or "")
 
     return dropped
 

@@ -11,7 +11,8 @@ Differs:    the paper speaks of crops of the picture and ranks by the whole scor
             cannot hold of its quota goes to the others, as in the paper; the code loses it and pads with zero vectors.
             Crops are a square of equal parts, 16 as in the code: the paper does not say how they lie. The paper's
             temperature and refetching of context are not in the code and could not be seen; they are left out. The
-            variance counts the zeroed diagonal, as the code's does
+            variance counts the zeroed diagonal, as the code's does. Of several pictures each has its own crops (runs
+            end where a picture ends), and all crops share the budget
 Cost:       one attention row; a product of every crop with itself
 """
 
@@ -40,6 +41,7 @@ class HoloV(TokenPruner):
     idea: ClassVar[str] = "a quota for every part of the picture"
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION, Signal.VISUAL_TOKENS})
+    by_picture: ClassVar[bool] = True
 
     side: Annotated[int, Param(1, 12, 1, "Crops a side", "4 cuts the picture into 16; as many runs of the raster.")] = 4
     crops: Annotated[str, Choice((CROPS, RUNS), "Crops", "What gets a quota; the code takes runs.")] = CROPS
@@ -57,9 +59,9 @@ class HoloV(TokenPruner):
         (look,) = self.looks(context.info)
         attention = context.looks[look].float().mean(0)
         if self.crops == CROPS:
-            crop = square_parts(context.positions, self.side)
+            crop = context.by_picture(square_parts(context.positions, self.side))
         else:
-            crop = runs(context.n_rows, self.side**2, context.ids.device)
+            crop = context.by_picture(runs(context.n_rows, self.side**2, context.ids.device))
         score, crop_score = holistic_score(context.features, attention, crop)
         quota = quotas(crop_score, torch.bincount(crop), n_keep)
         chosen = in_quota(crop, score if self.ranking == WHOLE else attention, quota)

@@ -4,7 +4,7 @@ Paper:      none; a control. Uniform sampling is a strong baseline in 2502.11501
 Stage:      once, where you choose: inside the tower, before the projector, before or inside the language model
 Needs:      nothing
 Symbols:    keep_ratio = kept / all
-Differs:    nothing known. Where the model looks at several tiles, each gets its share of the budget
+Differs:    nothing known. Where the model looks at several tiles or pictures, each gets its share of the budget
 Cost:       O(n)
 """
 
@@ -30,6 +30,7 @@ class UniformGrid(TokenPruner):
     acts: ClassVar[str] = "where you choose"
     needs: ClassVar[frozenset[Signal]] = frozenset()
     equivariant: ClassVar[bool] = False
+    by_picture: ClassVar[bool] = True
 
     where: Annotated[str, WHERE] = WHERE.options[0]
     layer: Annotated[int, LAYER] = 0

@@ -11,7 +11,7 @@ Differs:    a merged token is the group's mean; the code adds the hidden state o
             pass repeats until the count is met. The code's deep cut numbers positions by the index in the shortened
             sequence (`deep_positions`). v and c follow the paper's three budgets linearly in r (0.2 + 0.9 r and 0.09 +
             0.27 r), v held so that the shallow layers take at most half of the budget and the shallow cut has a tenth
-            to merge: inferred, for other depths and ratios
+            to merge: inferred, for other depths and ratios. Of several pictures, neighbours are of one
 Cost:       one tower row, O(Nv^2 dim) clustering, keys of two layers; no attention map in the language model
 """
 
@@ -159,7 +159,10 @@ class ViTCoP(TokenPruner):
         score = attention.float().sum(0)
         keep = best_ascending(score, n_keep)
         _, share = self.shares(context.info)
-        clusters = cluster(keys[keep].float(), context.positions[keep].float(), share, self.d_c, self.tau)
+        places = context.positions.float()
+        if context.pictures is not None:  # nothing is near a token of another picture
+            places = places + 2 * context.pictures[:, None]
+        clusters = cluster(keys[keep].float(), places[keep], share, self.d_c, self.tau)
         context.memory["vitcop.labels"] = dict(zip(context.ids[keep].tolist(), clusters.labels.tolist(), strict=True))
         label = torch.full((context.n_rows,), -1, device=keep.device)
         label[keep] = clusters.labels

@@ -12,7 +12,7 @@ Differs:    T1 and T2 are solved for a cut that is not in the middle, and T1 end
             windows, those whose next token has the most attention get one more; the code loses the remainder (100
             asked, 98 kept). For Qwen2.5-VL the published windows are of 4 x 4 tokens with a common cap, filled in the
             order of attention (`windows`); its second stage, whose code has neither rotary positions nor a causal
-            mask, is not copied
+            mask, is not copied. Of several pictures each has its own windows, and all windows share the budget
 Cost:       two attention rows of the tower; (n - T1) x T1 cosines; one attention row of the language model
 """
 
@@ -48,6 +48,7 @@ class VScan(TokenPruner):
         {Signal.CLS_ATTENTION, Signal.VISUAL_TOKENS, Signal.LAST_TOKEN_ATTENTION}
     )
     equivariant: ClassVar[bool] = False  # windows lie in the picture
+    by_picture: ClassVar[bool] = True
     merges: ClassVar[bool] = True
 
     shallow_layer: Annotated[
@@ -95,11 +96,10 @@ class VScan(TokenPruner):
             return Decision(best_ascending(score, n_keep), scores=score, summary="what the last word attends to")
         near, far = (context.looks[look].float().mean(0) for look in (shallow, deep))
         if self.windows == SIXTEEN:
-            local = in_turns(near, square_parts(context.positions, WINDOWS_A_SIDE), n_keep // 2)
+            window = context.by_picture(square_parts(context.positions, WINDOWS_A_SIDE))
+            local = in_turns(near, window, n_keep // 2)
         else:
-            rows, cols = (len(context.positions[:, axis].unique()) for axis in (0, 1))
-            place = (context.positions * torch.tensor([rows, cols], device=near.device)).round().long()
-            local = capped(near, window_of(place, rows, cols, WINDOW_SIDE), n_keep // 2)
+            local = capped(near, context.by_picture(small_windows(context)), n_keep // 2)
         overall = global_picks(far, local, n_keep - len(local))
         keep = torch.cat([local, overall]).sort().values
         features, merged_into = merge_rest(context.features, keep)
@@ -116,6 +116,19 @@ def in_turns(attention: torch.Tensor, window: torch.Tensor, count: int) -> torch
     """
     order = best(attention, len(attention))
     return order[torch.sort(rank_within(window, attention)[order], stable=True).indices][:count]
+
+
+def small_windows(context: PruneContext) -> torch.Tensor:
+    """Window of `WINDOW_SIDE` x `WINDOW_SIDE` tokens of every token, in the grid of its own picture, `[tokens]`."""
+    picture = torch.zeros_like(context.ids) if context.pictures is None else context.pictures
+    window = torch.zeros_like(context.ids)
+    for number in picture.unique():
+        mine = picture == number
+        positions = context.positions[mine]
+        rows, cols = (len(positions[:, axis].unique()) for axis in (0, 1))
+        place = (positions * torch.tensor([rows, cols], device=positions.device)).round().long()
+        window[mine] = window_of(place, rows, cols, WINDOW_SIDE)
+    return window
 
 
 def window_of(place: torch.Tensor, rows: int, cols: int, side: int) -> torch.Tensor:

@@ -20,6 +20,15 @@ def refuse_commands(tokenizer, question: str, image_token: str) -> None:
             )
 
 
+def chat(processor, question: str, kinds: list[str]) -> str:
+    """The model's own chat: a placeholder for each that is shown (`kinds`: `image` or `video`), then the question."""
+    content = [*({"type": kind} for kind in kinds), {"type": "text", "text": question}]
+    if not processor.chat_template:  # early checkpoints ship none
+        shown = f"{processor.image_token}\n" * len(kinds)
+        return f"USER: {shown}{question} ASSISTANT:"
+    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+
 def question_span(
     tokenizer, text: str, question: str, ids: torch.Tensor, placeholder: int
 ) -> tuple[torch.Tensor, list[str]]:

@@ -10,11 +10,11 @@ from pruning.geometry import TokenLayout
 from pruning.signals import TOWER_KEY_SIGNALS, Decision, Look, ModelInfo, Part, PromptText, Stage
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from pruning.models.gating import Gated
     from pruning.plans import StructuralPlan
+    from pruning.shown import Shown
     from pruning.structure import BlockFacts
 
 Progress = Callable[[int, int], None]  # of a download: bytes that arrived, bytes in all
@@ -52,7 +52,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A picture and a question, ready for the model.
+    """Pictures, or a video, and a question, ready for the model.
 
     Attributes:
         input_ids: `[1, tokens]` with one placeholder per visual token.
@@ -60,6 +60,7 @@ class Prompt:
         words: text of every token; `in_question`: which of them the person wrote; `whole`: the word that each is part
             of, between white space.
         inserted: first and one past the last of the tokens that were put in between picture and question, if any.
+        layout: of all visual tokens; it has seconds where they are a video's.
         separators: `[tokens]` True at placeholders that end a line of the picture and show no part of it; methods never
             see them, they always stay, and they are counted as text.
         positions: `[axes, tokens]` where they are not those of plain text.
@@ -83,11 +84,21 @@ class Prompt:
         """`[tokens]` True at every placeholder."""
         return self.visual if self.separators is None else self.visual | self.separators
 
+    @property
+    def modality(self) -> str:
+        """What the library calls that which is shown: `image` or `video`."""
+        return "video" if self.layout.seconds else "image"
+
+    @property
+    def kinds(self) -> torch.Tensor:
+        """What each token is, for models with several axes of positions, `[1, tokens]`: 0 text, 1 picture, 2 video."""
+        return (self.visual.long() * (2 if self.layout.seconds else 1))[None].to(self.input_ids.device)
+
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Keyword arguments of the model's own forward; one with several axes of positions asks what each token is."""
-        given = {"input_ids": self.input_ids, "pixel_values": self.pixels, **self.extra}
-        kinds = self.visual.long()[None].to(self.input_ids.device)
-        return given if self.positions is None else {**given, "mm_token_type_ids": kinds}
+        """Keyword arguments of the model's own forward."""
+        name = "pixel_values_videos" if self.layout.seconds else "pixel_values"
+        given = {"input_ids": self.input_ids, name: self.pixels, **self.extra}
+        return given if self.positions is None else {**given, "mm_token_type_ids": self.kinds}
 
 
 @dataclass(slots=True)
@@ -207,7 +218,7 @@ class VLMAdapter(Protocol):
 
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout: ...
 
-    def prompt(self, picture: np.ndarray, question: str) -> Prompt: ...
+    def prompt(self, shown: Shown, question: str) -> Prompt: ...
 
     def see(self, prompt: Prompt, looks: Sequence[Look], decider: Decider | None, watch: Watch) -> Seen: ...
 
@@ -225,7 +236,7 @@ class VLMAdapter(Protocol):
 
     def encode_text(self, texts: Sequence[str]) -> tuple[torch.Tensor, int]: ...
 
-    def limits(self, seen: Seen, question: str) -> list[str]: ...
+    def limits(self, seen: Seen, question: str, n_pictures: int = 1) -> list[str]: ...
 
     def identity(self) -> dict[str, Any]: ...
     @property

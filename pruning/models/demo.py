@@ -40,9 +40,14 @@ class DrawnWorld:
         way = pooled.float().cpu() - self.mean
         return float((way @ self.precision @ way).clamp(min=0).sqrt()) / self.farthest
 
-    def __call__(self, tokenizer, seen: Seen, question: str) -> list[str]:
-        """Sentences for a picture or words outside the drawn world."""
+    def __call__(self, tokenizer, seen: Seen, question: str, n_pictures: int = 1) -> list[str]:
+        """Sentences for a picture or words outside the drawn world, and for several pictures."""
         notes = []
+        if n_pictures > 1:
+            notes.append(
+                f"The bundled model was trained on one picture at a time and now sees {n_pictures}: its answer is a "
+                f"guess. {ALTERNATIVES}"
+            )
         if self.distance(seen.features.mean(0)) > STRETCH:
             notes.append(
                 "This does not look like a drawn scene, and the bundled model knows nothing else: "

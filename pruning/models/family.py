@@ -8,12 +8,11 @@ visual tokens (`_tokens`), how they are projected (`_project`), and which placeh
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -21,10 +20,10 @@ from transformers import AutoProcessor, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pruning.cost import layer_flops
-from pruning.errors import CaptionRejectedError, GeometryError, QuestionRejectedError
+from pruning.errors import CaptionRejectedError, GeometryError, ImageRejectedError, QuestionRejectedError
 from pruning.geometry import TokenLayout
 from pruning.identity import sketch, vocabulary_digest
-from pruning.models.asking import question_span, refuse_commands
+from pruning.models.asking import chat, question_span, refuse_commands
 from pruning.models.base import Decider, Generated, Picture, Prompt, Seen, Watch
 from pruning.models.capture import observe
 from pruning.models.language import LanguageHooks, slots
@@ -35,6 +34,7 @@ from pruning.models.weights import Weights
 from pruning.models.word_by_word import word_by_word
 from pruning.models.words import of_words
 from pruning.records import CLS_SOURCE
+from pruning.shown import Clip, Shown, pictures_of
 from pruning.signals import LANGUAGE_SIGNALS, TOWER_KEY_SIGNALS, TOWER_SIGNALS, Look, ModelInfo, Part, Signal
 
 TEXT_LAYERS = 1  # of the language model serve as the selector's frozen text encoder
@@ -161,29 +161,32 @@ class Family(Weights):
 
     # -- picture and question -------------------------------------------------------------------------------------
 
-    def prompt(self, picture: np.ndarray, question: str) -> Prompt:
-        """Put a picture `[height, width, 3]` uint8 and a question into the model's own chat template.
+    def prompt(self, shown: Shown, question: str) -> Prompt:
+        """Put a picture `[height, width, 3]` uint8, several of them, or a video, and a question into the model's own
+        chat template.
 
         Raises:
-            QuestionRejectedError: if the question holds one of the model's control tokens or is too long for it.
+            ImageRejectedError: for no picture, too many, or a video where the family reads none.
+            QuestionRejectedError: if the question holds one of the model's control tokens, or it and what is shown are
+                too long for the model.
             GeometryError: if the processor makes another number of tokens than the layout has.
         """
         refuse_commands(self.tokenizer, question, self.processor.image_token)
-        text = self._chat(question)
-        layout = self.layout((picture.shape[1], picture.shape[0]))
-        batch = self.processor(images=Image.fromarray(picture), text=text, return_tensors="pt")
-        ids = batch["input_ids"]
+        text, layout, batch, placeholder = self._written(shown, question)
+        ids, n_shown = batch["input_ids"], layout.n_pictures
         if ids.shape[1] >= self._longest:
-            raise QuestionRejectedError(
-                f"Question and picture make {ids.shape[1]} tokens; this model reads at most {self._longest}.",
-                "Shorten the question.",
+            what, less = (
+                ("picture", "Shorten the question.") if n_shown == 1 else (f"{n_shown} pictures", "Bring fewer.")
             )
-        placeholder = self.model.config.image_token_id
-        visual, separators = ids[0] == placeholder, self._separators(layout)
+            raise QuestionRejectedError(
+                f"Question and {what} make {ids.shape[1]} tokens; this model reads at most {self._longest}.", less
+            )
+        visual = ids[0] == placeholder
+        separators = torch.cat([self._separators(part) for part in layout.parts()])
         if int(visual.sum()) != len(separators):
             raise GeometryError(
-                f"The processor of {self.info.name} makes {int(visual.sum())} placeholders of a picture of "
-                f"{layout.picture_wh}; {len(separators)} were expected.",
+                f"The processor of {self.info.name} makes {int(visual.sum())} placeholders of pictures of "
+                f"{layout.pictures_wh}; {len(separators)} were expected.",
                 "Use the processor that belongs to the model.",
             )
         visual[visual.clone()] = ~separators
@@ -198,9 +201,24 @@ class Family(Weights):
                 pixels=batch["pixel_values"].to(self.device, self.dtype),
                 layout=layout,
                 separators=(ids[0] == placeholder) & ~visual,
-                extra={name: batch[name].to(self.device) for name in self.vision_inputs},
+                extra={name: batch[name].to(self.device) for name in self.vision_inputs if name in batch},
             )
         )
+
+    def _written(self, shown: Shown, question: str) -> tuple[str, TokenLayout, Mapping[str, Any], int]:
+        """The chat with one placeholder for each picture, where the visual tokens are, what the processor makes of chat
+        and pictures, and the id of the placeholder.
+        """
+        if isinstance(shown, Clip):
+            raise ImageRejectedError(
+                f"{self.info.name} is shown pictures here, no video; Qwen2.5-VL and Qwen3-VL read both.",
+                "Choose one of these, or bring a few frames as pictures.",
+            )
+        pictures = pictures_of(shown)
+        text = chat(self.processor, question, ["image"] * len(pictures))
+        layout = TokenLayout.joined([self.layout((p.shape[1], p.shape[0])) for p in pictures])
+        batch = self.processor(images=[Image.fromarray(p) for p in pictures], text=text, return_tensors="pt")
+        return text, layout, batch, self.model.config.image_token_id
 
     def insert(self, prompt: Prompt, text: str) -> Prompt:
         """The prompt with `text` between the picture (and its newline) and the question; unchanged for no text.
@@ -225,21 +243,15 @@ class Family(Weights):
             )
         return spliced
 
-    def limits(self, seen: Seen, question: str) -> list[str]:
-        """Sentences about what this model cannot know of this picture and question; empty for most models."""
-        return self._limits(self.tokenizer, seen, question) if self._limits else []
+    def limits(self, seen: Seen, question: str, n_pictures: int = 1) -> list[str]:
+        """Sentences about what this model cannot know of these pictures and question; empty for most models."""
+        return self._limits(self.tokenizer, seen, question, n_pictures) if self._limits else []
 
     @property
     def _longest(self) -> int:
         text = self.model.config.get_text_config()
         window = getattr(text, "sliding_window", None)  # counts rows, so pruning would let it reach too far back
         return min(text.max_position_embeddings, window or text.max_position_embeddings)
-
-    def _chat(self, question: str) -> str:
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        if not self.processor.chat_template:  # early checkpoints ship none
-            return f"USER: {self.processor.image_token}\n{question} ASSISTANT:"
-        return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
     # -- the three parts ------------------------------------------------------------------------------------------
 
@@ -277,7 +289,7 @@ class Family(Weights):
             lambda: self.model.generate(
                 input_ids=prompt.input_ids,
                 attention_mask=torch.ones_like(prompt.input_ids),  # or a pad token that ends a turn would be masked
-                mm_encoder_outputs={"image": self._encoded(self._placeholder_rows(prompt, picture))},
+                mm_encoder_outputs={prompt.modality: self._encoded(self._placeholder_rows(prompt, picture))},
                 do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None,
                 max_new_tokens=max_new_tokens,
                 return_dict_in_generate=True, output_logits=True,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from transformers import LlavaNextForConditionalGeneration
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from pruning.geometry import TokenLayout
 from pruning.models.anyres import line_ends, overview_and_canvas
@@ -29,10 +30,20 @@ class LlavaNextAdapter(LlavaAdapter):
         return overview_and_canvas(picture_wh, self.model.config.image_grid_pinpoints, *self._side_and_cells)
 
     def _look(self, prompt: Prompt) -> object:
-        return self.model.model.vision_tower(prompt.pixels[0])
+        counts = [self._tiles(wh) for wh in prompt.layout.pictures_wh]  # a picture with fewer is filled up with nothing
+        return self.model.model.vision_tower(torch.cat([p[:n] for p, n in zip(prompt.pixels, counts, strict=True)]))
+
+    def _tiles(self, picture_wh: tuple[int, int]) -> int:
+        """Tiles of a picture that the tower reads, the overview among them."""
+        side, _ = self._side_and_cells
+        return image_size_to_num_patches(picture_wh[::-1], self.model.config.image_grid_pinpoints, side)
 
     def _tokens(self, seen: Seen, prompt: Prompt) -> Seen:
-        return seen.made_of(self._packing(prompt.layout.picture_wh)[1].to(seen.ids.device)[:, None])
+        rows, first = [], 0
+        for wh in prompt.layout.pictures_wh:
+            rows.append(self._packing(wh)[1] + first)
+            first += self._tiles(wh) * self._side_and_cells[1] ** 2
+        return seen.made_of(torch.cat(rows).to(seen.ids.device)[:, None])
 
     def _separators(self, layout: TokenLayout) -> torch.Tensor:
         return line_ends(layout)

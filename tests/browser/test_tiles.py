@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from families import FAMILIES
-from visitor import Server, Visitor
+from visitor import Server, Visitor, save
 
 pytestmark = pytest.mark.browser
 
@@ -45,4 +47,36 @@ def test_overview_and_tiles_are_shown_one_at_a_time(tiled):
         page.keyboard.press("ArrowDown")  # its six rows, then the tiles
     assert "of tile 2" in tiled.text(".pc-card")
     assert not overview.is_checked()
+    assert tiled.errors == []
+
+
+def test_two_pictures_of_one_prompt_are_shown_one_at_a_time(tiled, tmp_path):
+    page = tiled.page
+    page.locator("input[type=file]").set_input_files(
+        [save(tmp_path / "a.png", (90, 30)), save(tmp_path / "b.png", (60, 60))]
+    )
+    tiled.wait_for_status("2 pictures are in place, as one prompt")
+    tiled.ask("What color is the large star?")
+    strip, canvas = page.get_by_role("group", name="Pictures of the prompt"), page.locator(".pc-canvas")
+    counts = [re.fullmatch(r"picture \d: (\d+) of \d+", t) for t in strip.get_by_role("button").all_inner_texts()]
+    assert sum(int(c[1]) for c in counts) == tiled.stops()[-1]
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    wide = canvas.bounding_box()
+    strip.get_by_role("button", name="picture 2").click()
+    other = canvas.bounding_box()
+    assert wide["width"] / wide["height"] > 2 > other["width"] / other["height"]
+    canvas.hover()
+    assert "of tile 2 of picture 2" in tiled.text(".pc-card")
+    page.get_by_label("overview", exact=True).check()
+    tiled.look("two-pictures")
+    canvas.focus()
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowRight")  # piece 0
+    assert "of tile 1 of picture 1" in tiled.text(".pc-card")
+    assert strip.get_by_role("button", name="picture 1").get_attribute("aria-pressed") == "true"
+    assert requests == [], "the browser turns from one picture to the other by itself"
+    page.locator(".es button").first.click()
+    tiled.wait_for_status("recorded run")
+    assert not strip.is_visible()
     assert tiled.errors == []

@@ -56,7 +56,7 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int], tiny=No
     n_rows = hidden.shape[1]
     everybody = torch.ones(n_rows, dtype=torch.bool)
     if early and policy[early[-1].stage] == "renumbered":
-        positions = _renumbered(positions, everybody)
+        positions = _renumbered(positions, everybody, len(ids) - n_prompt)
     deep = tiny.deep(model, prompt) if tiny else []
     sees = torch.ones(n_rows, n_rows, dtype=torch.bool).tril()
     if getattr(_method(record), "cache", "") == "all layers":  # new tokens never see what a later layer dropped
@@ -77,7 +77,7 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int], tiny=No
                 hidden, row_ids, positions = hidden[:, turned], row_ids[turned], positions[..., turned]
             sees = sees & alive[None, :]
             if policy[step.stage] == "renumbered":
-                positions = _renumbered(positions, alive)
+                positions = _renumbered(positions, alive, len(ids) - n_prompt)
             elif policy[step.stage] == "reindexed":
                 positions = index_before_cut
         index_before_cut = sees.any(0).long().cumsum(0) - 1
@@ -90,12 +90,16 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int], tiny=No
     return [float(logits[first + i, token]) for i, token in enumerate(token_ids)]
 
 
-def _renumbered(positions, alive):
-    """Plain text: 0, 1, 2, ... With several axes: numbers that no living row has on any axis are left out."""
+def _renumbered(positions, alive, n_new):
+    """Plain text: 0, 1, 2, ... With several axes: numbers that no living row of the prompt has on any axis are left
+    out, and the `n_new` rows behind it go on from its last one.
+    """
     if positions.ndim == 1:
         return alive.long().cumsum(0) - 1
-    used = sorted({int(p) for p in positions[:, alive].flatten()})
-    return torch.tensor([[sum(u < int(p) for u in used) for p in axis] for axis in positions])
+    n = positions.shape[1] - n_new
+    used = sorted({int(p) for p in positions[:, :n][:, alive[:n]].flatten()})
+    given = torch.tensor([[sum(u < int(p) for u in used) for p in axis] for axis in positions[:, :n]])
+    return torch.cat([given, given[:, -1:] + torch.arange(1, n_new + 1)], 1)
 
 
 def _method(record: RunRecord):
@@ -116,7 +120,8 @@ def _visual_rows(core, pixels, feature_layer, early, method):
     tower = getattr(core.vision_tower, "vision_model", core.vision_tower)
     hidden = getattr(tower, "pre_layrnorm", torch.nn.Identity())(tower.embeddings(pixels))
     layers = tower.encoder.layer if hasattr(tower.encoder, "layer") else tower.encoder.layers
-    n = hidden.shape[1] - 1
+    each = hidden.shape[1] - 1
+    n = len(hidden) * each
     alive = torch.ones(n, dtype=torch.bool)
     sizes = torch.ones(n)
     order = torch.arange(n)
@@ -126,11 +131,12 @@ def _visual_rows(core, pixels, feature_layer, early, method):
             step = in_tower[layer]
             hidden[:, 1:] = _merge(hidden[:, 1:], torch.arange(n), step, method, sizes)
             alive = torch.isin(order, torch.tensor(step.selection.kept))
-        mask = torch.zeros(1, 1, n + 1, n + 1)
-        mask[..., 1:] = sizes.log()
-        mask[..., 1:].masked_fill_(~alive, float("-inf"))
+        mask = torch.zeros(1, 1, each + 1, each + 1)
+        if n == each:  # rows leave inside the tower only where there is one picture
+            mask[..., 1:] = sizes.log()
+            mask[..., 1:].masked_fill_(~alive, float("-inf"))
         hidden = block(hidden, attention_mask=mask)
-    features, cls = hidden[0, 1:], hidden[0, 0]
+    features, cls = hidden[:, 1:].flatten(0, 1), hidden[0, 0]
     return _behind_tower(
         features, cls, early, method, lambda x: core.multi_modal_projector(x[None])[0], order[alive], sizes
     )

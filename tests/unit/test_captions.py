@@ -343,7 +343,7 @@ def test_files_carry_it_and_a_saved_run_shows_it_again(handlers, tmp_path):
     record = last_record(handlers)
     made = handlers.take(SimpleNamespace(kind="zip", stop=1, dark=False, number=1, source={"kind": "live"}), "me")
     (tmp_path / "mine.zip").write_bytes(base64.b64decode(made["data"]))
-    _, status, again, _ = handlers.bring(str(tmp_path / "mine.zip"), START, "me")
+    _, status, again, _ = handlers.bring([str(tmp_path / "mine.zip")], START, "me")
     assert status["kind"] == "idle", status
     assert json.dumps(again["help"]) == json.dumps(shown_before["help"])
     assert json.dumps(again["answers"]["helped"]) == json.dumps(shown_before["answers"]["helped"])

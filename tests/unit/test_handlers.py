@@ -207,16 +207,16 @@ def test_uploads_outside_the_upload_folder_are_not_read(handlers, tmp_path):
     inside, outside = tmp_path / "ok.png", tmp_path.parent / "secret.png"
     for path in (inside, outside):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
-    assert handlers.bring(str(inside), START, "a")[0].picture == f"upload:{inside}"
+    assert handlers.bring([str(inside)], START, "a")[0].picture == f"upload:{inside}"
     for path in (outside, tmp_path / ".." / "secret.png", "", "/etc/passwd"):
-        state, status, *_ = handlers.bring(str(path), START, "a")
+        state, status, *_ = handlers.bring([str(path)], START, "a")
         assert state == START
         assert status["kind"] == "error"
 
 
 def test_a_made_up_event_from_a_browser_does_no_harm(handlers):
     for path in ("", "5", "\0", "None", "x" * 5000):
-        assert handlers.bring(path, START, "a")[1]["kind"] == "error"
+        assert handlers.bring([path], START, "a")[1]["kind"] == "error"
     for number in ("99", "-1", "x", None, 1.5):
         assert handlers.pick_example(number, "fastv", 9, "me")[0].picture.startswith("example:")
     for method, count in ((None, None), ("magic", math.nan), (5, "many")):
@@ -241,7 +241,7 @@ def test_all_recorded_runs_of_an_example_travel_at_once(handlers):
     assert bundle["picture"].startswith("data:image/jpeg")
     for method, runs in bundle["runs"].items():
         for count, run in runs.items():
-            assert run["canvas"]["picture"] == ""
+            assert run["canvas"]["pictures"] == [""]
             assert run["random"]["seeds"] == 20
             last = run["canvas"]["stops"][-1]
             if last["part"] != "language model" or last["layer"] == 0:  # cuts inside it may mean the average instead

@@ -123,7 +123,7 @@ def test_a_figure_shows_the_kept_squares_bright():
 @pytest.mark.parametrize("kind", ["gif", "mp4"])
 def test_an_animation_shows_every_stage(kind, tmp_path):
     record = RECORDS["vitcop"]
-    made = parcel(record, EXAMPLE.picture, b"", kind, 0, dark=True)
+    made = parcel(record, EXAMPLE.picture, [b""], kind, 0, dark=True)
     path = tmp_path / made["name"]
     path.write_bytes(base64.b64decode(made["data"]))
     if kind == "gif":
@@ -146,14 +146,14 @@ def test_a_saved_run_opens_again_and_says_the_same(handlers, tmp_path):
     assert made["name"] == "prunescope-visionzip-64.zip"
     assert made["number"] == 3
     (tmp_path / "mine.zip").write_bytes(base64.b64decode(made["data"]))
-    state, status, run, _ = handlers.bring(str(tmp_path / "mine.zip"), START, "a")
+    state, status, run, _ = handlers.bring([str(tmp_path / "mine.zip")], START, "a")
     assert status["kind"] == "idle"
     before = handlers.open_example(0, "visionzip", 64)[4]
     for part in ("cost", "chart"):
         assert json.dumps(run[part]) == json.dumps(before[part])
     assert run["canvas"]["stops"] == before["canvas"]["stops"]
-    assert run["canvas"]["picture"] == before["canvas"]["picture"]
-    assert (handlers.album.picture(state) == EXAMPLE.picture).all()
+    assert run["canvas"]["pictures"] == before["canvas"]["pictures"]
+    assert (handlers.album.pictures(state)[0] == EXAMPLE.picture).all()
     again = handlers.take(SimpleNamespace(kind="zip", number=4, source=run["recipe"]["source"]), "a")
     assert again["data"] == made["data"], "taken away once more it is the same file"
     assert (
@@ -213,7 +213,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_run_gets_a_sentence(handlers, tmp_path, name):
     (tmp_path / "x.zip").write_bytes(BROKEN[name]())
-    state, status, *_ = handlers.bring(str(tmp_path / "x.zip"), START, "a")
+    state, status, *_ = handlers.bring([str(tmp_path / "x.zip")], START, "a")
     assert status["kind"] == "error"
     assert "note" not in status["text"], "foreseen, not an accident"
     assert state == START

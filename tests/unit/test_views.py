@@ -116,7 +116,9 @@ def test_a_large_picture_is_shrunk_and_keeps_its_size_in_words():
     assert size == (4000, 30)
     assert url.startswith("data:image/jpeg;base64,")
     assert len(url) < 40_000
-    assert picture_view(url, size, None)["layout"] == {"picture_wh": [4000, 30], "tiles": [], "views": []}
+    assert picture_view([url], [size], lambda wh: None)["layout"] == {
+        "pictures_wh": [[4000, 30]], "names": ["picture 1"], "tiles": [], "views": [],
+    }  # fmt: skip
 
 
 SAME_PAIRS = [("red", "red"), ("Red.", "red"), ("three", "3"), ("a star", "star"), ("", "")]

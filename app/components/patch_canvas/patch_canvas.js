@@ -7,16 +7,14 @@ const canvas = $('.pc-canvas'), ink = canvas.getContext('2d'), card = $('.pc-car
 const HEIGHT_SHARE = 0.5, SAME_LINE = '#56B4E9', ALIKE_LINE = '#CC79A7';
 const FATES = { [d.GONE]: 'gone', [d.DROPPED]: 'dropped', [d.MERGED]: 'merged', [d.KEPT]: 'kept' };
 const STILL = window.matchMedia('(prefers-reduced-motion: reduce)');
-const state = { view: null, photo: null, stops: [], boxes: [], stop: 0, mode: 'kept', options: { evidence: true, grid: false, model: false, overview: false, strength: 72 }, at: -1, pinned: false, word: null, timer: null };
+const state = { view: null, photos: [], picture: 0, stops: [], boxes: [], stop: 0, mode: 'kept', options: { evidence: true, grid: false, model: false, overview: false, strength: 72 }, at: -1, pinned: false, word: null, timer: null };
 
 // ---- a run ---------------------------------------------------------------------------------------------------------
 
 function open(view) {
-  const same = state.view && state.view.picture === view.picture && state.photo;
+  const same = state.view && state.view.pictures.join() === view.pictures.join();
   state.view = view;
-  $('.pc-overview').hidden = view.layout.views.length < 2;
-  if ($('.pc-overview').hidden) state.options.overview = $('[data-option="overview"]').checked = false;
-  lay();
+  face(same ? state.picture : 0);
   state.stops = d.stopsOf(view);
   state.attention = d.attentionOf(view);
   state.nearest = view.nearest ? { token: window.prunescope.bytes(view.nearest.token, Int32Array), cosine: window.prunescope.bytes(view.nearest.cosine, Float32Array) } : null;
@@ -30,31 +28,66 @@ function open(view) {
   stageBar();
   $('.pc-table').open = false;
   if (same) return draw();
-  const photo = new Image();
-  photo.onload = () => { state.photo = photo; draw(); };
-  photo.src = view.picture;
+  state.photos = view.pictures.map((url) => { const photo = new Image(); photo.onload = () => draw(); photo.src = url; return photo; });
+  strip();
 }
 
-// A model that looks at the picture twice has pieces that cover each other: one view at a time, the finest one first.
-const shown = () => state.view.layout.views[state.options.overview ? 1 : 0] || [];
+// One picture of the prompt at a time. A model that looks at a picture twice has pieces that cover each other: one view at
+// a time, the finest one first.
+const pictureOf = (tile) => state.view.layout.tiles[tile].picture;
+const views = () => state.view.layout.views.filter((v) => pictureOf(v[0]) === state.picture);
+const shown = () => views()[state.options.overview ? 1 : 0] || [];
 function lay() { state.boxes = d.boxesOf(state.view.layout, shown()); }
 
-function reveal(token) {
-  if (shown().includes(state.boxes[token].tile)) return;
-  state.options.overview = $('[data-option="overview"]').checked = !state.options.overview;
+function face(picture, overview = state.options.overview) {
+  state.picture = picture;
+  $('.pc-overview').hidden = views().length < 2;
+  state.options.overview = $('[data-option="overview"]').checked = overview && views().length > 1;
   lay();
+}
+
+function reveal(token) {
+  const { tile } = state.boxes[token];
+  if (shown().includes(tile)) return;
+  face(pictureOf(tile), !state.view.layout.views.find((v) => pictureOf(v[0]) === pictureOf(tile)).includes(tile));
+  counts();
+}
+
+function strip() {
+  const box = $('.pc-pictures'), several = state.photos.length > 1;
+  box.hidden = !several;
+  box.replaceChildren(...(several ? state.view.pictures.map((url, n) => {
+    const button = make('button'), image = make('img');
+    button.type = 'button';
+    image.src = url;
+    image.alt = '';
+    button.append(image, make('span'));
+    button.addEventListener('click', () => { state.pinned = false; hide(); face(n); counts(); draw(); });
+    return button;
+  }) : []));
+  counts();
+}
+
+// What is left of each picture at this stage.
+function counts() {
+  const of = state.photos.map(() => [0, 0]);
+  if (of.length > 1) state.boxes.forEach((b, i) => { const own = of[pictureOf(b.tile)]; own[1] += 1; own[0] += d.fateAt(state.stops, i, state.stop).fate === d.KEPT; });
+  [...$('.pc-pictures').children].forEach((button, n) => {
+    button.setAttribute('aria-pressed', String(n === state.picture));
+    button.lastChild.textContent = state.view.layout.names[n] + (of[n][1] ? `: ${of[n][0]} of ${of[n][1]}` : '');
+  });
 }
 
 // How high the picture may be so that the stages below it fit on the first screen, however long the headline is. Where
 // the columns stand below each other they do not, and only the share counts.
 function room() {
   const above = $('.pc-frame').getBoundingClientRect().top + window.scrollY, share = window.innerHeight * HEIGHT_SHARE;
-  const below = $('.pc-tools').offsetHeight + $('.pc-stages').offsetHeight + 3 * 8;
+  const below = $('.pc-tools').offsetHeight + $('.pc-stages').offsetHeight + $('.pc-pictures').offsetHeight + 3 * 8;
   return above > share ? share : Math.min(share, window.innerHeight - above - below);
 }
 
 function scene() {
-  const { layout } = state.view, [w, h] = layout.picture_wh, tile = layout.tiles[shown()[0]], model = state.options.model && shown().length === 1;
+  const { layout } = state.view, [w, h] = layout.pictures_wh[state.picture], tile = layout.tiles[shown()[0]], model = state.options.model && shown().length === 1;
   const frame = model ? tile.box_xyxy : [0, 0, w, h], across = frame[2] - frame[0], down = frame[3] - frame[1];
   const wide = $('.pc-frame').clientWidth || 480, high = Math.max(250, room()), ratio = window.devicePixelRatio || 1;
   const scale = Math.min(wide / across, high / down);
@@ -63,11 +96,11 @@ function scene() {
   const width = Math.round(across * scale * ratio), height = Math.round(down * scale * ratio);
   if (canvas.width !== width) canvas.width = width;
   if (canvas.height !== height) canvas.height = height;
-  return { boxes: state.boxes, photo: state.photo, picture: [w, h], frame, width, height, ratio, strength: state.options.strength, pixels: model ? tile.model_wh : null };
+  return { boxes: state.boxes, photo: state.photos[state.picture], picture: [w, h], frame, width, height, ratio, strength: state.options.strength, pixels: model ? tile.model_wh : null };
 }
 
 function draw() {
-  if (!state.view || !state.photo) return;
+  if (!state.photos[state.picture]?.naturalWidth) return; // not loaded yet
   const stop = state.stops[state.stop];
   legend(stop); // first: how much room it takes decides how much there is for the picture
   const s = state.scene = scene(), fates = state.boxes.map((_, i) => d.fateAt(state.stops, i, state.stop).fate);
@@ -124,6 +157,7 @@ function mark() {
   if (state.stop > 0) parts.push(`${s.rows} rows go on`, ...(s.summary ? [s.summary] : []), `decided in ${s.ms.toFixed(1)} ms (measured once)`, `positions: ${state.view.positions}`);
   $('.pc-about').textContent = parts.join(' · ');
   nameCells();
+  counts();
   emit('stop', state.stop);
   emit('stage', state.stop > 0 && s.part === 'language model' ? s.layer : null);
 }
@@ -174,7 +208,9 @@ function scored(token) {
 const number = (x) => Math.abs(x) >= 0.001 && Math.abs(x) < 1e4 ? x.toFixed(4) : x.toExponential(2);
 
 function facts(token) {
-  const b = state.boxes[token], s = scored(token), tile = state.view.layout.tiles.length > 1 ? ` of tile ${b.tile + 1}` : '', list = [['row, column', `${b.row + 1}, ${b.col + 1}${tile}`], ['now', describe(token)]];
+  const b = state.boxes[token], s = scored(token), { tiles, names } = state.view.layout, picture = pictureOf(b.tile), own = tiles.filter((t) => t.picture === picture);
+  const tile = own.length > 1 ? ` of tile ${own.indexOf(tiles[b.tile]) + 1}` : '', which = names.length > 1 ? ` of ${names[picture]}` : '';
+  const list = [['row, column', `${b.row + 1}, ${b.col + 1}${tile}${which}`], ['now', describe(token)]];
   if (s) list.push(['score', number(s.score)], ['rank', `${s.rank} of ${s.of}`]);
   if (state.nearest && state.nearest.token[token] >= 0 && state.nearest.token[token] !== token) list.push(['most like survivor', `${state.nearest.token[token]} (cosine ${state.nearest.cosine[token].toFixed(2)})`]);
   if (state.evidence.has(token)) list.push(['evidence', 'holds part of the answer']);
@@ -303,11 +339,12 @@ on('word', (word) => {
 
 // ---- a picture of one's own: drop it here, or paste it anywhere ------------------------------------------------------
 
-async function bring(file) {
-  if (!file) { emit('status', { kind: 'error', text: 'That was no picture file. Save the picture first, then drop or paste the file.' }); return; }
+async function bring(files) {
+  if (!files.length) { emit('status', { kind: 'error', text: 'That was no picture file. Save the picture first, then drop or paste the file.' }); return; }
   try {
-    const { path } = await upload(file);
-    trigger('picture', { path });
+    const paths = [];
+    for (const file of files) paths.push((await upload(file)).path);
+    trigger('picture', { paths });
   } catch (error) {
     console.warn(error);
     emit('status', { kind: 'error', text: 'The file could not be taken: pictures may have 20 MB. Save a smaller copy and bring it again.' });
@@ -315,10 +352,10 @@ async function bring(file) {
 }
 window.addEventListener('dragover', (e) => { e.preventDefault(); dropHint.hidden = false; });
 window.addEventListener('dragleave', (e) => { if (!e.relatedTarget) dropHint.hidden = true; });
-window.addEventListener('drop', (e) => { e.preventDefault(); dropHint.hidden = true; bring(e.dataTransfer.files[0]); });
+window.addEventListener('drop', (e) => { e.preventDefault(); dropHint.hidden = true; bring([...e.dataTransfer.files]); });
 document.addEventListener('paste', (e) => {
   const data = e.clipboardData, typing = e.target.closest?.('input, textarea');
   if (!data?.files.length || (typing && data.types.includes('text/plain'))) return;
   e.preventDefault();
-  bring(data.files[0]);
+  bring([...data.files]);
 });

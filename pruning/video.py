@@ -1,0 +1,90 @@
+"""From a video file, or a folder of frames, to a few frames and their seconds; or a sentence that says what is wrong.
+
+Frames are taken evenly from the first to the last, as Qwen3-VL's own processor does. OpenCV decodes files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pruning.errors import ImageRejectedError
+from pruning.pictures import check_size, read_picture
+from pruning.shown import FEWEST_FRAMES, MOST_FRAMES, Clip
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+FOLDER_RATE = 1.0  # frames a second in a folder, which has no clock
+
+
+def read_clip(source: Path | str, n_frames: int = 8, rate: float = FOLDER_RATE) -> Clip:
+    """`n_frames` frames of a video, evenly spaced; all of them where there are fewer.
+
+    Args:
+        source: a video file, or a folder whose picture files, by name, are its frames.
+        n_frames: from `FEWEST_FRAMES` to `MOST_FRAMES`.
+        rate: frames a second in a folder; a file has its own.
+
+    Raises:
+        ImageRejectedError: for what cannot be read, a damaged frame, and numbers out of bounds.
+    """
+    source = Path(source)
+    whole = isinstance(n_frames, int) and not isinstance(n_frames, bool)
+    if not whole or not FEWEST_FRAMES <= n_frames <= MOST_FRAMES:
+        raise ImageRejectedError(
+            f"{n_frames!r} frames were asked for; allowed are {FEWEST_FRAMES} to {MOST_FRAMES}.",
+            "Choose another number.",
+        )
+    if not 0 < rate <= 1000:
+        raise ImageRejectedError(f"The rate is {rate!r} frames a second; it must be above 0.", "Say it with --fps.")
+    return _from_folder(source, n_frames, rate) if source.is_dir() else _from_file(source, n_frames)
+
+
+def _from_folder(folder: Path, n_frames: int, rate: float) -> Clip:
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    if len(files) < FEWEST_FRAMES:
+        raise ImageRejectedError(
+            f"{folder.name} has {len(files)} picture files; a video needs at least {FEWEST_FRAMES} frames.",
+            f"Frames are files that end in {', '.join(PICTURES)}.",
+        )
+    chosen, frames = _evenly(len(files), n_frames), []
+    for i in chosen:
+        try:
+            frames.append(read_picture(files[i]))
+        except ImageRejectedError as error:
+            raise ImageRejectedError(f"Frame {files[i].name}: {error.message}", error.hint) from error
+    return Clip(tuple(frames), tuple(i / rate for i in chosen))
+
+
+def _from_file(path: Path, n_frames: int) -> Clip:
+    if not path.is_file():
+        raise ImageRejectedError(f"{path.name} is neither a file nor a folder.", "Check the path.")
+    video = cv2.VideoCapture(str(path))
+    try:
+        rate, total = video.get(cv2.CAP_PROP_FPS), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        if not video.isOpened() or total < FEWEST_FRAMES or not 0 < rate < np.inf:
+            raise ImageRejectedError(
+                f"{path.name} is no video that can be read, or has fewer than {FEWEST_FRAMES} frames.",
+                "Bring another file, or its frames in a folder.",
+            )
+        check_size(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+        chosen, frames = _evenly(total, n_frames), []
+        for number in range(chosen[-1] + 1):  # one by one: seeking is inexact in many files
+            there = video.grab()
+            if number in chosen:
+                done, frame = video.retrieve() if there else (False, None)
+                if not done:
+                    raise ImageRejectedError(
+                        f"Frame {number + 1} of {total} in {path.name} cannot be decoded: it is damaged or cut off.",
+                        "Save it again, or bring its frames in a folder.",
+                    )
+                frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    finally:
+        video.release()
+    return Clip(tuple(frames), tuple(i / rate for i in chosen))
+
+
+def _evenly(total: int, count: int) -> list[int]:
+    """`count` different numbers below `total`, the first and the last among them; all where there are fewer."""
+    return sorted({round(i) for i in np.linspace(0, total - 1, min(count, total)).tolist()})
