@@ -121,9 +121,12 @@ class Diagnosis:
     overlaps: tuple[Overlap, ...]
 
     def figures(self) -> dict[str, Any]:
-        """JSON-ready, for exports: findings by key without their words, and overlaps."""
-        wordy = ("key", "name", "means")
-        known = {f.key: {k: v for k, v in asdict(f).items() if k not in wordy and v is not None} for f in self.findings}
+        """JSON-ready, for exports: findings by key without their words, to six digits, and overlaps."""
+        numbers = ("value", "chance", "low", "high", "most")
+        known = {}
+        for f in self.findings:
+            given = {name: getattr(f, name) for name in numbers}
+            known[f.key] = {"unit": f.unit} | {name: round(v, 6) for name, v in given.items() if v is not None}
         return {"findings": known, "share_kept_by_row": list(self.rows), "overlaps": [asdict(o) for o in self.overlaps]}
 
 
@@ -213,7 +216,8 @@ def distances(layout: TokenLayout, kept: np.ndarray) -> np.ndarray:
         if cells.all():
             parts.append(np.full(tile.n_tokens, math.hypot(*tile.grid_hw)))
         else:
-            parts.append(cv2.distanceTransform(cells, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).ravel().astype(float))
+            away = cv2.distanceTransform(cells, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).ravel().astype(float)
+            parts.append(np.sqrt(np.rint(away**2)))  # roots of whole numbers; as they come, the last digits vary
     return np.concatenate(parts)
 
 
@@ -246,7 +250,7 @@ def _likeness(record: RunRecord) -> Finding:
     if record.nearest_cosine is None:
         return Finding(key, name, "cosine", None, "Not recorded in this run. Press Run, or use --diagnostics.")
     left = np.delete(record.nearest_cosine, record.kept)
-    value = float(np.nan_to_num(left).mean()) if len(left) else 1.0
+    value = float(np.nan_to_num(left.astype(float)).mean()) if len(left) else 1.0
     means = (
         "How like its most similar kept piece what was not kept looks to the language model: 1 would be the same again."
     )
