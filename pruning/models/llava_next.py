@@ -35,7 +35,7 @@ class LlavaNextAdapter(LlavaAdapter):
 
     def _tiles(self, picture_wh: tuple[int, int]) -> int:
         """Tiles of a picture that the tower reads, the overview among them."""
-        side, _ = self._side_and_cells
+        side, *_ = self._side_and_cells
         return image_size_to_num_patches(picture_wh[::-1], self.model.config.image_grid_pinpoints, side)
 
     def _tokens(self, seen: Seen, prompt: Prompt) -> Seen:

@@ -11,17 +11,20 @@ are put in after that, as in LLaVA-NeXT.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
-from pruning.errors import ModelUnavailableError
+from pruning.errors import ImageRejectedError, ModelUnavailableError
 from pruning.geometry import Tile, TokenLayout
 from pruning.models.base import Prompt, Seen
 from pruning.models.family import Anatomy
 from pruning.models.llava_next import LlavaNextAdapter
 from pruning.models.pictures_only import pictures_only
+from pruning.shown import Clip, Shown, pictures_of
 
 LARGER = 1.1  # along a side, than the largest canvas: only then is it made smaller
 
@@ -44,6 +47,14 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         overview, canvas = self._packing(picture_wh)[0].tiles
         thinned = Tile(canvas.box_xyxy, self._thinned(canvas.grid_hw), canvas.model_wh)
         return TokenLayout(picture_wh, (overview, thinned))
+
+    def _written(self, shown: Shown, question: str) -> tuple[str, TokenLayout, Mapping[str, Any], int]:
+        if not isinstance(shown, Clip) and len(pictures_of(shown)) > 1:
+            raise ImageRejectedError(
+                f"{self.info.name} reads several pictures without their tiles, which PruneScope does not serve.",
+                "Bring one picture, or choose another family.",
+            )
+        return super()._written(shown, question)
 
     def _thinned(self, grid_hw: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of a canvas as the language model reads it."""

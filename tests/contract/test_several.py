@@ -18,10 +18,11 @@ from pruning.runner import run
 from pruning.shown import MOST_PICTURES, Clip, digest_of
 
 N_NEW = 3
+ONE_ONLY = "llava_onevision"  # reads several without their tiles
 VIDEO = ("qwen2_5_vl", "qwen3_vl")
 
 
-@pytest.fixture(scope="module", params=["llava", *FAMILIES])
+@pytest.fixture(scope="module", params=["llava", *(name for name in FAMILIES if name != ONE_ONLY)])
 def family(request):
     if request.param == "llava":
         return None, make_tiny_adapter()
@@ -47,6 +48,11 @@ def clip() -> Clip:
     return Clip(
         tuple(draw.integers(0, 255, (60, 90, 3), dtype=np.uint8) for _ in range(5)), (0.0, 20.0, 40.0, 60.0, 80.0)
     )
+
+
+def test_a_family_of_one_picture_says_so(pair):
+    with pytest.raises(ImageRejectedError, match="without their tiles"):
+        FAMILIES[ONE_ONLY].make().prompt(pair, "what?")
 
 
 def ask(method, keep_ratio=0.4, parameters=None, **more) -> RunRequest:
@@ -120,7 +126,7 @@ def test_boxes_land_on_their_own_picture(family):
     pictures = [quadrants(200, 150), quadrants(150, 250)[::-1].copy()]
     prompt = adapter.prompt(pictures, "what?")
     layout = prompt.layout
-    cut = tiny.tokens_seen(adapter, prompt) if tiny else patches(prompt.pixels, SIDE // PATCH)
+    cut = tiny.tokens_seen(adapter, prompt) if tiny else patches(prompt.pixels, SIDE // PATCH, PATCH)
     seen = (cut.numpy() + 1) * 127.5
     assert len(seen) == layout.n_tokens == int(prompt.visual.sum())
     hits = check_colours(seen, layout, pictures)
