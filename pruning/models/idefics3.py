@@ -40,8 +40,9 @@ class Idefics3Adapter(Family):
         images, vision = self.processor.image_processor, self.model.config.vision_config
         side = images.max_image_size["longest_edge"]
         grid_hw = self._grid(picture_wh, side) if images.do_image_splitting else (1, 1)
-        cells = vision.image_size // vision.patch_size // self.model.config.scale_factor
-        return tiles_then_overview(picture_wh, grid_hw, side, cells)
+        in_a_row = self.model.config.scale_factor * vision.patch_size  # pixels along a side of a token
+        cells = vision.image_size // in_a_row
+        return tiles_then_overview(picture_wh, grid_hw, side, cells, cells * in_a_row / side)
 
     def _grid(self, picture_wh: tuple[int, int], side: int) -> tuple[int, int]:
         """Rows and columns of tiles: enlarged to the processor's longest edge, then to whole tiles."""

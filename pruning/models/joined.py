@@ -45,9 +45,9 @@ SAID = (
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}  # as DINOv2 was trained
 
 
-def mechanics_only(tokenizer, seen: Seen, question: str) -> list[str]:
+def mechanics_only(tokenizer, seen: Seen, question: str, n_pictures: int) -> list[str]:
     """What is said of every answer of a model whose projector was never trained."""
-    del tokenizer, seen, question
+    del tokenizer, seen, question, n_pictures
     return [
         "The projector between this vision tower and this language model was never trained: what is kept, what it "
         "costs and how long it takes are real, the answer is not. Mechanics, not answers."

@@ -12,6 +12,7 @@ from test_families import IN_TOWER, Noise, ask, followed
 from pruning.errors import ModelUnavailableError
 from pruning.methods import METHODS
 from pruning.models import load
+from pruning.models.asking import chat
 from pruning.models.base import Watch
 from pruning.models.joined import join, tower_of
 from pruning.models.llava import LlavaAdapter
@@ -60,7 +61,7 @@ def test_it_opens_from_a_folder_and_calls_itself_mechanics(pair, tmp_path, noise
     assert opened.fingerprint == pair.fingerprint
     prompt = opened.prompt(noise, QUESTION)
     assert int(prompt.visual.sum()) == prompt.layout.n_tokens == CELLS**2
-    text = opened._chat(QUESTION)
+    text = chat(opened.processor, QUESTION, ["image"])
     assert text == f"<|im_start|>user <image>\n{QUESTION}<|im_end|><|im_start|>assistant "
     record = run(ask("visionzip"), opened, noise)
     assert "never trained" in record.notes[0]
