@@ -220,10 +220,10 @@ def _diagnoser(diagnosing: Diagnosing) -> Callable[..., dict[str, Any]]:
 
 
 def _comparer(diagnosing: Diagnosing) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    def compare(request: gr.Request, event: gr.EventData) -> Iterator[tuple[Any, ...]]:
+    def overlaps(request: gr.Request, event: gr.EventData) -> Iterator[tuple[Any, ...]]:  # its name is its endpoint's
         yield from diagnosing.compare(getattr(event, "source", None), visitor_of(request))
 
-    return compare
+    return overlaps
 
 
 def _linked(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable[..., list[Any]]:

@@ -103,7 +103,7 @@ def test_stop_without_a_run_says_ready(visit):
 def test_a_model_that_is_not_there_is_explained(visit):
     visitor = visit()
     visitor.page.get_by_text("Advanced").click()
-    visitor.choose("Model", "LLaVA-1.5 7B (7.1 B)")
+    visitor.choose("Model", "LLaVA-1.5 7B (7.06 B)")
     sentence = visitor.ask(expect="not on this computer")
     assert "--allow-download" in sentence
     visitor.choose("Model", "Bundled small model (6.5 M)")

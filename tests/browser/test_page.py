@@ -57,7 +57,7 @@ def test_published_budgets_say_what_they_mean_and_a_file_can_decide(visit, tmp_p
     visitor.choose("Method", "FastV")
     visitor.page.wait_for_function("document.querySelector('.bp-meaning').innerText.includes('average over layers')")
     assert visitor.text(".bp-meaning") == "192: average over layers 288.0: 576 in layers 0-1, 192 in layers 2-7"
-    assert "not the same work" in visitor.text(".ap-random-text")
+    visitor.page.wait_for_function("document.querySelector('.ap-random-text').innerText.includes('not the same work')")
     visitor.look("budgets")
     (tmp_path / "mine.json").write_text(json.dumps({"groups": [i // 24 for i in range(576)]}))
     visitor.page.get_by_text("Advanced", exact=True).click()
@@ -163,7 +163,7 @@ def test_pieces_as_a_table(visit):
     visitor.page.get_by_text("Table of pieces").click()
     rows = visitor.page.locator(".pc-table tr")
     assert rows.count() == 577
-    visitor.page.get_by_role("button", name="rank").click()
+    visitor.page.get_by_role("button", name="rank", exact=True).click()
     assert visitor.page.locator(".pc-table tr").nth(1).locator("td").nth(6).inner_text() == "1"
     kept = visitor.page.locator(".pc-table td:text-is('kept')").count()
     assert kept == visitor.stops()[-1]
@@ -199,7 +199,7 @@ def test_measured_tab_shows_curve_and_tables(visit):
     visitor = visit()
     visitor.page.get_by_role("tab", name="Measured").click()
     visitor.page.wait_for_selector("#accuracy .js-plotly-plot .scatterlayer")
-    assert visitor.page.get_by_text("whole picture").first.is_visible()
+    assert visitor.page.get_by_text("whole picture").filter(visible=True).count()
     visitor.look("measured", full_page=True)
     assert visitor.errors == []
 
