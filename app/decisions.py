@@ -9,8 +9,8 @@ import gradio as gr
 
 from app import messages
 from app.album import Album
+from app.caches import BoundedCache
 from app.errors import sentence_for
-from app.service import BoundedCache
 from app.session import SessionState
 from pruning.decision_file import from_file, read_decision
 from pruning.errors import ParameterError, PruningError

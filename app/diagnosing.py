@@ -14,10 +14,10 @@ from app import messages
 from app.album import Pictures
 from app.errors import sentence_for
 from app.handlers import LIVE, Handlers
-from app.service import Event
+from app.service import Event, Hold
 from app.session import Visitor
+from app.status import Said, follow, status
 from app.take_away import recipe_of
-from pruning.errors import RunStopped
 from pruning.plans import StructuralPlan
 from pruning.records import RunRecord
 from viz.diagnosis import diagnosis_view
@@ -44,35 +44,28 @@ class Diagnosing:
             return {"number": number, "problem": sentence_for(error)}
         return view | {"number": number}
 
-    def compare(self, source: Any, visitor: Visitor) -> Iterator[tuple[Any, Any]]:
+    def compare(self, source: Any, visitor: Visitor) -> Iterator[Said]:
         """Status, and at the end the recipe of the run with the overlaps in it: from then on it is the visitor's last
         run, so that the panel shows and every file carries them.
         """
-        of = ""
-        with self.service.hold(visitor.session) as hold:
-            try:
-                self.service.admit(visitor)
-                state, record, plan = self.handlers.at_hand(source, visitor.session, planned=True)
-                of, model = state.picture, record.request.model
-                pictures = self.handlers.album.pictures(state)
-                for event in self.service.on_a_worker(hold, model, self._work, record, pictures, plan):
-                    if event.kind == "failed":
-                        raise event.value
-                    if event.kind == "done":
-                        self.handlers.remember(visitor.session, state, event.value)
-                        example = self.handlers.album.example(state)
-                        where = () if example is None else (example.key, example.place)
-                        recipe = recipe_of(event.value, LIVE, *where)
-                        yield _said("idle", messages.OVERLAPS_DONE, of), {"recipe": recipe, "made_for": source}
-                    elif event.kind == "waiting":
-                        yield _said("busy", messages.WAITING.format(before=event.value), of), gr.skip()
-                    elif event.kind == "phase":
-                        yield _said("busy", messages.PHASES[event.phase].format(title=event.text), of), gr.skip()
-            except RunStopped:
-                if not hold.superseded:
-                    yield _said("idle", messages.STOPPED, of), gr.skip()
-            except Exception as error:  # noqa: BLE001 (a visitor's file or a worker may fail in any way)
-                yield _said("error", sentence_for(error), of), gr.skip()
+        try:
+            state, record, plan = self.handlers.at_hand(source, visitor.session, planned=True)
+            pictures = self.handlers.album.pictures(state)
+        except Exception as error:  # noqa: BLE001 (as in `show`)
+            yield status("error", sentence_for(error)), gr.skip()
+            return
+
+        def start(hold: Hold) -> Iterator[Event]:
+            return self.service.on_a_worker(hold, record.request.model, self._work, record, pictures, plan)
+
+        def show(found: RunRecord) -> Said:
+            self.handlers.remember(visitor.session, state, found)
+            example = self.handlers.album.example(state)
+            where = () if example is None else (example.key, example.place)
+            recipe = recipe_of(found, LIVE, *where)
+            return status("idle", messages.OVERLAPS_DONE, state.picture), {"recipe": recipe, "made_for": source}
+
+        yield from follow(self.service, visitor, visitor.session, start, show, state.picture)
 
     def _work(
         self,
@@ -88,14 +81,6 @@ class Diagnosing:
             events.put(Event("phase", "overlap" if title else "see", title))
 
         adapter = self.service.adapter(record.request.model)
-        if plan is None:
-            return with_overlaps(record, adapter, pictures, stop=stop.is_set, say=say)
-        view = adapter.compressed(plan)
-        try:
-            return with_overlaps(record, view, pictures, stop=stop.is_set, say=say)
-        finally:
-            view.close()
-
-
-def _said(kind: str, text: str, of: str) -> dict[str, str]:
-    return {"kind": kind, "text": text, "of": of}
+        if plan is not None:
+            adapter = self.service.compressed(adapter, plan).view
+        return with_overlaps(record, adapter, pictures, stop=stop.is_set, say=say)

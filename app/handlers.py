@@ -24,6 +24,7 @@ from app.examples import Example
 from app.links import Link
 from app.service import Hold, Service
 from app.session import SessionState, Visitor
+from app.status import on_the_way, status
 from app.take_away import parcel, recipe_of
 from pruning.archive import is_archive, unpack
 from pruning.budget import n_keep
@@ -70,12 +71,12 @@ class Handlers:
                 return self._open_run(new, session)
             pictures, urls = self.album.pictures(new), self.album.urls(new)
         except PruningError as error:
-            return state, _status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
+            return state, status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
         self.service.stop(session, superseded=True)
         canvas = picture_view(urls, [(p.shape[1], p.shape[0]) for p in pictures], self.service.layout)
         empty = {"cost": None, "help": None, "chart": None, "recipe": None, "random": None, "example": None}
         run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
-        return new, _status("idle", self._in_place(len(pictures))), run, {"idea": "", "questions": []}
+        return new, status("idle", self._in_place(len(pictures))), run, {"idea": "", "questions": []}
 
     def _in_place(self, n: int) -> str:
         if n == 1:
@@ -96,9 +97,9 @@ class Handlers:
             raise RecordFormatError("The saved run is damaged.", "Save it again.") from error
         self.service.stop(session, superseded=True)
         self._last.put(session, (new, record))
-        status = _status("idle", messages.OPENED.format(question=record.request.question))
+        line = status("idle", messages.OPENED.format(question=record.request.question))
         shown = view | {"example": None, "random": None, "opens": new.picture}
-        return new, status, shown, {"idea": "", "questions": []}
+        return new, line, shown, {"idea": "", "questions": []}
 
     # -- recorded runs --------------------------------------------------------------------------------------------
 
@@ -118,19 +119,19 @@ class Handlers:
         more = [{"name": name, "title": messages.MORE[name][0]} for name in example.more]
         suggestions = {"idea": example.idea, "questions": [q.text for q in example.questions], "more": more}
         ready = messages.RECORDED if self.service.settings.model == "demo" else messages.RECORDED_ELSEWHERE
-        return state, record.request.question, suggestions, _status("idle", ready), run
+        return state, record.request.question, suggestions, status("idle", ready), run
 
     def open_more(self, name: Any, state: SessionState, session: str) -> tuple[Any, ...]:
         """Question, status and view of a run that was recorded of the example beside those of the methods."""
         example = self.album.example(state)
         if example is None or name not in example.more:
-            return gr.skip(), _status("error", "No such run is recorded of this picture. Press Run instead."), gr.skip()
+            return gr.skip(), status("error", "No such run is recorded of this picture. Press Run instead."), gr.skip()
         record = example.recorded_more(name)
         self.service.stop(session, superseded=True)
         number = self.examples.index(example)
         run = self._recorded_view(number, record, self.album.urls(state), name)
-        status = _status("idle", messages.RECORDED_MORE.format(advice=messages.MORE[name][1]))
-        return record.request.question, status, run | {"example": number, "opens": state.picture}
+        line = status("idle", messages.RECORDED_MORE.format(advice=messages.MORE[name][1]))
+        return record.request.question, line, run | {"example": number, "opens": state.picture}
 
     def open_link(self, link: Link) -> tuple[SessionState, dict[str, Any], dict[str, Any], dict[str, Any]]:
         """State, status, run and suggestions for a link; `run["go"]` asks for a live run where none is recorded.
@@ -148,13 +149,13 @@ class Handlers:
         if wanted is not None and wanted.caption is None:
             check_link(wanted.key, link.captioner, self.service.captioners)
         method_class(asked.method).from_parameters(request.keep_ratio, request.parameters)
-        state, question, suggestions, status, run = self.open_example(link.example, asked.method, asked.count)
+        state, question, suggestions, line, run = self.open_example(link.example, asked.method, asked.count)
         source = run["recipe"]["source"]
         recorded = (source["method"], source["count"], question) == (asked.method, asked.count, asked.question)
         plain = (request.parameters, request.positions, request.seed, request.compensation) == ({}, "method", 0, None)
         if not (recorded and plain):
-            run["go"], status = True, _status("idle", messages.FROM_LINK)
-        return state, status, run, suggestions
+            run["go"], line = True, status("idle", messages.FROM_LINK)
+        return state, line, run, suggestions
 
     def recorded(self, number: int) -> str:
         """All recorded runs of an example as JSON, for switching between them in the browser."""
@@ -196,17 +197,17 @@ class Handlers:
             plan = self._plan_of(visitor.session) if asked.with_plan else None
             pictures = self.album.pictures(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
-            yield _status("error", sentence_for(error)), gr.skip()
+            yield status("error", sentence_for(error)), gr.skip()
             return
         question, example, urls = request.question, self.album.example(state), self.album.urls(state)
         silent = {"full": "", "pruned": "", "compensated": ""}
         texts, phase, note = dict(silent), "see", ""
 
-        def status(text: str, kind: str = "busy") -> dict[str, str]:
-            return _status(kind, f"{text} {note}".strip(), state.picture)
+        def say(text: str, kind: str = "busy") -> dict[str, str]:
+            return status(kind, f"{text} {note}".strip(), state.picture)
 
         with self.service.hold(visitor.session) as hold:
-            yield status(messages.PHASES["see"]), gr.skip()  # from here on Stop finds something to stop
+            yield say(messages.PHASES["see"]), gr.skip()  # from here on Stop finds something to stop
             evidence = self._evidence_of(example, question, pictures[0])
             for event in self.service.run(hold, request, pictures, evidence, plan):
                 if event.kind == "failed":
@@ -215,13 +216,10 @@ class Handlers:
                 if event.kind == "done":
                     self._last.put(visitor.session, (state, event.value))
                     text = messages.FINISHED.format(seconds=time.perf_counter() - began)
-                    yield status(text, "idle"), self._live_view(event.value, state, example, urls)
+                    yield say(text, "idle"), self._live_view(event.value, state, example, urls)
                     return
-                if event.kind == "waiting":
-                    yield status(messages.WAITING.format(before=event.value)), gr.skip()
-                    continue
-                if event.kind == "download":
-                    yield status(messages.download(*event.value)), gr.skip()
+                if event.kind in ("waiting", "download"):
+                    yield say(on_the_way(event)), gr.skip()
                     continue
                 if event.kind == "held_up":
                     note = messages.HELD_UP
@@ -235,7 +233,7 @@ class Handlers:
                 answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
                 if request.compensation is not None:
                     answers["helped_text"] = texts["compensated"]
-                yield status(messages.PHASES[phase]), {"answers": answers, "of": state.picture}
+                yield say(messages.PHASES[phase]), {"answers": answers, "of": state.picture}
 
     def _live_view(
         self, record: RunRecord, state: SessionState, example: Example | None, urls: Sequence[str]
@@ -275,7 +273,7 @@ class Handlers:
             plan = self._plan_of(visitor.session, shown.request.structure) if shown.request.structure else None
             pictures = self.album.pictures(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
-            yield _status("error", sentence_for(error)), gr.skip()
+            yield status("error", sentence_for(error)), gr.skip()
             return
         words = min(shown.request.max_new_tokens, self.service.settings.max_new_tokens)
         asked = {"parameters": {}, "positions": "method", "max_new_tokens": words, "compensation": None}
@@ -285,14 +283,14 @@ class Handlers:
         with self.service.hold(visitor.session) as hold:
             for seed in range(RANDOM_SEEDS):
                 text = messages.RANDOM.format(done=seed, of=RANDOM_SEEDS)
-                yield _status("busy", text, state.picture), gr.skip()
+                yield status("busy", text, state.picture), gr.skip()
                 for event in self.service.run(hold, replace(base, seed=seed), pictures, evidence, plan):
                     if event.kind == "failed":
                         yield from self._failed(event.value, hold, state)
                         return
                     if event.kind == "done":
                         records.append(event.value)
-        yield _status("idle", messages.RANDOM_DONE), {"random": random_band(records), "of": state.picture}
+        yield status("idle", messages.RANDOM_DONE), {"random": random_band(records), "of": state.picture}
 
     # -- take away ------------------------------------------------------------------------------------------------
 
@@ -342,7 +340,7 @@ class Handlers:
 
     def stop(self, session: str) -> Any:
         """Ask the visitor's run to end; its own handler says when it has."""
-        return gr.skip() if self.service.stop(session) else _status("idle", messages.READY)
+        return gr.skip() if self.service.stop(session) else status("idle", messages.READY)
 
     @staticmethod
     def _failed(error: BaseException, hold: Hold, state: SessionState) -> Iterator[tuple[Any, ...]]:
@@ -350,7 +348,7 @@ class Handlers:
             return
         stopped = isinstance(error, RunStopped)
         kind, text = ("idle", messages.STOPPED) if stopped else ("error", sentence_for(error))
-        yield _status(kind, text, state.picture), {"answers": {"state": "restore"}, "of": state.picture}
+        yield status(kind, text, state.picture), {"answers": {"state": "restore"}, "of": state.picture}
 
     @staticmethod
     def _evidence_of(example: Example | None, question: str, picture: np.ndarray) -> Callable[[Any], np.ndarray | None]:
@@ -391,8 +389,3 @@ def _how(record: RunRecord) -> list[str]:
         f"Symbols: {said['Symbols']}. Cost: {said['Cost']}.",
         f"Source: {said['Paper']}.",
     ]
-
-
-def _status(kind: str, text: str, of: str = "") -> dict[str, str]:
-    """A line of status; `of` names the picture that it speaks of, where it may come too late."""
-    return {"kind": kind, "text": text, "of": of}

@@ -19,6 +19,7 @@ from app.examples import ASSETS, Example
 from app.handlers import Handlers
 from app.service import Event, Hold, PlanAtHand
 from app.session import SessionState, Visitor
+from app.status import Said, follow, status
 from pruning.errors import PlanError, PruningError, RunStopped
 from pruning.models import find_spec
 from pruning.pairs import Pair
@@ -60,7 +61,7 @@ class Planning:
         self.handlers, self.service, self.gates = handlers, handlers.service, gates
         self.pairs = ExamplePairs(handlers.examples)
 
-    def first(self, model: Any, visitor: Visitor) -> Iterator[tuple[Any, Any]]:
+    def first(self, model: Any, visitor: Visitor) -> Iterator[Said]:
         """Status and plan for a visitor who opens the tab: nothing new if they have one; else, for the bundled model,
         where it takes a moment only, one to look at.
         """
@@ -69,9 +70,9 @@ class Planning:
         elif isinstance(model, str) and find_spec(model).bundled:
             yield from self.make(AskedPlan(model, **FIRST), visitor)
         else:
-            yield _said("idle", messages.NO_PLAN_YET), gr.skip()
+            yield status("idle", messages.NO_PLAN_YET), gr.skip()
 
-    def make(self, asked: AskedPlan, visitor: Visitor) -> Iterator[tuple[Any, Any]]:
+    def make(self, asked: AskedPlan, visitor: Visitor) -> Iterator[Said]:
         """Status, and at the end the plan. Whatever fails, the plan before it stays, and the status says what to do."""
 
         def start(hold: Hold) -> Iterator[Event]:
@@ -97,7 +98,7 @@ class Planning:
                     return event.value
         raise RunStopped
 
-    def open(self, path: str, model: Any, visitor: Visitor) -> Iterator[tuple[Any, Any]]:
+    def open(self, path: str, model: Any, visitor: Visitor) -> Iterator[Said]:
         """As `make`, for a plan's file that the visitor sent."""
 
         def start(hold: Hold) -> Iterator[Event]:
@@ -110,15 +111,15 @@ class Planning:
         """The visitor's plan as a file (name, type, base64 data and a number of its own), and a status."""
         mine = self.handlers.plans.get(session)
         if mine is None:
-            return gr.skip(), _said("error", messages.NO_PLAN_YET)
+            return gr.skip(), status("error", messages.NO_PLAN_YET)
         try:
             data = mine.plan.to_bytes()
         except PruningError as error:
-            return gr.skip(), _said("error", sentence_for(error))
+            return gr.skip(), status("error", sentence_for(error))
         score = re.sub(r"[^a-z0-9_]", "", str(mine.plan.request.score).lower())[:40]
         name = f"prunescope-plan-{score}-{mine.plan.digest[:8]}.zip"
         parcel = {"name": name, "type": "application/zip", "data": base64.b64encode(data).decode()}
-        return parcel | {"number": time.time_ns()}, _said("idle", messages.PLAN_SAVED.format(name=name))
+        return parcel | {"number": time.time_ns()}, status("idle", messages.PLAN_SAVED.format(name=name))
 
     def head(self, wish: Any, session: str) -> dict[str, Any]:
         """The curves of a head of the visitor's plan; or, under `problem`, why there are none.
@@ -136,7 +137,7 @@ class Planning:
             return {"problem": "The plan has no curves of that head. Make a plan and click it again."}
         return view
 
-    def look(self, wish: Any, state: SessionState, question: Any, visitor: Visitor) -> Iterator[tuple[Any, Any]]:
+    def look(self, wish: Any, state: SessionState, question: Any, visitor: Visitor) -> Iterator[Said]:
         """Status, and at the end the head's card with what it looks at, drawn on the picture that Explore shows.
 
         Args:
@@ -144,7 +145,7 @@ class Planning:
         """
         card = self.head(wish, visitor.session)
         if "problem" in card:
-            yield _said("error", card["problem"]), gr.skip()
+            yield status("error", card["problem"]), gr.skip()
             return
 
         model = self.handlers.plans.get(visitor.session).model
@@ -182,30 +183,16 @@ class Planning:
     def _follow(
         self, visitor: Visitor, phase: str, start: Callable[[Hold], Iterator[Event]], show: Callable[[Any], Any],
         done: str,
-    ) -> Iterator[tuple[Any, Any]]:  # fmt: skip
+    ) -> Iterator[Said]:  # fmt: skip
         """Status while something runs, and what `show` makes of its value; `phase` is said at once."""
         began = time.perf_counter()
-        yield _said("busy", messages.PHASES[phase]), gr.skip()
-        with self.service.hold(_key(visitor.session)) as hold:
-            try:
-                self.service.admit(visitor)
-                for event in start(hold):
-                    if event.kind == "failed":
-                        raise event.value
-                    if event.kind == "done":
-                        view = show(event.value)
-                        yield _said("idle", done.format(seconds=time.perf_counter() - began)), view
-                    elif event.kind == "waiting":
-                        yield _said("busy", messages.WAITING.format(before=event.value)), gr.skip()
-                    elif event.kind == "download":
-                        yield _said("busy", messages.download(*event.value)), gr.skip()
-                    elif event.kind == "phase":
-                        yield _said("busy", messages.PHASES[event.phase]), gr.skip()
-            except RunStopped:
-                if not hold.superseded:
-                    yield _said("idle", messages.STOPPED), gr.skip()
-            except Exception as error:  # noqa: BLE001 (a visitor's file or a worker may fail in any way)
-                yield _said("error", sentence_for(error)), gr.skip()
+
+        def finish(value: Any) -> Said:
+            view = show(value)
+            return status("idle", done.format(seconds=time.perf_counter() - began)), view
+
+        yield status("busy", messages.PHASES[phase]), gr.skip()
+        yield from follow(self.service, visitor, _key(visitor.session), start, finish)
 
 
 def _view(at_hand: PlanAtHand) -> dict[str, Any]:
@@ -222,7 +209,3 @@ def _view(at_hand: PlanAtHand) -> dict[str, Any]:
 def _key(session: str) -> str:
     """Planning and running do not end each other."""
     return f"plan:{session}"
-
-
-def _said(kind: str, text: str) -> dict[str, str]:
-    return {"kind": kind, "text": text}

@@ -97,6 +97,7 @@ class Service:
         self._listening: set[queue.Queue[Event]] = set()  # of the runs that go on or wait
         self._lock = threading.Lock()
         self._share = -1  # percent of a download that has arrived
+        self.warm = threading.Event()  # the start-up model was loaded, or cannot be
         self.problem = ""  # why the start-up model cannot be used, if it cannot
         self._seen, self._baselines = BoundedCache(12), BoundedCache(128)
         self._plans = BoundedCache(16)
@@ -110,6 +111,8 @@ class Service:
                 self.adapter(self.settings.model)
             except Exception as error:  # noqa: BLE001 (whatever it is, the page says it, and so will every run)
                 self.problem = sentence_for(error)
+            finally:
+                self.warm.set()
 
         threading.Thread(target=work, name="warm-up", daemon=True).start()
 
@@ -305,7 +308,7 @@ class Service:
     def _try(self, events, stop, plan, model, pairs) -> PlanAtHand:
         adapter = self.adapter(model)
         events.put(Event("phase", "try"))
-        self._compressed(adapter, plan)
+        self.compressed(adapter, plan)
         return PlanAtHand(plan, self._cost(adapter, plan, pairs, stop), model)
 
     @staticmethod
@@ -318,7 +321,7 @@ class Service:
         visual = int(prompt.visual.sum())
         return plan_cost(plan, adapter.info, visual, len(prompt.visual) - visual, seen.tokens_per_layer)
 
-    def _compressed(self, adapter: VLMAdapter, plan: StructuralPlan) -> Compressed:
+    def compressed(self, adapter: VLMAdapter, plan: StructuralPlan) -> Compressed:
         """The model without what a plan takes out; made once for every plan that was used of late."""
         from pruning.runner import Compressed
 
@@ -340,7 +343,7 @@ class Service:
             stop=stop.is_set,
             trace=True,
         )
-        compressed = None if plan is None else self._compressed(adapter, plan)
+        compressed = None if plan is None else self.compressed(adapter, plan)
         prompt = adapter.prompt(pictures, request.question)
         seen_key = (request.model, digest_of(pictures))
         full_key = (*seen_key, request.question, request.max_new_tokens)

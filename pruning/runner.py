@@ -87,19 +87,7 @@ class Session:
         self.layout, self.n_total = prompt.layout, prompt.layout.n_tokens
         self.plan = method.plan(info, self.n_total) if request.keep_ratio < 1 else {}
         self.stages: Sequence[Stage] = tuple(sorted(self.plan))
-        no_stages = info.no_tower_stages or (SIDE_BY_SIDE if self.layout.n_pictures > 1 else "")
-        if no_stages and any(s.part is Part.TOWER for s in self.stages):
-            raise ParameterError(
-                f"{method.title} drops tokens inside the vision tower; {info.name} allows it behind the tower only: "
-                f"{no_stages}.",
-                "Choose another stage or another method.",
-            )
-        if info.no_projector_stage and any(s.part is Part.PROJECTOR for s in self.stages):
-            raise ParameterError(
-                f"{method.title} drops tokens before the projector; {info.name} has its visual tokens behind it only: "
-                f"{info.no_projector_stage}.",
-                "Choose another stage or another method.",
-            )
+        self._refuse_closed_stages()
         self.looks: Sequence[Look] = method.looks(info) if self.plan else ()
         self.steps: list[PruningStep] = []
         self.decisions: dict[Stage, Decision] = {}
@@ -109,6 +97,21 @@ class Session:
         self._generator = torch.Generator().manual_seed(request.seed)
         self._memory: dict[str, object] = {}
         self.seen: Seen | None = None  # what the tower made of the picture, for looks at later stages
+
+    def _refuse_closed_stages(self) -> None:
+        """A method may not act where this model, or this prompt, keeps rows together."""
+        info = self.info
+        side_by_side = SIDE_BY_SIDE if self.layout.n_pictures > 1 else ""
+        closed = {
+            Part.TOWER: ("inside the vision tower", "allows it", "the tower", info.no_tower_stages or side_by_side),
+            Part.PROJECTOR: ("before the projector", "has its visual tokens", "it", info.no_projector_stage),
+        }
+        for part, (where, does, behind, reason) in closed.items():
+            if reason and any(stage.part is part for stage in self.stages):
+                raise ParameterError(
+                    f"{self.method.title} drops tokens {where}; {info.name} {does} behind {behind} only: {reason}.",
+                    "Choose another stage or another method.",
+                )
 
     def positions_at(self, stage: Stage) -> str:
         return self.method.positions_at(stage) if self.policy == "method" else self.policy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -178,9 +177,7 @@ def _teller(
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
 
     def tell(request: gr.Request, state, key, model, *values) -> dict[str, Any]:
-        end = time.monotonic() + patience
-        while time.monotonic() < end and not (handlers.service.at_hand(model) or handlers.service.problem):
-            time.sleep(0.2)
+        handlers.service.warm.wait(patience)
         own = {name: v for (owner, name), v in zip(names, values, strict=True) if owner == key}
         return budgets(handlers, state, key, model, own, request.session_hash or "")
 

@@ -229,7 +229,7 @@ def test_keyboard_alone(visit):
     page = visitor.page
     page.locator(".es button").nth(1).focus()
     page.keyboard.press("Enter")
-    visitor.wait_for_status("recorded run")
+    page.wait_for_selector(".es button:nth-child(2)[aria-pressed=true]")
     page.locator("#count input[type=range]").focus()
     page.keyboard.press("ArrowRight")
     page.get_by_role("button", name="Run", exact=True).focus()
@@ -252,10 +252,7 @@ def test_examples_switch_to_their_recorded_runs(visit):
     visitor = visit()
     headlines = []
     for number in range(visitor.page.locator(".es button").count()):
-        visitor.page.locator(".es button").nth(number).click()
-        visitor.page.wait_for_function(
-            f"document.querySelectorAll('.es button')[{number}].getAttribute('aria-pressed') === 'true'"
-        )
+        visitor.pick(number)
         visitor.page.wait_for_timeout(400)
         headlines.append((visitor.text(".ap-question"), visitor.text(".pc-headline")))
         assert visitor.text(".pc-chip.recorded") == "Recorded run"
@@ -311,8 +308,7 @@ def test_a_wide_picture_shows_what_the_model_does_not_see(visit, tmp_path):
 
 def test_two_visitors_at_once_see_only_their_own(visit):
     one, two = visit(), visit()
-    one.page.locator(".es button").nth(2).click()
-    one.wait_for_status("recorded run")
+    one.pick(2)
     one.choose("Method", "FastV")
     two.choose("Method", "VisionZip")
     two.share(36)

@@ -124,6 +124,11 @@ class Visitor:
         self.page.wait_for_function(f"{shelf}.size > 0")
         self.page.evaluate(f"Promise.all([...{shelf}.values()])")
 
+    def pick(self, number: int) -> None:
+        """Choose an example, and wait until the page shows it."""
+        self.page.locator(".es button").nth(number).click()
+        self.page.wait_for_selector(f".es button:nth-child({number + 1})[aria-pressed=true]")
+
     def text(self, selector: str) -> str:
         return self.page.locator(selector).first.inner_text()
 
