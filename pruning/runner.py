@@ -100,16 +100,15 @@ class Session:
 
     def _refuse_closed_stages(self) -> None:
         """A method may not act where this model, or this prompt, keeps rows together."""
-        info = self.info
-        side_by_side = SIDE_BY_SIDE if self.layout.n_pictures > 1 else ""
+        of_tower = self.info.no_tower_stages or (SIDE_BY_SIDE if self.layout.n_pictures > 1 else "")
         closed = {
-            Part.TOWER: ("inside the vision tower", "allows it", "the tower", info.no_tower_stages or side_by_side),
-            Part.PROJECTOR: ("before the projector", "has its visual tokens", "it", info.no_projector_stage),
+            Part.TOWER: ("inside the vision tower", "allows it", "the tower", of_tower),
+            Part.PROJECTOR: ("before the projector", "has its visual tokens", "it", self.info.no_projector_stage),
         }
         for part, (where, does, behind, reason) in closed.items():
             if reason and any(stage.part is part for stage in self.stages):
                 raise ParameterError(
-                    f"{self.method.title} drops tokens {where}; {info.name} {does} behind {behind} only: {reason}.",
+                    f"{self.method.title} drops tokens {where}; {self.info.name} {does} behind {behind} only: {reason}.",
                     "Choose another stage or another method.",
                 )
 
