@@ -21,13 +21,14 @@ import torch
 
 from pruning.cost import prefill_flops
 from pruning.errors import BudgetError
+from pruning.machine import environment
 from pruning.methods import METHODS
 from pruning.models import load
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
 from pruning.models.random_weights import Shape, random_llava
 from pruning.orders import ORDERS, order_ms
 from pruning.records import RunRequest
-from pruning.runner import Session, environment, see_for, see_picture
+from pruning.runner import Session, see_for, see_picture
 from pruning.signals import ModelInfo, PromptText, PruneContext, Signal, Stage
 
 QUESTION = "What color is the star?"

@@ -14,10 +14,10 @@ import torch
 
 from pruning.errors import ParameterError
 from pruning.lowrank import output_directions
+from pruning.machine import environment
 from pruning.models.base import VLMAdapter
 from pruning.pairs import Pair
 from pruning.plans import LayerPlan, MatrixPlan, PlanRequest, StructuralPlan, Trajectory
-from pruning.runner import environment
 from pruning.signals import Part
 from pruning.structural import scorer_class
 from pruning.structural.base import HeadScores, Statistic, choose_heads, n_heads_kept

@@ -6,25 +6,20 @@ happened goes out as a `RunRecord`.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 
-from pruning import __version__
 from pruning.answer_record import Answer, Cost
 from pruning.answers import to_answer, to_cost, wait_for
 from pruning.compensation.base import Compensator
 from pruning.diagnostics import Traits
 from pruning.errors import ParameterError
 from pruning.give_back import check_pictures, give_back
+from pruning.machine import environment
 from pruning.methods import method_class
 from pruning.methods.base import TokenPruner
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
@@ -99,7 +94,7 @@ class Session:
         self.seen: Seen | None = None  # what the tower made of the picture, for looks at later stages
 
     def _refuse_closed_stages(self) -> None:
-        """A method may not act where this model, or this prompt, keeps rows together."""
+        """Refuse a method that acts where this model, or this prompt, keeps rows together."""
         of_tower = self.info.no_tower_stages or (SIDE_BY_SIDE if self.layout.n_pictures > 1 else "")
         closed = {
             Part.TOWER: ("inside the vision tower", "allows it", "the tower", of_tower),
@@ -108,7 +103,8 @@ class Session:
         for part, (where, does, behind, reason) in closed.items():
             if reason and any(stage.part is part for stage in self.stages):
                 raise ParameterError(
-                    f"{self.method.title} drops tokens {where}; {self.info.name} {does} behind {behind} only: {reason}.",
+                    f"{self.method.title} drops tokens {where}; {self.info.name} {does} behind {behind} only: "
+                    f"{reason}.",
                     "Choose another stage or another method.",
                 )
 
@@ -365,31 +361,6 @@ def picture_traits(adapter: VLMAdapter, seen: Seen, kept: np.ndarray, largest: f
     features = adapter.project(seen, None).features
     attention = seen.looks.get(Look(Signal.CLS_ATTENTION, adapter.info.feature_layer))
     return traits_of(features, torch.tensor(kept, device=features.device).long(), attention, largest=largest)
-
-
-def environment(adapter: VLMAdapter) -> dict[str, str]:
-    """Where a run happened: for the record, and beside every measured number."""
-    gpu = torch.cuda.get_device_name(adapter.device) if adapter.device.type == "cuda" else ""
-    return {
-        "machine": gpu or f"{processor_name()}, {os.cpu_count()} cores",
-        "device": str(adapter.device),
-        "dtype": adapter.number_format,
-        "threads": str(torch.get_num_threads()),
-        "prunescope": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    }
-
-
-def processor_name() -> str:
-    """What the machine calls its processor."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _extra(decision: Decision) -> dict[str, np.ndarray]:

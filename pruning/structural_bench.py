@@ -23,11 +23,11 @@ import torch
 from pruning.cost import estimate
 from pruning.drawn import DrawnPairs, judged
 from pruning.errors import ParameterError
+from pruning.machine import environment
 from pruning.models import load
 from pruning.models.base import VLMAdapter, Watch
 from pruning.planner import make_plan
 from pruning.plans import PlanRequest, StructuralPlan
-from pruning.runner import environment
 from pruning.signals import Part
 
 HEADS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)

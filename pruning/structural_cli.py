@@ -32,6 +32,9 @@ def add_commands(commands: Any) -> None:
     learnt.add_argument("--pool", type=int, default=256, help="different pairs to learn from (default: %(default)s)")
     learnt.add_argument("--batch", type=int, default=2, help="pairs a step (default: %(default)s)")
     learnt.add_argument("--rate", type=float, default=1e-2, help="of the gates; fewer steps need more (default: 0.01)")
+    learnt.add_argument(
+        "--sparse", type=float, default=100.0, help="weight of the planned share in the loss (default: %(default)s)"
+    )
     learnt.add_argument("--task", default="kl", help="kl to the dense answers, or ce on their words")
     learnt.add_argument("--work", type=Path, default=CHECKPOINTS, help="checkpoint folder (default: %(default)s)")
     _shared(learnt, n_pairs=32)
@@ -130,7 +133,14 @@ def _train(a: argparse.Namespace) -> int:
     from pruning.train_heads import HeadRecipe, HeadTraining
 
     recipe = HeadRecipe(
-        sparsity=a.sparsity, steps=a.steps, pool=a.pool, batch=a.batch, rate=a.rate, task=a.task, seed=a.seed
+        sparsity=a.sparsity,
+        steps=a.steps,
+        pool=a.pool,
+        batch=a.batch,
+        rate=a.rate,
+        sparse=a.sparse,
+        task=a.task,
+        seed=a.seed,
     )  # before the model is opened: a bad recipe should not cost a minute
     request = _request(a)
     adapter, pairs = _open(a)

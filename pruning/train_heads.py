@@ -43,7 +43,8 @@ class HeadRecipe:
         rate: Adam's, which moves z by about that much a step: 1000 steps of 0.01 close a gate that starts at 3, a tenth
             of them need ten times the rate.
         start: of every gate's z; heat: temperature at the end; ramp_share: of the steps until all sparsity is planned.
-        rank, distance, sparse: weights l1, l2, l3 of the loss beside the task.
+        rank, distance, sparse: weights l1, l2, l3 of the loss beside the task. With l3 = 10 the task held gates open on
+            the bundled model: 59 % of them where 50 % were planned.
     """
 
     sparsity: float = 0.3
@@ -57,7 +58,7 @@ class HeadRecipe:
     ramp_share: float = 0.8
     rank: float = 0.05
     distance: float = 0.5
-    sparse: float = 10.0
+    sparse: float = 100.0
     task: str = "kl"
     seed: int = 0
 
@@ -141,8 +142,8 @@ class HeadTraining:
         if abs(open_share - self.request.heads) <= MISSED:
             return plan
         note = (
-            f"The gates ended {open_share:.0%} open where {self.request.heads:.0%} were planned: they had too few "
-            "steps for their rate, and the ranking says little. Train longer, or with a higher rate."
+            f"The gates ended {open_share:.0%} open where {self.request.heads:.0%} were planned: the ranking decided "
+            "about the others, and says little there. Train longer, with a higher rate or a higher weight of the plan."
         )
         return replace(plan, notes=(*plan.notes, note))
 

@@ -31,11 +31,12 @@ from pruning.demo_model.questions import ask
 from pruning.demo_model.scene import draw, sample_scene, scene_rng
 from pruning.errors import BudgetError, ParameterError
 from pruning.give_back import Replay, open_compensator, what_was_discarded
+from pruning.machine import environment
 from pruning.methods import method_class
 from pruning.models import load
 from pruning.models.base import Watch
 from pruning.records import RunRequest
-from pruning.runner import Session, environment, see_for, see_picture
+from pruning.runner import Session, see_for, see_picture
 
 N_TOKENS = ROWS * COLS
 PRUNERS = ("random_baseline", "vispruner", "vitcop")

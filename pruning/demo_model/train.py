@@ -17,7 +17,7 @@ from pruning.demo_model.build import build_model, build_processor
 from pruning.demo_model.familiarity import measure_familiarity
 from pruning.demo_model.language import FeatureCache, train_language
 from pruning.demo_model.tower import DenseHeads, train_tower
-from pruning.runner import processor_name
+from pruning.machine import processor_name
 
 
 @dataclass(frozen=True, slots=True)

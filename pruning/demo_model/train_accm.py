@@ -23,8 +23,8 @@ from pruning.demo_model.accm_tune import tune
 from pruning.demo_model.caption_warmup import warm_up
 from pruning.demo_model.language import FeatureCache
 from pruning.errors import ParameterError
+from pruning.machine import processor_name
 from pruning.models.base import VLMAdapter
-from pruning.runner import processor_name
 
 
 @dataclass(frozen=True, slots=True)

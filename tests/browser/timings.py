@@ -128,8 +128,8 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 def _environment(chromium: str) -> dict[str, str]:
     from pruning.bench import commit
+    from pruning.machine import environment
     from pruning.models import load
-    from pruning.runner import environment
 
     versions = {"chromium": chromium, "gradio": version("gradio"), "playwright": version("playwright")}
     return environment(load("demo", device="cpu")) | versions | {"commit": commit()}

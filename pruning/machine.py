@@ -1,0 +1,39 @@
+"""Where something was run: stands beside every measured number."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import transformers
+
+from pruning import __version__
+from pruning.models.base import VLMAdapter
+
+
+def environment(adapter: VLMAdapter) -> dict[str, str]:
+    """Machine, device, number format, versions and date."""
+    gpu = torch.cuda.get_device_name(adapter.device) if adapter.device.type == "cuda" else ""
+    return {
+        "machine": gpu or f"{processor_name()}, {os.cpu_count()} cores",
+        "device": str(adapter.device),
+        "dtype": adapter.number_format,
+        "threads": str(torch.get_num_threads()),
+        "prunescope": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def processor_name() -> str:
+    """What the machine calls its processor."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
