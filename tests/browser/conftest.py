@@ -21,15 +21,33 @@ def chromium():
         yield browser
 
 
+@pytest.fixture(scope="session")
+def home(chromium):
+    """A browser profile that keeps the page's scripts: most visits are not the first one."""
+    context = chromium.new_context()
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def visit(server, chromium):
-    """`visit(width=..., height=..., query=...)` opens a new visitor; all leave at the end of the test."""
+def visit(server, chromium, home):
+    """`visit(width=..., height=..., query=...)` opens a page, `visit(first=True)` in a browser that was never here; all
+    are closed at the end of the test.
+    """
     visitors = []
 
-    def enter(**kwargs) -> Visitor:
-        visitors.append(Visitor(chromium, server.url, **kwargs))
+    def enter(*, first: bool = False, **kwargs) -> Visitor:
+        visitors.append(Visitor(chromium, server.url, home=None if first else home, **kwargs))
         return visitors[-1]
 
     yield enter
     for visitor in visitors:
         visitor.close()
+
+
+@pytest.fixture(scope="module")
+def guest(server, chromium, home):
+    """A page that stays open from one test to the next, as a person's would."""
+    visitor = Visitor(chromium, server.url, home=home)
+    yield visitor
+    visitor.close()

@@ -61,8 +61,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_markup_is_text(visit, text):
-    visitor = visit()
+def test_markup_is_text(guest, text):
+    visitor = guest
     visitor.ask(text)
     assert visitor.text(".ap-question") == text
     assert visitor.page.title() == "PruneScope"

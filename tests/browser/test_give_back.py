@@ -31,12 +31,12 @@ def speaking(tmp_path_factory):
 
 
 @pytest.fixture
-def meet(speaking, chromium):
+def meet(speaking, chromium, home):
     """`meet(...)` opens a new visitor of that page."""
     visitors = []
 
     def enter(**kwargs) -> Visitor:
-        visitors.append(Visitor(chromium, speaking.url, **kwargs))
+        visitors.append(Visitor(chromium, speaking.url, home=home, **kwargs))
         return visitors[-1]
 
     yield enter

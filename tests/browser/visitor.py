@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -29,6 +29,11 @@ FLAGS = [
     "--no-first-run",
 ]
 HEADLINE = "document.querySelector('.pc-headline')?.textContent.length > 0"
+LISTEN = """() => {
+    window.newStatus = false;
+    const line = document.querySelector('.sl-text');
+    new MutationObserver(() => { window.newStatus = true; }).observe(line, {childList: true, characterData: true, subtree: true});
+}"""
 SCREENSHOTS = ROOT / "screenshots"  # ignored by git; looked at by a person
 
 
@@ -85,7 +90,12 @@ def chromium_browser() -> Iterator[Browser]:
 
 
 class Visitor:
-    """A browser of one person, which notes every request, error and dialog. `still`: this person wants no motion."""
+    """A page of one person, which notes every request, error and dialog.
+
+    Args:
+        home: the browser profile of somebody who was here before; without, this person was not.
+        still: this person wants no motion.
+    """
 
     def __init__(
         self,
@@ -96,11 +106,14 @@ class Visitor:
         query: str = "",
         ready: str = HEADLINE,
         *,
+        home: BrowserContext | None = None,
         still: bool = False,
     ) -> None:
-        motion = "reduce" if still else "no-preference"
-        self.context = chromium.new_context(viewport={"width": width, "height": height}, reduced_motion=motion)
+        self.context = home or chromium.new_context()
+        self._leaves_nothing = home is None
         self.page = self.context.new_page()
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.emulate_media(reduced_motion="reduce" if still else "no-preference")
         self.page.set_default_timeout(60_000)
         self.requests: list[str] = []
         self.errors: list[str] = []
@@ -148,8 +161,9 @@ class Visitor:
         """Type a question, press Run, wait for the outcome."""
         if question is not None:
             self.page.get_by_label("Question", exact=True).fill(question)
+        self.page.evaluate(LISTEN)  # the status of the run before may read like the one that is awaited
         self.page.get_by_role("button", name="Run", exact=True).click()
-        self.wait_for_status("…|" + expect)
+        self.page.wait_for_function("window.newStatus")
         return self.wait_for_status(expect)
 
     def share(self, count: int) -> None:
@@ -170,4 +184,6 @@ class Visitor:
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=full_page)
 
     def close(self) -> None:
-        self.context.close()
+        self.page.close()
+        if self._leaves_nothing:
+            self.context.close()
