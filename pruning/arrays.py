@@ -29,6 +29,7 @@ from pruning.methods.vitcop import (
     solve_budget,
 )
 from pruning.scoring import best, best_ascending, farthest_first, greedy_residual
+from pruning.spectrum_arrays import SPECTRUM_KINDS
 from pruning.tower_arrays import TOWER_KINDS
 
 Arrays = dict[str, np.ndarray]
@@ -240,5 +241,6 @@ KINDS: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], dict[str, A
     "vitcop_stage2": _vitcop_stage2,
     "vitcop_stage3": _vitcop_stage3,
     **TOWER_KINDS,
+    **SPECTRUM_KINDS,
     **LANGUAGE_KINDS,
 }

@@ -71,8 +71,11 @@ def points(results: dict[str, Any]) -> list[Point]:
         heads = tuple(sum(two[i] for two in entry["structure"]["heads"].values()) for i in (0, 1))
         key, family, label = _name(request, heads)
         ratios = [
-            sum(whole[kind][m] for m in MODULES[where]) / sum(entry[kind][m] for m in MODULES[where])
-            for kind in ("estimated_flops", "measured_ms")
+            sum(dense[m] for m in MODULES[where]) / sum(entry[kind][m] for m in MODULES[where])
+            for kind, dense in (
+                ("estimated_flops", whole["estimated_flops"]),
+                ("measured_ms", entry["measured_dense_ms"]),  # of the same minutes
+            )
         ]
         right = entry["accuracy"]
         found.append(Point(where, family, key, label, heads, right["value"], right["standard_error"], *ratios))

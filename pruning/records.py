@@ -139,13 +139,21 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PruningStep:
-    """One decision: where, what became of the tokens, how long it took, and the method's own arrays."""
+    """One decision: where, what became of the tokens, how long it took, the method's own arrays, and which of its
+    reasons (`why`, words to ids) kept a token, for methods that have several.
+    """
 
     stage: Stage
     selection: Selection
     select_ms: float
     summary: str
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+    why: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        named = np.concatenate([np.zeros(0, np.int32), *(freeze(ids, np.int32) for ids in self.why.values())])
+        if len(named) != len(np.unique(named)) or not np.isin(named, self.selection.kept).all():
+            raise RecordFormatError("A selection is not consistent: reasons must name kept tokens, each once.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -249,8 +257,9 @@ class RunRecord:
             for name in ("alive", "kept", "merged_into", "scores", "order"):
                 if getattr(s, name) is not None:
                     arrays[f"step{i}.{name}"] = getattr(s, name)
-            for name, value in step.extra.items():
-                arrays[f"step{i}.extra.{name}"] = np.asarray(value)
+            for kind in ("extra", "why"):
+                for name, value in getattr(step, kind).items():
+                    arrays[f"step{i}.{kind}.{name}"] = np.asarray(value)
             stage = {"part": step.stage.part.value, "layer": step.stage.layer}
             steps.append({"stage": stage, "n_total": s.n_total, "select_ms": step.select_ms, "summary": step.summary})
         arrays |= {name: getattr(self, name) for name in _OPTIONAL if getattr(self, name) is not None}
@@ -363,7 +372,10 @@ def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
 
 def _read_step(index: int, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> PruningStep:
     prefix = f"step{index}."
-    extra = {n.removeprefix(f"{prefix}extra."): a for n, a in arrays.items() if n.startswith(f"{prefix}extra.")}
+    extra, why = (
+        {n.removeprefix(f"{prefix}{kind}."): a for n, a in arrays.items() if n.startswith(f"{prefix}{kind}.")}
+        for kind in ("extra", "why")
+    )
     selection = Selection(
         n_total=data["n_total"],
         alive=arrays[f"{prefix}alive"],
@@ -373,4 +385,4 @@ def _read_step(index: int, data: dict[str, Any], arrays: dict[str, np.ndarray]) 
         order=arrays[f"{prefix}order"],
     )
     stage = Stage(Part(data["stage"]["part"]), data["stage"]["layer"])
-    return PruningStep(stage, selection, data["select_ms"], data["summary"], extra)
+    return PruningStep(stage, selection, data["select_ms"], data["summary"], extra, why)

@@ -143,8 +143,9 @@ class Session:
         wait_for(features.device)
         elapsed = 1e3 * (time.perf_counter() - began)
         self.decisions[stage] = decision
+        why = {words: ids[rows].cpu().numpy() for words, rows in decision.why.items() if len(rows)}
         self.steps.append(
-            PruningStep(stage, self._selection(ids, decision), elapsed, decision.summary, _extra(decision))
+            PruningStep(stage, self._selection(ids, decision), elapsed, decision.summary, _extra(decision), why)
         )
         return decision
 

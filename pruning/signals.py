@@ -213,7 +213,8 @@ class Decision:
         scores: `[rows]`, higher means keep.
         order: the order in which the next layer reads the kept rows, as indices into `keep`; -1 feeds [CLS] as a row.
         summary: one clause for the page ("51 clusters, 202 elites").
-        extra: the method's own arrays, for its views.
+        extra: the method's own arrays, for whoever reads the record.
+        why: for which of the method's reasons kept rows were kept: words to rows, no row under two of them.
         evict: once the prompt is read, what was dropped also leaves the caches of the earlier layers.
         sizes: `[k]` how many tokens every kept row stands for; later tower layers add its logarithm to the attention
             that the row receives. None leaves attention as it is.
@@ -226,5 +227,6 @@ class Decision:
     order: torch.Tensor | None = None
     summary: str = ""
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    why: dict[str, torch.Tensor] = field(default_factory=dict)
     evict: bool = False
     sizes: torch.Tensor | None = None

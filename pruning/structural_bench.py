@@ -26,6 +26,7 @@ from pruning.errors import ParameterError
 from pruning.machine import environment
 from pruning.models import load
 from pruning.models.base import VLMAdapter, Watch
+from pruning.pairs import Pair
 from pruning.planner import make_plan
 from pruning.plans import PlanRequest, StructuralPlan
 from pruning.signals import Part
@@ -40,6 +41,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 TOGETHER = (0.8, 0.6, 0.4)  # shares of heads, and of feed-forward multiply-adds
 DENSE = "dense"
+TIMED = 24  # scenes, on which the dense model takes its turn
 
 _adapter: VLMAdapter  # one in every process
 
@@ -135,39 +137,53 @@ def _judge(file: bytes, n_scenes: int) -> dict[str, Any]:
 def judge_plan(adapter: VLMAdapter, file: bytes, n_scenes: int) -> dict[str, Any]:
     """`judge` under the plan in a file's bytes; without any, of the whole model."""
     if not file:
-        return judge(adapter, n_scenes)
+        return judge(adapter, adapter, n_scenes)
     plan = StructuralPlan.from_bytes(file)
     view = adapter.compressed(plan)
     try:
-        return judge(view, n_scenes) | {"structure": plan.summary().to_dict()}
+        return judge(view, adapter, n_scenes) | {"structure": plan.summary().to_dict()}
     finally:
         view.close()
 
 
-def judge(adapter: VLMAdapter, n_scenes: int) -> dict[str, Any]:
+def judge(view: VLMAdapter, dense: VLMAdapter, n_scenes: int) -> dict[str, Any]:
     """Share of right answers with its standard error; estimated multiply-adds of tower and prefill (means); measured
-    milliseconds of both (medians, on this machine with one thread, everything else that runs on it included).
+    milliseconds of both (medians over the first `TIMED` scenes, one thread), and those of the dense model, which took
+    its turn on the same scenes: whatever else the machine did, it did to both.
     """
-    right, flops, times = [], [], []
+    right, flops, times, dense_times = [], [], [], []
     for number in range(n_scenes):
         pair, _ = judged(number)
-        prompt = adapter.prompt(pair.picture, pair.question)
-        began = time.perf_counter()
-        seen = adapter.see(prompt, [], None, Watch())
-        see_ms = 1e3 * (time.perf_counter() - began)
-        out = adapter.answer(prompt, adapter.project(seen, None), None, 24, Watch())
-        right.append(out.text == pair.answer)
-        cost = estimate(adapter.info, out.visual_per_layer, out.text_tokens, seen.tokens_per_layer, 4)
-        flops.append((cost.tower_flops, cost.prefill_flops))
-        times.append((see_ms, out.read_ms))
+        if number < TIMED:
+            dense_times.append(_asked(dense, pair)[2])
+        out, cost, ms = _asked(view, pair)
+        right.append(out == pair.answer)
+        flops.append(cost)
+        times.append(ms)
     p, n = sum(right) / n_scenes, n_scenes
     names = ("tower", "prefill")
-    medians = [round(statistics.median(t), 3) for t in zip(*times, strict=True)]
+
+    def medians(rows: Sequence[tuple[float, float]]) -> dict[str, float]:
+        values = (round(statistics.median(t), 3) for t in zip(*rows, strict=True))
+        return dict(zip(names, values, strict=True))
+
     return {
         "accuracy": {"value": round(p, 4), "standard_error": round(math.sqrt(p * (1 - p) / n), 4), "n": n},
         "estimated_flops": dict(zip(names, (statistics.fmean(f) for f in zip(*flops, strict=True)), strict=True)),
-        "measured_ms": dict(zip(names, medians, strict=True)),
+        "measured_ms": medians(times[:TIMED]),
+        "measured_dense_ms": medians(dense_times),
     }
+
+
+def _asked(adapter: VLMAdapter, pair: Pair) -> tuple[str, tuple[float, float], tuple[float, float]]:
+    """The answer; estimated multiply-adds and measured milliseconds of tower and prefill."""
+    prompt = adapter.prompt(pair.picture, pair.question)
+    began = time.perf_counter()
+    seen = adapter.see(prompt, [], None, Watch())
+    see_ms = 1e3 * (time.perf_counter() - began)
+    out = adapter.answer(prompt, adapter.project(seen, None), None, 24, Watch())
+    cost = estimate(adapter.info, out.visual_per_layer, out.text_tokens, seen.tokens_per_layer, 4)
+    return out.text, (cost.tower_flops, cost.prefill_flops), (see_ms, out.read_ms)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -179,7 +195,8 @@ def table(results: dict[str, Any]) -> str:
     for name, r in plans.items():
         a, cells = r["accuracy"], []
         for part in ("tower", "prefill"):
-            cells += [f"{dense[kind][part] / r[kind][part]:.2f}x" for kind in ("estimated_flops", "measured_ms")]
+            fewer = dense["estimated_flops"][part] / r["estimated_flops"][part]
+            cells += [f"{fewer:.2f}x", f"{r['measured_dense_ms'][part] / r['measured_ms'][part]:.2f}x"]
         total = sum(dense["estimated_flops"].values()) / sum(r["estimated_flops"].values())
         accuracy = f"{100 * a['value']:.1f} ± {100 * a['standard_error']:.1f}"
         lines.append(f"| {name} | {accuracy} | {' | '.join(cells)} | {total:.2f}x |")

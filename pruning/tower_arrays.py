@@ -11,14 +11,32 @@ from torch.nn import functional as F
 
 from pruning.language_arrays import rotary, turn
 from pruning.merging import merge_by_size
+from pruning.methods.accm_pruner import picks_of
 from pruning.methods.cdpruner import conditional_dpp, scaled_relevance
 from pruning.methods.holov import holistic_score, in_quota, quotas, runs
 from pruning.methods.prumerge import outliers, stepped, sum_of, take_in
 from pruning.methods.tome import strongest_edges
 from pruning.methods.vscan import capped, global_picks, in_turns, merge_rest, window_of
-from pruning.scoring import best, best_ascending, square_parts
+from pruning.scoring import best, best_ascending, cosine, square_parts
 
 Inputs, Params = dict[str, torch.Tensor], dict[str, Any]
+
+
+def _accm_pruner(inputs: Inputs, params: Params) -> dict[str, Any]:
+    attention = _whole_cls_row(inputs)
+    alike = cosine(inputs["image_embeddings"], inputs["text_embeddings"]).mean(1)
+    picks = picks_of(-alike, attention, int(params["n_keep"]), int(params["text_num"]))
+    union = torch.cat([picks.text, picks.outliers]).sort().values
+    return {
+        "text_picks": picks.text.sort().values,
+        "union": union,
+        "uniform_fill": picks.even,
+        "kept_without_random": picks.kept.sort().values,
+        "n_random_fill": int(params["n_keep"]) - len(picks.kept),
+        "union_before_cut": picks.n_before_cut,
+        "cls_attention": attention,
+        "reduction_ratio_used": outliers(attention) / len(attention),
+    }
 
 
 def _cdpruner(inputs: Inputs, params: Params) -> dict[str, Any]:
@@ -37,8 +55,7 @@ def _holov(inputs: Inputs, params: Params) -> dict[str, Any]:
 
 
 def _prumerge(inputs: Inputs, params: Params) -> dict[str, Any]:
-    keys, query, features = inputs["keys"], inputs["query_cls"], inputs["visual_features"]
-    attention = (keys @ query * len(query) ** -0.5).softmax(0)[1:]
+    keys, features, attention = inputs["keys"], inputs["visual_features"], _whole_cls_row(inputs)
     n = len(attention)
     ratio = outliers(attention) / n if params["adaptive"] else float(params["reduction_ratio"])
     order = best(attention, int(n * ratio))
@@ -58,6 +75,12 @@ def _prumerge(inputs: Inputs, params: Params) -> dict[str, Any]:
         "tokens_out": rows,
         "merged_features": rows,
     }
+
+
+def _whole_cls_row(inputs: Inputs) -> torch.Tensor:
+    """Attention of [CLS] to every patch, without heads."""
+    keys, query = inputs["keys"], inputs["query_cls"]
+    return (keys @ query * len(query) ** -0.5).softmax(0)[1:]
 
 
 def _vscan_stage1(inputs: Inputs, params: Params) -> dict[str, Any]:
@@ -123,6 +146,7 @@ def _tome_step(inputs: Inputs, params: Params) -> dict[str, Any]:
 
 
 TOWER_KINDS = {
+    "accm_pruner": _accm_pruner,
     "cdpruner": _cdpruner,
     "holov": _holov,
     "prumerge": _prumerge,

@@ -261,7 +261,7 @@ def _whole_stop(n: int) -> dict[str, Any]:
     everything = np.full(n, KEPT, np.uint8)
     return {
         "name": "picture", "title": "The whole picture", "part": "picture", "layer": None, "rows": n or "–",
-        "fate": _pack(everything), "score": None, "merged_into": None, "summary": "", "ms": None,
+        "fate": _pack(everything), "score": None, "merged_into": None, "summary": "", "ms": None, "why": None,
     }  # fmt: skip
 
 
@@ -284,7 +284,18 @@ def _stop(step: PruningStep) -> dict[str, Any]:
         "merged_into": _pack(s.merged_into.astype("<i4")) if len(s.merged) else None,
         "summary": step.summary,
         "ms": step.select_ms,
+        "why": _reasons(step),
     }
+
+
+def _reasons(step: PruningStep) -> dict[str, Any] | None:
+    """Names of the reasons for which tokens were kept, and the number of each token's reason (255: none)."""
+    if not step.why:
+        return None
+    reason = np.full(step.selection.n_total, 255, np.uint8)
+    for number, ids in enumerate(step.why.values()):
+        reason[ids] = number
+    return {"names": list(step.why), "of": _pack(reason)}
 
 
 def stop_titles(record: RunRecord) -> list[str]:

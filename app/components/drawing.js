@@ -5,6 +5,7 @@
 window.prunescope.drawing = (() => {
   const GONE = 0, DROPPED = 1, MERGED = 2, KEPT = 3;
   const CIVIDIS = [[0, 34, 78], [18, 53, 112], [59, 73, 108], [87, 93, 109], [112, 113, 115], [138, 134, 120], [165, 156, 116], [195, 179, 105], [225, 204, 85], [254, 232, 56]];
+  const REASONS = ['#56B4E9', '#E69F00', '#009E73', '#CC79A7', '#F0E442', '#D55E00'], NO_REASON = 255;
   const { bytes } = window.prunescope;
 
   // ---- reading ---------------------------------------------------------------------------------------------------
@@ -29,7 +30,8 @@ window.prunescope.drawing = (() => {
   function stopsOf(view) {
     return view.stops.map((s) => {
       const score = s.score ? bytes(s.score, Float32Array) : null;
-      return { ...s, fate: bytes(s.fate, Uint8Array), score, ranks: score ? ranksOf(score) : null, into: s.merged_into ? bytes(s.merged_into, Int32Array) : null };
+      const why = s.why ? { names: s.why.names, of: bytes(s.why.of, Uint8Array) } : null;
+      return { ...s, why, fate: bytes(s.fate, Uint8Array), score, ranks: score ? ranksOf(score) : null, into: s.merged_into ? bytes(s.merged_into, Int32Array) : null };
     });
   }
 
@@ -151,6 +153,20 @@ window.prunescope.drawing = (() => {
     });
   }
 
+  // Why a token was kept: the colour of its reason over the kept ones, everything else as among the fates.
+  function reasons(ink, scene, list, why) {
+    fates(ink, scene, list);
+    scene.boxes.forEach((box, i) => {
+      const reason = why.of[i];
+      if (list[i] !== KEPT || reason === NO_REASON) return;
+      const [x, y, w, h] = cell(scene, box);
+      ink.globalAlpha = 0.3 + 0.6 * scene.strength / 100;
+      ink.fillStyle = REASONS[reason % REASONS.length];
+      ink.fillRect(x, y, w, h);
+      ink.globalAlpha = 1;
+    });
+  }
+
   // Attention of one word, relative to its strongest token; tokens that are not there stay dark.
   function attention(ink, scene, weights) {
     const dim = dimmed(scene);
@@ -216,5 +232,5 @@ window.prunescope.drawing = (() => {
     stroke(ink, scene, 'rgba(0, 0, 0, .9)', 5); stroke(ink, scene, '#FFFFFF', 2.4);
   }
 
-  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, leftAt, cell, tokenAt, heat, photo, fates, scores, attention, grid, kept, evidence, unseen, ring };
+  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, leftAt, cell, tokenAt, heat, photo, fates, scores, REASONS, reasons, attention, grid, kept, evidence, unseen, ring };
 })();

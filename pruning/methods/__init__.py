@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pruning.declared import look_up
+from pruning.methods.accm_pruner import ACCMPruner
 from pruning.methods.base import TokenPruner
 from pruning.methods.cdpruner import CDPruner
 from pruning.methods.dart import DART
@@ -37,6 +38,7 @@ _IN_ORDER: tuple[type[TokenPruner], ...] = (
     VScan,
     ToMe,
     ZSPAPrune,
+    ACCMPruner,
     FastV,
     SparseVLM,
     PyramidDrop,

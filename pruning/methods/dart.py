@@ -81,7 +81,8 @@ class DART(TokenPruner):
         similarity = cosine(vectors, context.looks[states])
         keep = least_alike(similarity, image_pivots, share_out(n_keep - len(image_pivots), len(vectors)))
         score = -similarity.max(0).values
-        return Decision(keep, scores=score, extra={"pivots": image_pivots, "text_pivots": text_pivots})
+        why = {"pivot": image_pivots, "unlike the pivots": keep[~torch.isin(keep, image_pivots)]}
+        return Decision(keep, scores=score, extra={"pivots": image_pivots, "text_pivots": text_pivots}, why=why)
 
 
 def l1_norm(keys: torch.Tensor) -> torch.Tensor:

@@ -88,13 +88,16 @@ class IVCPrune(TokenPruner):
         taken = torch.zeros(context.n_rows, dtype=torch.bool, device=foreground.device)
         taken[by_cosine] = taken[by_sine] = True
         n_places = int(taken.sum())
-        taken[best(foreground.masked_fill(taken, -1), n_keep - n_places)] = True
+        places = taken.nonzero()[:, 0]
+        shows = best(foreground.masked_fill(taken, -1), n_keep - n_places)
+        taken[shows] = True
         return Decision(
             taken.nonzero()[:, 0],
             scores=foreground,
             evict=self.cache == EVERYWHERE,
             summary=f"{n_places} by place, {n_keep - n_places} foreground",
             extra={"by_cosine": by_cosine, "by_sine": by_sine, "seeds": seeds},
+            why={"by place": places, "foreground": shows},
         )
 
 

@@ -93,7 +93,8 @@ class PruMerge(TokenPruner):
         features = rows[order].to(context.features.dtype)
         # Read as published: by attention, then the sample, then the row for all others.
         extra = {"important": important, "even": even, "neighbours": near}
-        return Decision(keep, features, merged_into, attention, order.argsort(), summary=summary, extra=extra)
+        why = {"[CLS] looks at it": important, "even sample": even, "for all the others": kept[len(near) :]}
+        return Decision(keep, features, merged_into, attention, order.argsort(), summary, extra, why)
 
 
 def outliers(attention: torch.Tensor) -> int:

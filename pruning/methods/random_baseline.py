@@ -45,6 +45,7 @@ class RandomBaseline(TokenPruner):
     needs: ClassVar[frozenset[Signal]] = frozenset()
     nested: ClassVar[bool] = True
     equivariant: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
 
     where: Annotated[str, WHERE] = WHERE.options[0]
     layer: Annotated[int, LAYER] = 0

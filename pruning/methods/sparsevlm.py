@@ -149,6 +149,7 @@ class SparseVLM(StagedPruner):
             score,
             order=torch.searchsorted(keep, in_order),
             summary=f"{len(kept)} kept, {len(parts.recycled)} recycled into {len(parts.centres)}",
+            why={"rated high": kept, "recycled group": parts.centres},
         )
 
 

@@ -75,7 +75,9 @@ class VisionZip(TokenPruner):
         if with_cls:
             order = torch.cat([order.new_tensor([CLS_SOURCE]), order])
         summary = f"{n_dominant} dominant, {n_contextual} contextual" + (", [CLS] kept as a token" if with_cls else "")
-        return Decision(keep, features, merged_into, parts.score, order, summary, {"contextual_targets": parts.targets})
+        why = {"dominant": kept_before[:n_dominant], "contextual": parts.targets}
+        extra = {"contextual_targets": parts.targets}
+        return Decision(keep, features, merged_into, parts.score, order, summary, extra, why)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.scoring import best, cosine
 from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 
+LOOKED_AT, UNLIKE = "[CLS] looks at it", "unlike the rest"
 DROPPED_A_ROUND = 8
 SHORT_LIST = 16  # a token's most alike ones; speed only, see `_resemblance`
 
@@ -56,7 +57,8 @@ class VisPruner(TokenPruner):
         important, diverse = important_and_diverse(score, context.features, n_keep, self.important_ratio)
         summary = f"{len(important)} important, {len(diverse)} diverse"
         keep = torch.cat([important, diverse]).sort().values
-        return Decision(keep, scores=score, summary=summary, extra={"important": important, "diverse": diverse})
+        extra = {"important": important, "diverse": diverse}
+        return Decision(keep, scores=score, summary=summary, extra=extra, why={LOOKED_AT: important, UNLIKE: diverse})
 
 
 def important_and_diverse(

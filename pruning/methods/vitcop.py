@@ -188,7 +188,8 @@ class ViTCoP(TokenPruner):
         merged_into[member] = parts.representatives[parts.group[member]]
         merged_into[parts.representatives] = -1
         summary = f"{len(parts.elites)} elites, {len(parts.representatives)} merged groups"
-        return Decision(keep, features, merged_into, -norm, summary=summary, extra={"group": parts.group})
+        why = {"elite": parts.elites, "merged group": parts.representatives}
+        return Decision(keep, features, merged_into, -norm, summary=summary, extra={"group": parts.group}, why=why)
 
 
 def solve_budget(ratio: float, vision: float, n_vision: int, layers: int, shallow: int, deep: int) -> tuple[int, int]:

@@ -105,7 +105,8 @@ class VScan(TokenPruner):
         features, merged_into = merge_rest(context.features, keep)
         summary = f"{len(local)} of the windows, {len(overall)} of the whole"
         extra = {"local": local, "global": overall, "shallow_attention": near}
-        return Decision(keep, features, merged_into, far, summary=summary, extra=extra)
+        why = {"best of its window": local, "best of the whole": overall}
+        return Decision(keep, features, merged_into, far, summary=summary, extra=extra, why=why)
 
 
 def in_turns(attention: torch.Tensor, window: torch.Tensor, count: int) -> torch.Tensor:

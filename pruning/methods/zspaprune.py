@@ -50,4 +50,5 @@ class ZSPAPrune(TokenPruner):
         scores[order] = 2 + torch.arange(n_keep, 0, -1, device=order.device, dtype=scores.dtype)  # in order of picking
         summary = f"{len(core)} like the question, {n_keep - len(core)} unlike the others"
         extra = {"core": core, "pick_order": order, "relevance": score}
-        return Decision(order.sort().values, scores=scores, summary=summary, extra=extra)
+        why = {"like the question": core, "unlike the others": order[~torch.isin(order, core)]}
+        return Decision(order.sort().values, scores=scores, summary=summary, extra=extra, why=why)

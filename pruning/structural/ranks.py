@@ -29,9 +29,9 @@ def erank_rule(spectrum: torch.Tensor, factor: float) -> int:
     return min(len(spectrum), max(1, math.ceil(factor * float(effective_rank(spectrum)) - 1e-9)))
 
 
-def mass_rule(spectrum: torch.Tensor, tau: float) -> int:
-    """The fewest directions whose squares hold at least a share `1 - tau` of all squares, at least 1."""
-    kept = shares(spectrum, power=2).cumsum(-1)
+def mass_rule(spectrum: torch.Tensor, tau: float, power: int = 2) -> int:
+    """The fewest directions whose squares (or other powers) hold at least a share `1 - tau` of them all, at least 1."""
+    kept = shares(spectrum, power).cumsum(-1)
     return min(len(spectrum), 1 + int((kept < 1 - tau - 1e-12).sum()))
 
 

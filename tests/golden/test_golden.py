@@ -55,10 +55,10 @@ def test_files_are_the_published_ones():
         assert hashlib.sha256((FOLDER / file["file"]).read_bytes()).hexdigest() == file["sha256"], file["file"]
 
 
-@pytest.mark.parametrize("kind", sorted({f["kind"] for f in FILES} - set(KINDS)))
-def test_a_kind_that_is_not_served_says_so(kind):
+def test_every_published_kind_is_served_and_another_one_says_so():
+    assert {f["kind"] for f in FILES} <= set(KINDS)
     with pytest.raises(NotImplementedError, match="served kinds"):
-        select(kind, {}, {})
+        select("not_one", {}, {})
 
 
 def test_fastv_keeps_the_largest_of_the_last_row():

@@ -30,6 +30,7 @@ def plan(accuracy, tower, kept, score="infoprune", ffn="none", parts=(TOWER,), *
         "accuracy": right(accuracy),
         "estimated_flops": {"tower": 1000 * tower, "prefill": 1000.0},
         "measured_ms": {"tower": 10 * tower, "prefill": 30.0},
+        "measured_dense_ms": {"tower": 10.0, "prefill": 30.0},
         "structure": {"request": request, "heads": {part: [kept, 30] for part in parts}},
     }
 

@@ -26,6 +26,7 @@ function open(view) {
   hide();
   heading();
   stageBar();
+  reasoned();
   $('.pc-table').open = false;
   if (same) return draw();
   state.photos = view.pictures.map((url) => { const photo = new Image(); photo.onload = () => draw(); photo.src = url; return photo; });
@@ -108,8 +109,9 @@ function draw() {
   if (state.word) d.attention(ink, s, state.word.weights);
   else if (state.mode === 'kept') d.fates(ink, s, fates);
   else if (state.mode === 'score' && stop.score) d.scores(ink, s, stop);
+  else if (state.mode === 'why' && stop.why) d.reasons(ink, s, fates, stop.why);
   if (state.options.grid) d.grid(ink, s);
-  if (state.stop > 0 && state.mode === 'kept' && !state.word) d.kept(ink, s, (i) => fates[i] === d.KEPT);
+  if (state.stop > 0 && ['kept', 'why'].includes(state.mode) && !state.word) d.kept(ink, s, (i) => fates[i] === d.KEPT);
   if (state.options.evidence && state.evidence.size) d.evidence(ink, s, (i) => state.evidence.has(i));
   d.unseen(ink, s, shown().map((i) => state.view.layout.tiles[i]));
   if (state.at >= 0) d.ring(ink, s, state.at, links(state.at));
@@ -178,11 +180,19 @@ function play() {
   state.timer = setInterval(() => { if (state.stop >= state.stops.length - 1) play(); else go(state.stop + 1); }, 700);
 }
 
+// The fourth way to look is there for methods that have several reasons.
+function reasoned() {
+  const has = state.stops.some((s) => s.why);
+  $('[data-mode="why"]').hidden = !has;
+  if (!has && state.mode === 'why') setMode('kept');
+}
+
 function legend(stop) {
   const box = $('.pc-legend'), item = (name, text) => { const span = make('span'); span.append(make('i', name), text); return span; };
   if (state.word) box.replaceChildren('less', make('i', 'heat'), `more · ${state.word.text}`);
   else if (state.mode === 'score') box.replaceChildren(...(stop.score ? ['low rank', make('i', 'heat'), 'high'] : [state.stop ? 'this method gives no scores here' : 'choose a later stage to see scores']));
   else if (state.mode === 'kept') box.replaceChildren(item('kept', 'kept'), item('dropped', 'dropped'), ...(state.stops.some((s) => s.into) ? [item('merged', 'merged')] : []));
+  else if (state.mode === 'why') box.replaceChildren(...(stop.why ? stop.why.names.map((name, i) => { const span = item('', name); span.firstChild.style.background = d.REASONS[i % d.REASONS.length]; return span; }) : [state.stop ? 'one reason for all here' : 'choose a later stage to see reasons']));
   else box.replaceChildren();
 }
 
@@ -210,7 +220,8 @@ const number = (x) => Math.abs(x) >= 0.001 && Math.abs(x) < 1e4 ? x.toFixed(4) :
 function facts(token) {
   const b = state.boxes[token], s = scored(token), { tiles, names } = state.view.layout, picture = pictureOf(b.tile), own = tiles.filter((t) => t.picture === picture);
   const tile = own.length > 1 ? ` of tile ${own.indexOf(tiles[b.tile]) + 1}` : '', which = names.length > 1 ? ` of ${names[picture]}` : '';
-  const list = [['row, column', `${b.row + 1}, ${b.col + 1}${tile}${which}`], ['now', describe(token)]];
+  const list = [['row, column', `${b.row + 1}, ${b.col + 1}${tile}${which}`], ['now', describe(token)]], why = state.stops[state.stop].why?.names[state.stops[state.stop].why.of[token]];
+  if (why) list.push(['kept for', why]);
   if (s) list.push(['score', number(s.score)], ['rank', `${s.rank} of ${s.of}`]);
   if (state.nearest && state.nearest.token[token] >= 0 && state.nearest.token[token] !== token) list.push(['most like survivor', `${state.nearest.token[token]} (cosine ${state.nearest.cosine[token].toFixed(2)})`]);
   if (state.evidence.has(token)) list.push(['evidence', 'holds part of the answer']);
@@ -310,7 +321,7 @@ function setMode(mode, focus) {
 }
 $('.pc-modes').addEventListener('click', (e) => { const m = e.target.dataset.mode; if (m) setMode(m); });
 $('.pc-modes').addEventListener('keydown', (e) => {
-  const all = ['kept', 'score', 'photo'], step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[e.key];
+  const all = [...element.querySelectorAll('.pc-modes button:not([hidden])')].map((b) => b.dataset.mode), step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[e.key];
   if (step) { e.preventDefault(); setMode(all[(all.indexOf(state.mode) + step + all.length) % all.length], true); }
 });
 for (const input of element.querySelectorAll('[data-option]')) {

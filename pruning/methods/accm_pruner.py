@@ -1,0 +1,121 @@
+"""Keep what a text score and [CLS] outliers point at, and fill up evenly: the pruner that ACCM brings along.
+
+Paper:      "Adaptive Content Compensation" (ACCM), ACM MM 2025, https://arxiv.org/abs/2508.01236; reference code
+            ASGO-MM/ACCM @ c0a73f14
+Stage:      once, between projector and language model (published: leaving the vision tower, which leaves the same rows)
+Needs:      the [CLS] row over whole keys of the tower's last layer, as PruMerge has it; embeddings of the question
+Symbols:    k -> kept tokens; t_k -> text picks: 12, 20, 40, 70, 150 for k = 18, 36, 72, 144, 288 of 576
+Differs:    the code compares patches and question in CLIP's shared space; LLaVA checkpoints hold no CLIP text tower, so
+            projected tokens are compared with the mean of the language model's own embeddings. It picks those that are
+            LEAST like the question, because CLIP's own patches are turned round; ours need not be, hence `text`.
+            Between the published budgets t_k is interpolated. If text picks and outliers are more than k, the code
+            drops by an accident of order; here the outliers with the least attention go. What is missing at the end
+            is drawn with the run's seed
+Cost:       one attention row, n cosines
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+
+from pruning.declared import Choice
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
+from pruning.methods.prumerge import outliers
+from pruning.scoring import best, cosine
+from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+
+LEAST, MOST = "least like the question", "most like the question"
+PUBLISHED = ((18, 12), (36, 20), (72, 40), (144, 70), (288, 150))  # kept and text picks, of 576 tokens
+PUBLISHED_TOKENS = 576
+
+
+@dataclass(frozen=True, kw_only=True)
+class ACCMPruner(TokenPruner):
+    key: ClassVar[str] = "accm_pruner"
+    title: ClassVar[str] = "ACCM's pruner"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2508.01236"
+    idea: ClassVar[str] = "text picks, [CLS] outliers, an even fill"
+    acts: ClassVar[str] = "before the language model"
+    needs: ClassVar[frozenset[Signal]] = frozenset(
+        {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, Signal.CLS_ATTENTION_WIDE}
+    )
+    equivariant: ClassVar[bool] = False  # the fill lies in raster order
+    draws: ClassVar[bool] = True
+    defaults: ClassVar[str] = "as coded, without CLIP's text tower"
+
+    text: Annotated[str, Choice((LEAST, MOST), "Text picks", "What the code takes; what its name would suggest.")] = (
+        LEAST
+    )
+
+    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
+        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
+
+    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+        return (Look(Signal.CLS_ATTENTION_WIDE, info.tower_layers - 1),)
+
+    def select(self, context: PruneContext, n_keep: int) -> Decision:
+        (look,) = self.looks(context.info)
+        attention = context.looks[look][0].float()
+        alike = cosine(context.features, context.text.question.float().mean(0, keepdim=True))[:, 0]
+        score = alike if self.text == MOST else -alike
+        picks = picks_of(score, attention, n_keep, n_text(n_keep, context.n_total))
+        drawn = draw(picks.kept, context.n_rows, n_keep, context.generator)
+        why = {
+            self.text: picks.text, "[CLS] outlier": picks.outliers, "even fill": picks.even, "drawn at random": drawn
+        }  # fmt: skip
+        summary = ", ".join(f"{len(rows)} {words}" for words, rows in why.items() if len(rows))
+        keep = torch.cat([picks.kept, drawn]).sort().values
+        return Decision(keep, scores=attention, summary=summary, why=why)
+
+
+@dataclass(frozen=True, slots=True)
+class Picks:
+    """Disjoint tokens, each in the order of picking; `n_before_cut`: text picks and outliers before they met the
+    budget.
+    """
+
+    text: torch.Tensor
+    outliers: torch.Tensor
+    even: torch.Tensor
+    n_before_cut: int
+
+    @property
+    def kept(self) -> torch.Tensor:
+        return torch.cat([self.text, self.outliers, self.even])
+
+
+def n_text(n_keep: int, n_total: int) -> int:
+    """Text picks at a budget: the published counts, straight lines between them, the nearest share outside."""
+    k = n_keep * PUBLISHED_TOKENS / n_total
+    for (low, at_low), (high, at_high) in itertools.pairwise(PUBLISHED):
+        if low <= k <= high:
+            return round((at_low + (at_high - at_low) * (k - low) / (high - low)) * n_total / PUBLISHED_TOKENS)
+    kept, picked = PUBLISHED[0] if k < PUBLISHED[0][0] else PUBLISHED[-1]
+    return round(n_keep * picked / kept)
+
+
+def picks_of(score: torch.Tensor, attention: torch.Tensor, n_keep: int, n_by_text: int) -> Picks:
+    """Everything that is kept but what chance has to add.
+
+    Args:
+        score: `[tokens]`, the best of it are the text picks. attention: `[tokens]` of [CLS].
+    """
+    by_text = best(score, min(n_by_text, n_keep))
+    by_cls = best(attention, outliers(attention))
+    new = by_cls[~torch.isin(by_cls, by_text)]
+    n_before_cut = len(by_text) + len(new)
+    new = new[: n_keep - len(by_text)]
+    missing = n_keep - len(by_text) - len(new)
+    step = -(-len(score) // max(1, missing))
+    places = torch.arange(0, len(score), step, device=score.device) if missing else by_text[:0]
+    return Picks(by_text, new, places[~torch.isin(places, torch.cat([by_text, new]))], n_before_cut)
+
+
+def draw(kept: torch.Tensor, n_tokens: int, n_keep: int, generator: torch.Generator) -> torch.Tensor:
+    """What is missing of `n_keep`, drawn from the tokens that are not kept."""
+    order = torch.randperm(n_tokens, generator=generator).to(kept.device)
+    return order[~torch.isin(order, kept)][: n_keep - len(kept)]
