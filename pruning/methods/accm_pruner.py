@@ -16,10 +16,10 @@ Cost:       one attention row, n cosines
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 
 from pruning.declared import Choice
@@ -29,8 +29,8 @@ from pruning.scoring import best, cosine
 from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 
 LEAST, MOST = "least like the question", "most like the question"
-PUBLISHED = ((18, 12), (36, 20), (72, 40), (144, 70), (288, 150))  # kept and text picks, of 576 tokens
-PUBLISHED_TOKENS = 576
+PUBLISHED = ((1 / 32, 2 / 3), (1 / 16, 5 / 9), (1 / 8, 5 / 9), (1 / 4, 35 / 72), (1 / 2, 25 / 48))
+# ^ share kept of all tokens, and the part that text picks get: 12 of 18, 20 of 36, 40 of 72, 70 of 144, 150 of 288
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +89,9 @@ class Picks:
 
 
 def n_text(n_keep: int, n_total: int) -> int:
-    """Text picks at a budget: the published counts, straight lines between them, the nearest share outside."""
-    k = n_keep * PUBLISHED_TOKENS / n_total
-    for (low, at_low), (high, at_high) in itertools.pairwise(PUBLISHED):
-        if low <= k <= high:
-            return round((at_low + (at_high - at_low) * (k - low) / (high - low)) * n_total / PUBLISHED_TOKENS)
-    kept, picked = PUBLISHED[0] if k < PUBLISHED[0][0] else PUBLISHED[-1]
-    return round(n_keep * picked / kept)
+    """Text picks at a budget: the published part of it, on straight lines between the published budgets."""
+    kept, part = zip(*PUBLISHED, strict=True)
+    return round(n_keep * float(np.interp(n_keep / n_total, kept, part)))
 
 
 def picks_of(score: torch.Tensor, attention: torch.Tensor, n_keep: int, n_by_text: int) -> Picks:

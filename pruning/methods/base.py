@@ -33,8 +33,9 @@ class TokenPruner(Declared, ABC):
         key, title, paper (URL), idea (about eight words), acts (where, in plain words).
         needs: signals that must be there. default_positions: `original` or `renumbered`, as published.
         nested: a smaller budget keeps a subset. equivariant: permuting tokens permutes the answer.
-        draws: the run's seed may change the answer. merges: dropped tokens may live on in others. by_picture: divides each of several pictures by itself (others
-        choose among the tokens of all pictures as one pool). defaults: what a run without changed parameters is called.
+        draws: the run's seed may change the answer. merges: dropped tokens may live on in others.
+        by_picture: divides each of several pictures by itself (others choose among the tokens of all as one pool).
+        defaults: what a run without changed parameters is called.
     """
 
     key: ClassVar[str]

@@ -120,8 +120,12 @@ def test_hover_scrub_and_switches_make_no_request(visit):
     assert "rank" in card
     for stop in visitor.page.locator(".pc-stops button").all():
         stop.click()
-    for mode in ("Score", "Picture", "Kept"):
+    for mode in ("Score", "Picture", "Kept", "Why"):
         visitor.page.get_by_role("radio", name=mode).click()
+    assert visitor.text(".pc-legend") == "one reason for all here", "ViTCoP's last cut knows key norms only"
+    visitor.page.locator(".pc-stops button").nth(2).click()
+    assert [t.strip() for t in visitor.page.locator(".pc-legend > span").all_inner_texts()] == ["elite", "merged group"]
+    visitor.look("why")
     visitor.page.get_by_text("grid", exact=True).click()
     visitor.page.locator(".pc-play").click()
     visitor.page.wait_for_timeout(300)

@@ -60,7 +60,7 @@ def test_it_opens_with_maps_and_the_threshold_recolours_without_a_request(enter)
     assert page.locator(".hm-cell").count() == 78
     assert page.locator(".ps-sums tbody tr").count() == 3
     assert page.locator(".fb-bar").count() == 5 * 2 + 8 * 3
-    assert "Trained gates" in visitor.text(".gc-none")
+    assert "come with it" in visitor.text(".gc-none"), "gates that were trained are offered"
     planned = going(visitor)
     assert visitor.text(".hm-said").startswith(f"{planned} of 78 heads go")
     page.wait_for_timeout(800)
@@ -183,8 +183,19 @@ def test_a_plan_is_saved_and_opened_and_what_is_none_is_refused(enter, tmp_path)
     assert visitor.errors == []
 
 
+def test_the_gates_that_come_with_the_model(enter):
+    visitor = enter()
+    visitor.choose("Score", "InfoPrune, trained gates")
+    visitor.page.get_by_role("button", name="Make a plan").click()
+    visitor.page.wait_for_function("document.querySelector('.ph-headline').textContent.includes('trained gates')")
+    assert "21 of 30 heads" in visitor.text(".ph-headline")
+    assert visitor.page.locator(".gc-gates .line.gone").count() == 9
+    assert "sparsity 0.3" in visitor.text(".gc-recipe")
+    assert visitor.errors == []
+
+
 def test_two_visitors_keep_their_own_plans(enter):
-    one, two = enter(), enter()
+    one, two = enter(first=True), enter(first=True)
     two.page.locator("#heads-out input[type=number]").fill("60")
     two.page.locator("#heads-out input[type=number]").press("Enter")
     two.page.get_by_role("button", name="Make a plan").click()

@@ -160,6 +160,8 @@ def test_counts_order_and_fates(key, ratio, grid):
             assert torch.isfinite(d.features).all()
         if d.scores is not None:
             assert d.scores.shape == (len(step.ids),)
+        if d.why:
+            assert torch.cat(list(d.why.values())).sort().values.tolist() == d.keep.tolist(), "one reason for each"
 
 
 @pytest.mark.parametrize("key", METHODS)

@@ -16,6 +16,7 @@ from pruning.arrays import select
 from pruning.errors import BudgetError
 from pruning.merging import merge_by_size
 from pruning.methods import METHODS
+from pruning.methods.accm_pruner import draw, n_text, picks_of
 from pruning.methods.cdpruner import conditional_dpp, scaled_relevance
 from pruning.methods.holov import quotas
 from pruning.methods.prumerge import outliers, spread, stepped
@@ -32,6 +33,27 @@ def golden(name: str, case: str) -> tuple[dict, dict]:
     with np.load(ROOT / "tests" / "golden" / name, allow_pickle=False) as z:
         inputs = {k: z[k] for k in z.files if "__" not in k and k != "case_names"}
         return inputs, {k.removeprefix(f"{case}__"): z[k] for k in z.files if k.startswith(f"{case}__")}
+
+
+def test_accm_splits_its_budget_as_published_and_scales_with_the_picture():
+    assert [n_text(k, 576) for k in (18, 36, 72, 144, 288)] == [12, 20, 40, 70, 150]
+    assert n_text(180, 2880) == 100, "the published share of a larger picture"
+    assert all(0 <= n_text(k, 576) <= k for k in range(1, 577))
+
+
+def test_accm_fills_up_evenly_and_chance_adds_the_rest():
+    score, attention = rows(100, 1)[:, 0], torch.full((100,), 0.01)
+    attention[[7, 8]] = 1.0
+    picks = picks_of(score, attention, 30, 10)
+    assert set(picks.outliers.tolist()) == {7, 8} - set(picks.text.tolist())
+    step = -(-100 // (30 - len(picks.text) - len(picks.outliers)))
+    assert set(picks.even.tolist()) <= set(range(0, 100, step))
+    one, again, other = (draw(picks.kept, 100, 30, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert one.tolist() == again.tolist() != other.tolist()
+    assert len(torch.cat([picks.kept, one]).unique()) == 30
+    tight = picks_of(score, attention, 10, 9)
+    assert tight.n_before_cut >= 10
+    assert len(tight.kept) == 10, "the outliers with the least attention go"
 
 
 def test_cdpruner_picks_the_largest_determinant():

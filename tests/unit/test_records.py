@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,15 @@ def test_round_trip(tiny, noise, tmp_path, method):
     back = RunRecord.load(tmp_path / "r.json")
     assert same(made, back)
     assert same(RunRecord.load(tmp_path / "r.npz"), back)
+
+
+def test_reasons_name_kept_tokens_each_once(tiny, noise):
+    step = run(request("vispruner"), tiny, noise).steps[0]
+    assert np.array_equal(np.sort(np.concatenate(list(step.why.values()))), step.selection.kept)
+    kept, dropped = step.selection.kept, step.selection.dropped
+    for why in ({"one": kept, "other": kept[:1]}, {"one": dropped[:1]}):
+        with pytest.raises(RecordFormatError, match="each once"):
+            replace(step, why=why)
 
 
 def test_a_record_is_read_without_torch(record, tmp_path):

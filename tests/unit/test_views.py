@@ -50,6 +50,13 @@ def test_canvas_fates_are_the_selections(record):
         assert stop["rows"] == step.selection.n_rows
         if step.selection.scores is not None:
             assert np.array_equal(unpack(stop["score"], "<f4"), step.selection.scores, equal_nan=True)
+        if step.why:
+            number = unpack(stop["why"]["of"], "u1")
+            named = [np.sort(ids).tolist() for ids in step.why.values()]
+            assert [np.flatnonzero(number == i).tolist() for i in range(len(named))] == named
+            assert stop["why"]["names"] == list(step.why)
+        else:
+            assert stop["why"] is None
         if stop["merged_into"]:
             assert np.array_equal(unpack(stop["merged_into"], "<i4"), step.selection.merged_into)
     assert view["stops"][-1]["rows"] == record.pruned.visual_per_layer[-1]
