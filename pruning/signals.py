@@ -80,7 +80,8 @@ class Look:
 
     Tower keys are the output of the key projection before it is split into heads. The wide [CLS] attention is computed
     beside the layer's own: one softmax over products of whole queries and keys, as if there were a single head.
-    Received attention is the mean over all rows of all tiles ([CLS] included) of what they pay to a token. Values are
+    Received attention is the mean over all rows of all tiles ([CLS] included) of what they pay to a token; a row pays
+    inside its own tile, picture or window only. Values are
     those of an earlier layer than the stage. States are what a layer is given: raw, or as the decoder's last norm
     would leave them, and before any token leaves at that layer; rotary angles are the cosines and sines of its
     positions.
@@ -126,6 +127,17 @@ class ModelInfo:
     no_projector_stage: str = ""
     tower_shapes: tuple[LayerShape, ...] = ()
     text_shapes: tuple[LayerShape, ...] = ()
+
+    def glance(self, layer: int) -> Look:
+        """Where a layer of the tower looks: the row of [CLS]; in a tower without [CLS], what each token receives, mean
+        over all rows, which is what VisPruner's code takes for SigLIP and VisionZip's for Qwen.
+        """
+        return Look(Signal.CLS_ATTENTION if self.has_cls else Signal.RECEIVED_ATTENTION, layer)
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether the tower has a [CLS] row whose attention can be seen."""
+        return Signal.CLS_ATTENTION in self.signals
 
     @property
     def token_dim(self) -> int:

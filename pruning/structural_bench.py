@@ -109,19 +109,20 @@ class StructuralBench:
 
     def _alone(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         for name in names:
-            yield name, judge_plan(self.adapter, self._plan(name), self.results["scenes"])
+            yield name, judge_plan(self.adapter, self._asked(name), self.results["scenes"])
 
     def _shared(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self.n_jobs, context, _open, (self.model,)) as pool:
-            waiting = {pool.submit(_judge, self._plan(n), self.results["scenes"]): n for n in names}
+            waiting = {pool.submit(_judge, self._asked(n), self.results["scenes"]): n for n in names}
             for finished in as_completed(waiting):
                 yield waiting[finished], finished.result()
 
-    def _plan(self, name: str) -> bytes:
-        if name == DENSE:
-            return b""
-        return (self.trained.get(name) or make_plan(self.adapter, self.requests[name], DrawnPairs())).to_bytes()
+    def _asked(self, name: str) -> PlanRequest | bytes | None:
+        """A plan to make, or one that was trained, as a file's bytes; None for the whole model."""
+        if name in self.trained:
+            return self.trained[name].to_bytes()
+        return self.requests.get(name)
 
 
 def _open(model: str) -> None:
@@ -130,15 +131,16 @@ def _open(model: str) -> None:
     _adapter = load(model, device="cpu")
 
 
-def _judge(file: bytes, n_scenes: int) -> dict[str, Any]:
-    return judge_plan(_adapter, file, n_scenes)
+def _judge(asked: PlanRequest | bytes | None, n_scenes: int) -> dict[str, Any]:
+    return judge_plan(_adapter, asked, n_scenes)
 
 
-def judge_plan(adapter: VLMAdapter, file: bytes, n_scenes: int) -> dict[str, Any]:
-    """`judge` under the plan in a file's bytes; without any, of the whole model."""
-    if not file:
+def judge_plan(adapter: VLMAdapter, asked: PlanRequest | bytes | None, n_scenes: int) -> dict[str, Any]:
+    """`judge` under a plan: made first, or read from a file's bytes; None for the whole model."""
+    if asked is None:
         return judge(adapter, adapter, n_scenes)
-    plan = StructuralPlan.from_bytes(file)
+    made = asked if isinstance(asked, bytes) else make_plan(adapter, asked, DrawnPairs()).to_bytes()
+    plan = StructuralPlan.from_bytes(made)  # as a saved one acts
     view = adapter.compressed(plan)
     try:
         return judge(view, adapter, n_scenes) | {"structure": plan.summary().to_dict()}

@@ -44,7 +44,8 @@ from pruning.models.llava_onevision import LlavaOnevisionAdapter
 from pruning.models.qwen2_5_vl import Qwen25VLAdapter
 from pruning.models.qwen3_vl import Qwen3VLAdapter
 
-NEED_CLS = frozenset({"visionzip", "vispruner", "vitcop", "prumerge", "holov", "vscan", "tome"})
+NEED_KEYS = frozenset({"visionzip", "vitcop", "prumerge", "tome"})
+NEED_CLS = NEED_KEYS | {"vispruner", "holov", "vscan", "accm_pruner"}
 GREY = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 
@@ -195,7 +196,7 @@ class LlavaOnevision(LlavaNext):
 
 
 class Qwen25VL(Tiny):
-    refused: ClassVar = NEED_CLS
+    refused: ClassVar = NEED_KEYS | {"accm_pruner"}
     tower_reason = "attends within windows"
     patch = 14
     sizes: ClassVar = {"shortest_edge": 28 * 28 * 24, "longest_edge": 28 * 28 * 48}
@@ -287,7 +288,7 @@ class Qwen3VL(Qwen25VL):
 
 
 class Idefics3(Tiny):
-    refused: ClassVar = NEED_CLS
+    refused: ClassVar = NEED_KEYS | {"accm_pruner"}
     tower_reason = "several patches of its tower"
     cells = SIDE // PATCH // 2
     side: ClassVar = SIDE

@@ -35,7 +35,8 @@ class TokenPruner(Declared, ABC):
         nested: a smaller budget keeps a subset. equivariant: permuting tokens permutes the answer.
         draws: the run's seed may change the answer. merges: dropped tokens may live on in others.
         by_picture: divides each of several pictures by itself (others choose among the tokens of all as one pool).
-        defaults: what a run without changed parameters is called.
+        defaults: what a run without changed parameters is called. without_cls: takes `ModelInfo.glance`, so that a
+            tower without [CLS] will do.
     """
 
     key: ClassVar[str]
@@ -50,6 +51,7 @@ class TokenPruner(Declared, ABC):
     draws: ClassVar[bool] = False
     merges: ClassVar[bool] = False
     by_picture: ClassVar[bool] = False
+    without_cls: ClassVar[bool] = False
     defaults: ClassVar[str] = "as published"
 
     keep_ratio: float = 1 / 9
@@ -99,8 +101,11 @@ class TokenPruner(Declared, ABC):
         Raises:
             SignalMissingError, ParameterError.
         """
+        present = info.signals
+        if self.without_cls and Signal.RECEIVED_ATTENTION in present:
+            present |= {Signal.CLS_ATTENTION}
         for signal in sorted(self.needs):
-            if signal not in info.signals:
+            if signal not in present:
                 raise SignalMissingError(self.title, info.name, signal.value)
         for name, declared in self.parameters().items():
             if isinstance(declared, Param):

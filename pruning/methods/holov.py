@@ -3,7 +3,8 @@
 Paper:      Zou et al., "Don't Just Chase 'Highlighted Tokens' in MLLMs: Revisiting Visual Holistic Context
             Retention", NeurIPS 2025, https://arxiv.org/abs/2510.02912; reference code obananas/HoloV @ 1d2e65e9
 Stage:      once, between projector and language model
-Needs:      [CLS] attention of the tower layer that feeds the projector; visual tokens
+Needs:      [CLS] attention of the tower layer that feeds the projector (without [CLS], the attention received there);
+            visual tokens
 Symbols:    score of a token -> 1000 x attention + 0.09 x variance of its cosines to its crop, rescaled to the crop's
             attention; quota of a crop -> its share of the mean scores
 Differs:    the paper speaks of crops of the picture and ranks by the whole score; the code cuts the raster sequence
@@ -42,6 +43,7 @@ class HoloV(TokenPruner):
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION, Signal.VISUAL_TOKENS})
     by_picture: ClassVar[bool] = True
+    without_cls: ClassVar[bool] = True
 
     side: Annotated[int, Param(1, 12, 1, "Crops a side", "4 cuts the picture into 16; as many runs of the raster.")] = 4
     crops: Annotated[str, Choice((CROPS, RUNS), "Crops", "What gets a quota; the code takes runs.")] = CROPS
@@ -53,7 +55,7 @@ class HoloV(TokenPruner):
         return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
 
     def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return (Look(Signal.CLS_ATTENTION, info.feature_layer),)
+        return (info.glance(info.feature_layer),)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         (look,) = self.looks(context.info)

@@ -4,7 +4,7 @@ Paper:      Zhang et al., "Beyond Text-Visual Attention: Exploiting Visual Cues 
             ICCV 2025, https://arxiv.org/abs/2412.01818; reference code Theia-4869/VisPruner @ aefa01ad
 Stage:      once, leaving the vision tower (the published mask is computed there and applied behind the projector, which
             works on each token alone)
-Needs:      [CLS] attention of the tower layer that feeds the projector
+Needs:      [CLS] attention of the tower layer that feeds the projector; without [CLS], the attention received there
 Symbols:    T -> kept tokens; r -> `important_ratio` (r = 1 is FasterVLM, the first version of the same paper)
 Differs:    the code raises where the number left over becomes odd (T = 58 with r = 0.5); here the two halves may differ
             by one
@@ -36,6 +36,7 @@ class VisPruner(TokenPruner):
     idea: ClassVar[str] = "what [CLS] looks at, then the least alike"
     acts: ClassVar[str] = "between vision tower and projector"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION})
+    without_cls: ClassVar[bool] = True
 
     important_ratio: Annotated[
         float,
@@ -46,7 +47,7 @@ class VisPruner(TokenPruner):
         return self.single_stage(BEFORE_PROJECTOR, n_tokens)
 
     def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return (Look(Signal.CLS_ATTENTION, info.feature_layer),)
+        return (info.glance(info.feature_layer),)
 
     def variant(self) -> str:
         return "FasterVLM (r = 1)" if self.important_ratio == 1 else super().variant()

@@ -4,7 +4,7 @@ Paper:      Zhang et al., "VScan: Rethinking Visual Token Reduction for Efficien
             TMLR 2026, https://arxiv.org/abs/2505.22654; reference code Tencent/SelfEvolvingAgent, VScan @ a82450e1
 Stage:      1 between projector and language model, by what the tower saw; 2 in the middle of the language model
 Needs:      [CLS] attention of a shallow tower layer and of the one that feeds the projector; visual tokens; attention
-            of the last prompt token at the layer of the second cut, computed ahead
+            of the last prompt token at the layer of the second cut, computed ahead. Without [CLS], attention received
 Symbols:    local scan -> half of T1, shared by windows, by shallow attention; global scan -> the other half, by deep
             attention; T1 = 1.5 R, T2 = 0.5 R for a mean of R tokens a layer (R -> keep_ratio)
 Differs:    T1 and T2 are solved for a cut that is not in the middle, and T1 ends at all tokens (`layer`,
@@ -47,6 +47,7 @@ class VScan(TokenPruner):
     needs: ClassVar[frozenset[Signal]] = frozenset(
         {Signal.CLS_ATTENTION, Signal.VISUAL_TOKENS, Signal.LAST_TOKEN_ATTENTION}
     )
+    without_cls: ClassVar[bool] = True
     equivariant: ClassVar[bool] = False  # windows lie in the picture
     by_picture: ClassVar[bool] = True
     merges: ClassVar[bool] = True
@@ -84,8 +85,8 @@ class VScan(TokenPruner):
     def looks(self, info: ModelInfo) -> tuple[Look, ...]:
         scaled = min(info.feature_layer, max(1, round(PAPER_SHALLOW * info.tower_layers / PAPER_TOWER)))
         return (
-            Look(Signal.CLS_ATTENTION, self.shallow_layer or scaled),
-            Look(Signal.CLS_ATTENTION, info.feature_layer),
+            info.glance(self.shallow_layer or scaled),
+            info.glance(info.feature_layer),
             Look(Signal.LAST_TOKEN_ATTENTION, self.cut(info), ahead=True),
         )
 

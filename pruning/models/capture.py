@@ -26,6 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from pruning.signals import TOWER_KEY_SIGNALS, Look
 
 KERNEL = "prunescope"
+ROWS_AT_ONCE = 512
 
 
 class Observer(Protocol):
@@ -127,8 +128,11 @@ def attention_received(query: torch.Tensor, key: torch.Tensor, scaling: float) -
     in `attention_row`.
     """
     heads, kv_heads, n = query.shape[1], key.shape[1], query.shape[2]
-    q = query[0].float().reshape(kv_heads, heads // kv_heads * n, -1) * scaling
-    return (q @ key[0].float().mT).reshape(heads, n, -1).softmax(-1).mean(1)
+    q, k = query[0].float().reshape(kv_heads, heads // kv_heads, n, -1) * scaling, key[0].float().mT[:, None]
+    total = torch.zeros(heads, k.shape[-1], device=q.device)
+    for rows in q.split(ROWS_AT_ONCE, 2):  # a large picture has thousands of rows, and a map of them all is gigabytes
+        total += (rows @ k).softmax(-1).sum(2).reshape(heads, -1)
+    return total / n
 
 
 def rows_of(ids: torch.Tensor, among: torch.Tensor) -> torch.Tensor:

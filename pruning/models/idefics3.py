@@ -3,7 +3,8 @@
 Conventions and where they are handled: the picture is stretched over whole tiles, whose markers (`<row_1_col_1>`) are
 text and always stay (`layout`); the tower's last norm comes before the projector (`_tokens`); pixel shuffle lays the
 patches of a square side by side, so before the projector a token is a row of several patches. The tower (SigLIP) has no
-[CLS], and a token's several patches have no key in common. Rows are not dropped inside the tower, where one token of
+[CLS]: what its patches receive stands in for that (added up over the patches of a token), and they have no key in
+common. Rows are not dropped inside the tower, where one token of
 several patches could lose some of them. SmolVLM2 has classes of its own for the same arithmetic; its processor's
 part for pictures is that of Idefics3, which does not ask for the packages that its part for videos takes.
 """
@@ -21,11 +22,12 @@ from pruning.geometry import TokenLayout
 from pruning.models.base import Prompt, Seen
 from pruning.models.family import Anatomy, Family
 from pruning.models.tiles import tiles_then_overview
+from pruning.signals import Signal
 
 
 class Idefics3Adapter(Family):
     model_class = Idefics3ForConditionalGeneration
-    tower_signals = frozenset()
+    tower_signals = frozenset({Signal.RECEIVED_ATTENTION})
     no_tower_stages = "several patches of its tower make one token"
     picture_end = "<fake_token_around_image>"
 

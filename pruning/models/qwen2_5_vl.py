@@ -4,8 +4,9 @@ Conventions and where they are handled: the processor resizes to whole cells of 
 reads patches window by window and is put back into reading order (`_tokens`); the merger joins the four patches of a
 token, so before the projector a token is a row of four patches side by side (`_project`); positions have three axes
 (time, row, column), and text goes on behind the largest (`_placed`). Renumbering them has no official meaning: here the
-numbers that no surviving token has on any axis are left out. Rows are not dropped inside the tower, whose windows would
-come out in different lengths.
+numbers that no surviving token has on any axis are left out. The tower has no [CLS]: what the patches of a token
+receive stands in for that, inside their window, or picture in layers that attend to all of it. Rows are not dropped
+inside the tower, whose windows would come out in different lengths.
 
 A video is a sequence of grids, each of which shows two frames (`_video`): every frame goes through the processor for
 pictures, and the halves of a patch that are alike for a picture come from the two frames. An odd last frame is shown
@@ -32,6 +33,7 @@ from pruning.models.base import Prompt, Seen
 from pruning.models.family import Anatomy, Family
 from pruning.models.pictures_only import pictures_only
 from pruning.shown import Clip, Shown
+from pruning.signals import Signal
 
 MOST_TOKENS = 768  # of a frame
 
@@ -40,7 +42,7 @@ class Qwen25VLAdapter(Family):
     model_class = Qwen2_5_VLForConditionalGeneration
     processor_class = pictures_only(Qwen2_5_VLProcessor)
     vision_inputs = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
-    tower_signals = frozenset()
+    tower_signals = frozenset({Signal.RECEIVED_ATTENTION})
     tower_matrices = 3
     no_tower_stages = "its tower attends within windows, which would come out in different lengths"
     picture_end = "<|vision_end|>"

@@ -50,7 +50,10 @@ class TowerRun:
                 rows = [attention_row(q, k, 0, q.shape[-1] ** -0.5)[:, prefix:] for q, k in wide]
                 value = torch.cat(rows, 1)
             elif look.signal is Signal.RECEIVED_ATTENTION:
-                value = torch.cat([attention_received(q, k, scaling)[:, prefix:] for q, k in tiles], 1) / len(query)
+                part = query.shape[2] / (len(self.ids) + prefix * self.tiles)  # of all rows
+                value = part * torch.cat([attention_received(q, k, scaling)[:, prefix:] for q, k in tiles], 1)
+                if look in self.seen:  # windows, or pictures side by side, come one after the other
+                    value = torch.cat([self.seen[look][0], value], 1)
             elif look.signal is Signal.TOWER_KEYS_MEAN:
                 value = key[:, :, prefix:].float().mean(1).flatten(0, 1)
             else:

@@ -89,6 +89,8 @@ def test_pruned_run_equals_masked_run_or_is_refused(family, noise, method, param
     assert record.steps
     assert 0 < len(record.kept) < record.layout.n_tokens
     assert record.positions == positions
+    stands_in = METHODS[method].without_cls and not adapter.info.has_cls
+    assert any("has no [CLS]" in note for note in record.notes) == stands_in
     expected = spoken(adapter, out.token_ids, log_probs(adapter, noise, record, out.token_ids, tiny))
     assert np.allclose(out.log_probs, expected, atol=1e-5), (out.log_probs, expected)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
+import pytest
 import torch
 from conftest import make_tiny_adapter, tiny_llava
+from families import FAMILIES
 from reference import QUESTION
 
 from pruning.head_look import head_attention
-from pruning.models.base import Watch
+from pruning.models.base import Seen, Watch
 from pruning.signals import (
     ATTENTION_SIGNALS,
     LANGUAGE_SIGNALS,
@@ -214,3 +219,34 @@ def test_what_the_tower_showed_is_there_behind_the_projector(noise, monkeypatch)
     for ids, cut in shown:
         for look in looks:
             torch.testing.assert_close(cut[look], whole[look][:, ids])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "idefics3", "internvl"])
+def test_received_attention_is_the_mean_over_all_rows_of_the_eager_maps(monkeypatch, noise, name):
+    """Windows and tiles one by one; a map of a token's patches is added up as its features are laid side by side."""
+    adapter = FAMILIES[name].make(attention="eager")
+    tower = adapter._anatomy.tower
+    module = sys.modules[type(tower).__module__]
+    eager, maps = module.eager_attention_forward, {}
+
+    def noted(attention, *args, **kwargs):
+        out, weights = eager(attention, *args, **kwargs)
+        found = maps.setdefault(next(attention.parameters()), [])
+        found += weights  # one map `[heads, rows, rows]` for each tile or window
+        return out, weights
+
+    monkeypatch.setattr(module, "eager_attention_forward", noted)
+    prompt = adapter.prompt(noise, QUESTION)
+    looks = [Look(Signal.RECEIVED_ATTENTION, layer) for layer in range(adapter.info.tower_layers)]
+    seen = adapter.see(prompt, looks, None, Watch())
+    prefix = int(adapter.info.has_cls)
+    for look in looks:
+        each = maps[next(adapter._tower.attention(look.layer).parameters())]
+        n_rows = sum(m.shape[-1] for m in each)
+        patches = torch.cat([m.sum(1)[:, prefix:] for m in each], 1) / n_rows
+        features = torch.zeros(patches.shape[1], adapter.info.vision_dim)
+        nothing_deep = SimpleNamespace(deepstack_features=[])
+        rows = Seen(features, torch.arange(len(features)), None, {look: patches}, [0], nothing_deep)
+        torch.testing.assert_close(seen.looks[look], adapter._tokens(rows, prompt).looks[look], atol=1e-5, rtol=1e-4)
+    assert (len(each) > 1) == (name != "qwen3_vl"), "windows and tiles were among them"
