@@ -48,7 +48,8 @@ On scenes that it was never trained on (split `evaluate`, seeds from 0); exact m
 - Pruned: one random question about each of {pruned} scenes through the engine, greedy decoding; in brackets the share
   of the evidence tokens that is left at the end, in percent. Keep ratios are each method's own: what cuts inside
   the language model sees all tokens in its first layers, and for some (ViTCoP, VScan, SparseVLM, V2Drop) the count is a
-  mean over the layers or near it; the figures file has the mean for each.
+  mean over the layers or near it; the figures file has the mean for each. V2Drop stands below random because what the
+  first layer of this model changes most is background, not because of its schedule (README, known limits).
 
 {table}
 
