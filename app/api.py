@@ -1,6 +1,7 @@
 """The page's functions for programs: named endpoints, typed, with the JSON that the exports hold.
 
-Everything else on the page is private to it. A picture arrives as Gradio's clients send files (`handle_file(path)`).
+Everything else on the page is private to it. A picture arrives as Gradio's clients send files (`handle_file(path)`);
+further pictures of the same prompt come as a list of them.
 """
 
 from __future__ import annotations
@@ -68,12 +69,13 @@ def _endpoint(handlers: Handlers, description: str, shape: Callable[[RunRecord],
         seed: int = 0,
         compensation: dict[str, Any] | None = None,
         plan: dict[str, Any] | None = None,
+        more_images: list[dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
         model = handlers.service.settings.model
         asked = Asked(question, method, keep, model, positions, seed, parameters or {}, compensation)
         try:
-            weights = None if plan is None else StructuralPlan.from_bytes(handlers.album.sent(_file(plan)))
-            return shape(handlers.record(_file(image), asked, _program(request), weights))
+            weights = None if plan is None else StructuralPlan.from_bytes(handlers.album.sent(_files(plan)))
+            return shape(handlers.record(_files(image, *_listed(more_images)), asked, _program(request), weights))
         except Exception as error:  # noqa: BLE001 (programs get a sentence too, and the log the rest)
             return {"error": sentence_for(error)}
 
@@ -124,9 +126,14 @@ def _program(request: gr.Request) -> Visitor:
     return replace(visitor, session=f"api:{visitor.session or secrets.token_hex(8)}")
 
 
-def _file(sent: Any) -> SessionState:
+def _listed(sent: Any) -> list[Any]:
+    """What should have come as a list; a program may send anything."""
+    return sent if isinstance(sent, list) else [] if sent is None else [sent]
+
+
+def _files(*sent: Any) -> SessionState:
     """What a program sent, as the album knows it."""
-    return SessionState(f"upload:{sent.get('path') if isinstance(sent, dict) else None}")
+    return SessionState.of_files(str(file.get("path")) if isinstance(file, dict) else "" for file in sent)
 
 
 def _map(record: RunRecord) -> dict[str, Any]:

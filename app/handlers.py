@@ -93,7 +93,7 @@ class Handlers:
             view = run_view(record, self.album.urls(new), recorded=True, how=_how(record), model=_model(record))
             view["recipe"] = recipe_of(record, LIVE)
             json.dumps(view)
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
             raise RecordFormatError("The saved run is damaged.", "Save it again.") from error
         self.service.stop(session, superseded=True)
         self._last.put(session, (new, record))

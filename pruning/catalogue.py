@@ -9,6 +9,7 @@ from pruning.declared import Choice, Param
 from pruning.methods import METHODS
 from pruning.methods.base import TokenPruner
 from pruning.models import MODELS
+from pruning.signals import Signal
 from pruning.structural import STRUCTURAL
 
 
@@ -44,7 +45,7 @@ def methods_table() -> str:
     """The README's table of methods."""
     lines = ["| method | idea | stage | needs | paper | file |", "| --- | --- | --- | --- | --- | --- |"]
     for key, method in METHODS.items():
-        needs = ", ".join(sorted(s.value for s in method.needs)) or "nothing"
+        needs = ", ".join(_needs(method)) or "nothing"
         paper = f"[{method.paper.rsplit('/', 1)[1]}]({method.paper})"
         file = f"[`{key}.py`](pruning/methods/{key}.py)"
         lines.append(f"| {method.title} | {method.idea} | {method.acts} | {needs} | {paper} | {file} |")
@@ -79,9 +80,15 @@ def models_table() -> str:
 def _describe(method: type[TokenPruner]) -> dict[str, Any]:
     defaults = method()
     parameters = [_declared(n, getattr(defaults, n), d) for n, d in method.parameters().items()]
-    needs = sorted(s.value for s in method.needs)
+    needs = _needs(method)
     facts = {"key": method.key, "title": method.title, "idea": method.idea, "paper": method.paper, "needs": needs}
     return {**facts, "positions": method.default_positions, "parameters": parameters}
+
+
+def _needs(method: type[TokenPruner]) -> list[str]:
+    """What must be seen, in the words of the page."""
+    received = " or attention received" if method.without_cls else ""
+    return sorted(s.value + (received if s is Signal.CLS_ATTENTION else "") for s in method.needs)
 
 
 def _declared(name: str, default: object, declared: Param | Choice) -> dict[str, Any]:

@@ -6,7 +6,8 @@ open as well, and say so.
 
 Everything is about the tokens that are left after the last stage, as they lie in the picture: a method that cuts late
 has read all of them before. "Random" is `DRAWS` sets of as many tokens, drawn evenly without replacement, always the
-same ones; where its mean has a formula, that is given, and the range (5th to 95th percentile) comes from the draws.
+same ones; where its mean has a formula, that is given, and the range (5th to 95th percentile) comes from the draws. For
+the cosine and for effective ranks it is the mean of five other draws, without a range.
 
 - *Coverage*: from every token that is not kept to the nearest kept one, in steps of its tile's grid (Euclidean); in a
   tile where nothing is kept, the tile's diagonal. And the cosine of the two most alike, by what the language model
@@ -238,7 +239,11 @@ def edge_rows(layout: TokenLayout) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rows_kept(layout: TokenLayout, kept: np.ndarray) -> tuple[float, ...]:
-    """Share of every row that is kept, from the top of the picture, in the view with the most tokens."""
+    """Share of every row that is kept, from the top of the picture, in the view with the most tokens; nothing for
+    several pictures, which have no rows in common.
+    """
+    if layout.n_pictures > 1:
+        return ()
     mine = np.isin(layout.tile_numbers(), layout.views()[0])
     _, row = np.unique(layout.positions()[mine, 0].round(6), return_inverse=True)
     stays = np.isin(np.arange(layout.n_tokens), kept)[mine]
@@ -281,13 +286,13 @@ def _spectra(record: RunRecord) -> list[Finding]:
         ("attention_entropy", "[CLS]", traits and traits.attention_entropy),
         ("word_entropy", "the full answer", word_entropy(record.full.attention)),
     ):
-        means = unknown
+        means = unknown if key == "attention_entropy" else "No word was recorded in this run."
         if entropy is not None:
             means = (
                 f"How widely it looks around: as if evenly at {math.exp(entropy):.0f} of {n} pieces. Low: few places."
             )
-        elif traits:
-            means = "The vision tower has no [CLS]." if key == "attention_entropy" else "No word was recorded."
+        elif traits and key == "attention_entropy":
+            means = "The vision tower has no [CLS]."
         found.append(Finding(key, f"attention entropy of {who}", "nats", entropy, means, most=math.log(n)))
     return found
 

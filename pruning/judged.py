@@ -165,7 +165,7 @@ def _heads_rows(mine: list[Point]) -> list[str]:
 
 def _ranks_rows(mine: list[Point]) -> list[str]:
     lines = ["| what | fewer multiply-adds | faster | right, % |", "| --- | --- | --- | --- |"]
-    for p in mine:
+    for p in sorted(mine, key=lambda p: (p.family, p.fewer)):
         if not p.key:
             lines.append(f"| {p.family}: {p.label} | {p.fewer:.2f}x | {p.faster:.2f}x | {_cell([p])} |")
     return lines

@@ -30,6 +30,7 @@ SCHEMA_VERSION = 1
 MAX_SEED, MAX_NEW_TOKENS, MAX_TOKENS = 2**31 - 1, 4096, 100_000
 _OPTIONAL = {"evidence": np.int32, "nearest_kept": np.int32, "nearest_cosine": np.float32}
 CLS_SOURCE = -1  # in `Selection.order`: the row is the tower's [CLS] token, which has no pixels
+MOST_REASONS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +152,11 @@ class PruningStep:
     why: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        named = np.concatenate([np.zeros(0, np.int32), *(freeze(ids, np.int32) for ids in self.why.values())])
-        if len(named) != len(np.unique(named)) or not np.isin(named, self.selection.kept).all():
+        named = np.concatenate([np.zeros(0, np.int32), *map(np.asarray, self.why.values())])
+        once = len(self.why) <= MOST_REASONS and len(named) == len(np.unique(named))
+        if not once or not np.isin(named, self.selection.kept).all():
             raise RecordFormatError("A selection is not consistent: reasons must name kept tokens, each once.")
+        object.__setattr__(self, "why", {words: freeze(ids, np.int32) for words, ids in self.why.items()})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

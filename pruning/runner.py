@@ -32,7 +32,7 @@ from pruning.signals import TOWER_SIGNALS, Decision, Look, Part, PromptText, Pru
 from pruning.traits import QUICK, traits_of
 
 SIDE_BY_SIDE = "it reads several pictures side by side, which would come out in different lengths"
-NO_CLS = "The vision tower has no [CLS]: the attention that each piece receives from all others stands in for it."
+NO_CLS = "The vision tower has no [CLS]: the attention that each piece receives from the others stands in for it."
 LOOK, FULL_ANSWER = "the look at the picture", "the full answer"  # what a run may take over from an earlier one
 
 WHILE_TIMED = {"recorded_during": "what every word attends to and is near"}  # beside measured times: they include this
@@ -240,7 +240,7 @@ def run(
     if baseline is None:
         baseline = answer_in_full(adapter, prompt, seen, see_ms, request.max_new_tokens, listener)
     notes = adapter.limits(seen, request.question, prompt.layout.n_pictures)
-    if method.without_cls and not acting.info.has_cls:
+    if session.stages and method.without_cls and not acting.info.has_cls:
         notes += (NO_CLS,)
     notes += about_several(method.title, prompt.layout, by_picture=method.by_picture)
     if request.compensation is not None and request.compensation.caption:  # by hand; a captioner's words are known
@@ -290,8 +290,7 @@ def see_picture(adapter: VLMAdapter, prompt: Prompt, listener: Listener | None =
     listener = listener or Listener()
     listener.phase("see")
     info = adapter.info
-    looks = {info.glance(info.feature_layer), Look(Signal.TOWER_KEYS, info.feature_layer)}
-    looks = sorted((look for look in looks if look.signal in info.signals), key=str)
+    looks = [Look(s, info.feature_layer) for s in (Signal.CLS_ATTENTION, Signal.TOWER_KEYS) if s in info.signals]
     began = time.perf_counter()
     seen = adapter.see(prompt, looks, None, Watch(stop=listener.stop))
     wait_for(adapter.device)

@@ -77,7 +77,7 @@ class StructuralBench:
         model: key or folder of a model of the drawn world. trained: plans by name that `train-heads` wrote.
 
     Raises:
-        ParameterError: if the file holds figures for other scenes or weights.
+        ParameterError: if the file holds figures for other scenes, weights, calibration or trained plans.
     """
 
     def __init__(
@@ -87,15 +87,16 @@ class StructuralBench:
         self.model, self.path, self.n_jobs, self.trained = model, path, n_jobs, trained
         self.adapter = load(model, device="cpu")
         self.requests = requests(model, parts, n_pairs)
-        sizes = {"scenes": n_scenes, "fingerprint": self.adapter.fingerprint}
+        sizes = {"scenes": n_scenes, "pairs": n_pairs, "fingerprint": self.adapter.fingerprint}
+        sizes["trained"] = {name: plan.digest for name, plan in trained.items()}
         self.results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {**sizes, "plans": {}}
         if self.results | sizes != self.results:
             advice = "Delete it, or choose another --out."
-            raise ParameterError(f"{path} holds figures for other scenes or weights.", advice)
+            raise ParameterError(f"{path} holds figures for other scenes or weights, or other plans.", advice)
 
     def run(self) -> dict[str, Any]:
         """Judge every plan that is missing."""
-        self.results["environment"] = environment(self.adapter)
+        self.results.setdefault("environment", environment(self.adapter) | {"threads": "1"})  # as `_alone`, `_open` set
         done = self.results["plans"]
         missing = [n for n in (DENSE, *self.trained, *self.requests) if n not in done]
         left = len(missing)
@@ -108,21 +109,26 @@ class StructuralBench:
         return self.results
 
     def _alone(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for name in names:
-            yield name, judge_plan(self.adapter, self._asked(name), self.results["scenes"])
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for name in names:
+                yield name, judge_plan(self.adapter, self._plan_for(name), self.results["scenes"])
+        finally:
+            torch.set_num_threads(threads)
 
     def _shared(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self.n_jobs, context, _open, (self.model,)) as pool:
-            waiting = {pool.submit(_judge, self._asked(n), self.results["scenes"]): n for n in names}
+            waiting = {pool.submit(_judge, self._plan_for(n), self.results["scenes"]): n for n in names}
             for finished in as_completed(waiting):
                 yield waiting[finished], finished.result()
 
-    def _asked(self, name: str) -> PlanRequest | bytes | None:
+    def _plan_for(self, name: str) -> PlanRequest | bytes | None:
         """A plan to make, or one that was trained, as a file's bytes; None for the whole model."""
         if name in self.trained:
             return self.trained[name].to_bytes()
-        return self.requests.get(name)
+        return None if name == DENSE else self.requests[name]
 
 
 def _open(model: str) -> None:
@@ -157,10 +163,10 @@ def judge(view: VLMAdapter, dense: VLMAdapter, n_scenes: int) -> dict[str, Any]:
     for number in range(n_scenes):
         pair, _ = judged(number)
         if number < TIMED and number % 2:
-            dense_times.append(_asked(dense, pair)[2])
-        out, cost, ms = _asked(view, pair)
+            dense_times.append(_answered(dense, pair)[2])
+        out, cost, ms = _answered(view, pair)
         if number < TIMED and not number % 2:
-            dense_times.append(_asked(dense, pair)[2])
+            dense_times.append(_answered(dense, pair)[2])
         right.append(out == pair.answer)
         flops.append(cost)
         times.append(ms)
@@ -179,7 +185,7 @@ def judge(view: VLMAdapter, dense: VLMAdapter, n_scenes: int) -> dict[str, Any]:
     }
 
 
-def _asked(adapter: VLMAdapter, pair: Pair) -> tuple[str, tuple[float, float], tuple[float, float]]:
+def _answered(adapter: VLMAdapter, pair: Pair) -> tuple[str, tuple[float, float], tuple[float, float]]:
     """The answer; estimated multiply-adds and measured milliseconds of tower and prefill."""
     prompt = adapter.prompt(pair.picture, pair.question)
     began = time.perf_counter()

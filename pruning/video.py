@@ -14,6 +14,8 @@ from pruning.errors import ImageRejectedError
 from pruning.pictures import check_size, read_picture
 from pruning.shown import FEWEST_FRAMES, MOST_FRAMES, Clip
 
+SOUND = 0.9  # of the frames that a file says it has; fewer that can be decoded are a damage
+
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FOLDER_RATE = 1.0  # frames a second in a folder, which has no clock
 
@@ -62,11 +64,16 @@ def _from_file(path: Path, n_frames: int) -> Clip:
         raise ImageRejectedError(f"{path.name} is neither a file nor a folder.", "Check the path.")
     video = cv2.VideoCapture(str(path))
     try:
-        rate, total = video.get(cv2.CAP_PROP_FPS), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        if not video.isOpened() or total < FEWEST_FRAMES or not 0 < rate < np.inf:
+        rate, said, total = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT), _count(path)
+        if total < FEWEST_FRAMES or not 0 < rate < np.inf:
             raise ImageRejectedError(
                 f"{path.name} is no video that can be read, or has fewer than {FEWEST_FRAMES} frames.",
                 "Bring another file, or its frames in a folder.",
+            )
+        if total < SOUND * said:
+            raise ImageRejectedError(
+                f"{total} of {said:.0f} frames in {path.name} can be decoded: it is damaged or cut off.",
+                "Save it again, or bring its frames in a folder.",
             )
         check_size(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         chosen, frames = _evenly(total, n_frames), []
@@ -83,6 +90,17 @@ def _from_file(path: Path, n_frames: int) -> Clip:
     finally:
         video.release()
     return Clip(tuple(frames), tuple(i / rate for i in chosen))
+
+
+def _count(path: Path) -> int:
+    """Frames that can be decoded; how many a file says it has is an estimate in some formats."""
+    video, count = cv2.VideoCapture(str(path)), 0
+    try:
+        while video.grab():
+            count += 1
+    finally:
+        video.release()
+    return count
 
 
 def _evenly(total: int, count: int) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
 from pruning.compensation.captioner import Captioner, CaptionerShape
 from pruning.compensation.selector import Selector, SelectorShape
@@ -25,11 +25,13 @@ COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uin
 torch.set_num_threads(1)
 
 
-def tiny_llava(seed: int = 0, attention: str = "sdpa", kv_heads: int = 2) -> LlavaForConditionalGeneration:
-    """A random LLaVA."""
+def tiny_llava(
+    seed: int = 0, attention: str = "sdpa", kv_heads: int = 2, *, siglip: bool = False
+) -> LlavaForConditionalGeneration:
+    """A random LLaVA; with a SigLIP tower it has no [CLS]."""
     processor = build_processor(SIDE, PATCH)
     tokenizer = processor.tokenizer
-    vision = CLIPVisionConfig(
+    vision = (SiglipVisionConfig if siglip else CLIPVisionConfig)(
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=4,
@@ -44,7 +46,8 @@ def tiny_llava(seed: int = 0, attention: str = "sdpa", kv_heads: int = 2) -> Lla
     )  # fmt: skip
     config = LlavaConfig(
         vision_config=vision, text_config=text, image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-2, vision_feature_select_strategy="default", image_seq_length=(SIDE // PATCH) ** 2,
+        vision_feature_layer=-2, vision_feature_select_strategy="full" if siglip else "default",
+        image_seq_length=(SIDE // PATCH) ** 2,
     )  # fmt: skip
     model = LlavaForConditionalGeneration._from_config(config, attn_implementation=attention)
     return decisive(model, seed)
@@ -66,7 +69,10 @@ def decisive(model, seed: int = 0):
 
 
 def make_tiny_adapter(**kwargs) -> LlavaAdapter:
-    return LlavaAdapter(tiny_llava(**kwargs), build_processor(SIDE, PATCH), "tiny")
+    processor = build_processor(SIDE, PATCH)
+    if kwargs.get("siglip"):
+        processor.vision_feature_select_strategy, processor.num_additional_image_tokens = "full", 0
+    return LlavaAdapter(tiny_llava(**kwargs), processor, "tiny")
 
 
 @pytest.fixture(scope="session")

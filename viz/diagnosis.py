@@ -14,7 +14,8 @@ OVERLAP_HOW = (
     "Shared: kept by this run and by the other method. By chance: what two sets of these sizes share on average, ± one "
     "standard deviation. Jaccard: shared over kept by either, 1 for equal sets.",
     "Random sets: 100 of the same size, drawn evenly. “≠ random” stands where a figure lies outside of what nine "
-    "in ten of them give. Everything is about what is left after the last stage.",
+    "in ten of them give. The cosine and effective ranks stand beside the mean of five draws, without a range. "
+    "Everything is about what is left after the last stage.",
 )
 
 

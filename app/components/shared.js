@@ -58,7 +58,7 @@ window.prunescope = window.prunescope || (() => {
   }
 
   // Amounts as people read them.
-  function amount(x) { for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6], ['k', 1e3]]) if (x >= size) return `${(x / size).toFixed(2)} ${unit}`; return String(x); }
+  function amount(x) { for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6], ['k', 1e3]]) if (x >= size) return `${(x / size).toFixed(2)} ${unit}`; return String(Math.round(x)); }
   function change(before, after) { const p = Math.round(100 * (after / before - 1)); return p === 0 ? '±0 %' : `${p > 0 ? '+' : '−'}${Math.abs(p)} %`; }
 
   // An "i" that opens a short explanation: how was this computed?

@@ -52,7 +52,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
                 with gr.Accordion("Options of the score", open=False) as accordion:
                     groups, controls = build_groups(STRUCTURAL, FIRST["score"])
                 seed = gr.Number(0, label="Seed of the draw", precision=0, visible=False)
-                out = gr.Slider(0, 99, value=FIRST["out"], step=0.1, label="Heads to take out, %", elem_id="heads-out")
+                out = gr.Slider(0, 99, value=FIRST["out"], step=0.01, label="Heads to take out, %", elem_id="heads-out")
                 where = gr.Dropdown(list(PARTS), value=BOTH, label="Where", elem_id="where")
                 ffn = gr.Dropdown(FFN_CHOICES, value=FIRST["ffn"], label="Feed-forward ranks", elem_id="ffn")
                 rules = _rule_controls(FIRST["ffn"])
@@ -173,7 +173,7 @@ def _model(key: str) -> str:
 
 def _share(event: gr.EventData) -> float:
     out = getattr(event, "out", 0)
-    return round(min(99.0, max(0.0, float(out))), 1) if isinstance(out, int | float) else 0.0
+    return round(min(99.0, max(0.0, float(out))), 2) if isinstance(out, int | float) else 0.0
 
 
 def _opener(planning: Planning) -> Callable[..., Iterator[tuple[Any, Any]]]:

@@ -23,7 +23,7 @@ from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.scoring import best, cosine
 from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 
-LOOKED_AT, UNLIKE = "[CLS] looks at it", "unlike the rest"
+LOOKED_AT, RECEIVES, UNLIKE = "[CLS] looks at it", "others look at it", "unlike the rest"
 DROPPED_A_ROUND = 8
 SHORT_LIST = 16  # a token's most alike ones; speed only, see `_resemblance`
 
@@ -59,7 +59,8 @@ class VisPruner(TokenPruner):
         summary = f"{len(important)} important, {len(diverse)} diverse"
         keep = torch.cat([important, diverse]).sort().values
         extra = {"important": important, "diverse": diverse}
-        return Decision(keep, scores=score, summary=summary, extra=extra, why={LOOKED_AT: important, UNLIKE: diverse})
+        why = {LOOKED_AT if context.info.has_cls else RECEIVES: important, UNLIKE: diverse}
+        return Decision(keep, scores=score, summary=summary, extra=extra, why=why)
 
 
 def important_and_diverse(

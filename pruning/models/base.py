@@ -123,7 +123,7 @@ class Seen:
 
     def made_of(self, members: torch.Tensor) -> Seen:
         """The same in visual tokens, each of which is made of some rows of the tower: `members` `[tokens, k]`. The rows
-        stand side by side; what they get of [CLS]'s attention is added up.
+        stand side by side; the attention that they get is added up.
         """
         looks = {}
         for look, value in self.looks.items():

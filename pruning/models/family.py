@@ -68,7 +68,7 @@ class Family(Weights):
     Class facts:
         model_class, processor_class: of transformers.
         vision_inputs: what the processor gives for the model beside text and pixels.
-        tower_signals: what can be observed in the tower beside [CLS], which is there if the tower has one.
+        tower_signals: what can be observed in a tower without [CLS]; where there is one, its attention comes with it.
         tower_matrices: of a tower layer's feed-forward part (3 where it is gated).
         no_tower_stages: why rows cannot be dropped between the tower's layers; empty where they can.
         no_projector_stage: what is done behind the projector before there are visual tokens; empty for most.

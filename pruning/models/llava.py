@@ -14,12 +14,14 @@ from pruning.geometry import Tile, TokenLayout, square_view
 from pruning.models.base import Prompt
 from pruning.models.family import Anatomy, Family
 from pruning.models.tiles import in_patches
+from pruning.signals import TOWER_KEY_SIGNALS, Signal
 
 TOWERS = {"clip_vision_model", "siglip_vision_model", "dinov2"}
 
 
 class LlavaAdapter(Family):
     model_class = LlavaForConditionalGeneration
+    tower_signals = TOWER_KEY_SIGNALS | {Signal.RECEIVED_ATTENTION}
 
     def anatomy(self, model, name: str) -> Anatomy:
         core, config = model.model, model.config

@@ -57,7 +57,7 @@ def choose_place(
 
     Args:
         needed: bytes in memory for a number format, and for 4 bits or not.
-        freed: bytes on the device that the model at hand will give back.
+        freed: bytes on the device, or on all GPUs, that the model at hand will give back.
 
     Raises:
         ModelUnavailableError: with what it needs, what there is, and what to do.
@@ -70,7 +70,7 @@ def choose_place(
         require_memory(title, n_bytes, free, str(where))
         return Place(where, kind, four_bit)
     rooms = {i: int(SHARE_OF_A_GPU * free_memory(torch.device("cuda", i))) for i in range(gpus)}
-    require_memory(title, n_bytes, sum(rooms.values()), f"all {gpus} GPUs together")
+    require_memory(title, n_bytes, sum(rooms.values()) + freed, f"all {gpus} GPUs together")
     if not find_spec("accelerate"):
         raise ModelUnavailableError(
             f"{title} needs about {gigabytes(n_bytes)}, more than one GPU has free ({gigabytes(free)}), and spreading "

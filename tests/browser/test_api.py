@@ -57,6 +57,17 @@ def test_a_record_is_that_of_an_export(client):
     assert [s["kept"] for s in drawn["stages"]] == [s.selection.kept.tolist() for s in record.steps]
 
 
+def test_several_pictures_are_one_prompt(client):
+    pair = {"image": handle_file(DIGIT), "more_images": [handle_file(DIGIT)]}
+    drawn = client.predict(**pair, question=QUESTION, method="uniform_grid", keep=64, api_name="/prune_map")
+    assert drawn["tokens"] == 2 * 576
+    assert len(drawn["stages"][0]["kept"]) == 2 * 64, "the share is of both together"
+    gone = client.predict(
+        **(pair | {"more_images": [{"path": "/etc/hostname"}]}), question=QUESTION, api_name="/answer"
+    )
+    assert "no longer here" in gone["error"]
+
+
 def test_a_plan_for_the_weights_is_made_and_taken_to_a_run(client, tmp_path):
     assert [s["key"] for s in client.predict(api_name="/list_scores")] == list(STRUCTURAL)
     made = client.predict(score="magnitude", heads_out=50, where="vision tower", api_name="/plan")
@@ -211,6 +222,7 @@ def test_file_names_are_only_names(client, tmp_path, name):
         {"keep": 0}, {"keep": -3}, {"keep": 577}, {"keep": "many"}, {"keep": None}, {"keep": 1e99}, {"method": "<b>"}, {"method": None}, {"method": ["fastv"]},
         {"parameters": {"alpha": "<b>"}}, {"parameters": {"__class__": 1}}, {"parameters": {"alpha": None}}, {"parameters": [1]},
         {"positions": "<b>"}, {"seed": "x"}, {"seed": None}, {"seed": 10**30}, {"question": None}, {"question": ["a"]},
+        {"more_images": "x"}, {"more_images": [1]}, {"more_images": 5},
     ],
     ids=str,
 )  # fmt: skip

@@ -13,6 +13,8 @@ from reference import QUESTION
 
 from pruning.head_look import head_attention
 from pruning.models.base import Seen, Watch
+from pruning.records import RunRequest
+from pruning.runner import run
 from pruning.signals import (
     ATTENTION_SIGNALS,
     LANGUAGE_SIGNALS,
@@ -250,3 +252,17 @@ def test_received_attention_is_the_mean_over_all_rows_of_the_eager_maps(monkeypa
         rows = Seen(features, torch.arange(len(features)), None, {look: patches}, [0], nothing_deep)
         torch.testing.assert_close(seen.looks[look], adapter._tokens(rows, prompt).looks[look], atol=1e-5, rtol=1e-4)
     assert (len(each) > 1) == (name != "qwen3_vl"), "windows and tiles were among them"
+
+
+@torch.inference_mode()
+def test_a_llava_without_cls_shows_what_its_patches_receive(noise):
+    adapter, eager = make_tiny_adapter(siglip=True), tiny_llava(siglip=True, attention="eager").model.vision_tower
+    look, prompt = adapter.info.glance(adapter.info.feature_layer), adapter.prompt(noise, QUESTION)
+    assert look.signal is Signal.RECEIVED_ATTENTION
+    maps = eager(prompt.pixels, output_attentions=True).attentions
+    seen = adapter.see(prompt, [look], None, Watch())
+    torch.testing.assert_close(seen.looks[look], maps[look.layer][0].mean(1), atol=1e-5, rtol=1e-4)
+    for method in ("vispruner", "holov", "vscan"):
+        record = run(RunRequest("tiny", method, 0.5, QUESTION, max_new_tokens=2), adapter, noise)
+        assert any("has no [CLS]" in note for note in record.notes)
+        assert not any("[CLS]" in words for step in record.steps for words in step.why)

@@ -227,7 +227,7 @@ def test_train_heads_writes_a_plan_and_goes_on(folder, tmp_path, capsys):
     plan = StructuralPlan.load(out)
     assert plan.training.steps.tolist() == [0, 1, 2]
     assert plan.request.score == "trained"
-    assert "too few steps" in plan.notes[-1]  # three steps close no gate, and the plan says so
+    assert "ended 100% open" in plan.notes[-1]  # three steps close no gate, and the plan says so
     assert plan.summary().heads[Part.TOWER] == (7, 12)
     assert (work / "t.pt").exists()
     assert main([*command, "--work", str(work), "--ffn", "erank"]) == 0

@@ -1,7 +1,7 @@
 // Caption help of one run: candidates, the assembled prompt, the price, and the caption to change and ask again with.
 // A caption is a model's or a visitor's text: everything goes through textContent.
 
-const { make, on, explain, plot, radios } = window.prunescope;
+const { make, amount, on, explain, plot, radios } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 const MARKS = { closest: '+ closest', farthest: '− farthest' };
 
@@ -31,7 +31,6 @@ function card(c, number, view) {
   return item;
 }
 
-function flops(x) { for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6], ['k', 1e3]]) if (x >= size) return `${(x / size).toFixed(2)} ${unit}`; return String(Math.round(x)); }
 
 let priced = null;
 
@@ -42,9 +41,9 @@ function cost(given, byHand) {
   const total = price.parts.reduce((sum, [, x]) => sum + x, 0), wide = Math.max(price.full, total);
   $('.ch-price').textContent = price.text;
   $('.ch-bar').replaceChildren(...price.parts.map(([, x], i) => { const part = make('i', `part-${i}`); part.style.width = `${100 * x / wide}%`; return part; }));
-  $('.ch-bar').setAttribute('aria-label', `Estimated prefill: ${price.parts.map(([name, x]) => `${name} ${flops(x)}`).join(', ')}; with the whole picture ${flops(price.full)}.`);
-  const rows = price.parts.map(([name, x], i) => x > 0 && [`part-${i}`, name, name === "caption's tokens" ? `${flops(x)}, ${price.tokens} tokens` : flops(x)]).filter(Boolean);
-  rows.push(['part-full', tower ? 'whole picture, with its tower' : 'whole picture', flops(price.full)]);
+  $('.ch-bar').setAttribute('aria-label', `Estimated prefill: ${price.parts.map(([name, x]) => `${name} ${amount(x)}`).join(', ')}; with the whole picture ${amount(price.full)}.`);
+  const rows = price.parts.map(([name, x], i) => x > 0 && [`part-${i}`, name, name === "caption's tokens" ? `${amount(x)}, ${price.tokens} tokens` : amount(x)]).filter(Boolean);
+  rows.push(['part-full', tower ? 'whole picture, with its tower' : 'whole picture', amount(price.full)]);
   if (!byHand) rows.push(['', 'writing and choosing (measured once)', `${price.ms < 10 ? price.ms.toFixed(1) : Math.round(price.ms)} ms`]);
   $('.ch-parts').replaceChildren(...rows.map(([key, name, value]) => { const row = make('div'), term = make('dt', '', name); if (key) term.prepend(make('i', key)); row.append(term, make('dd', '', value)); return row; }));
 }

@@ -1,6 +1,6 @@
 // Figures of one run. Each says how it came to be: counted, computed, estimated or measured.
 
-const { make, on } = window.prunescope;
+const { make, amount, change, on } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 
 function figure(name, how, value, more) {
@@ -14,8 +14,6 @@ function figure(name, how, value, more) {
 const count = (x) => Number.isInteger(x) ? String(x) : x.toFixed(1);
 const time = (x) => x === null || x === undefined ? '–' : x < 10 ? x.toFixed(1) : String(Math.round(x));
 function bytes(x) { for (const [unit, size] of [['GB', 2 ** 30], ['MB', 2 ** 20], ['kB', 2 ** 10]]) if (x >= size) return `${(x / size).toFixed(x / size < 10 ? 1 : 0)} ${unit}`; return `${x} B`; }
-function flops(x) { for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6]]) if (x >= size) return `${(x / size).toFixed(2)} ${unit}`; return String(x); }
-function change(a, b) { const p = Math.round(100 * (b / a - 1)); return p === 0 ? '±0 %' : `${p > 0 ? '+' : '−'}${Math.abs(p)} %`; }
 
 function show(v) {
   const c = v.counted, e = v.estimated, f = v.measured.full, p = v.measured.pruned, k = v.computed;
@@ -24,8 +22,8 @@ function show(v) {
     figure('asked / kept / unique', 'counted', `${c.asked} / ${c.kept} / ${c.unique}`, `of ${c.total} pieces`),
     figure('layer average (entering)', 'counted', count(c.average), `of ${c.total}`),
     figure('mean leaving a layer', 'counted', count(c.mean_leaving), `of ${c.total}`),
-    figure('prefill work', 'estimated', change(e.full, e.pruned), `${flops(e.full)} → ${flops(e.pruned)}`),
-    ...(e.helped ? [figure('with caption', 'estimated', change(e.full, e.helped), `${flops(e.full)} → ${flops(e.helped)}`)] : []),
+    figure('prefill work', 'estimated', change(e.full, e.pruned), `${amount(e.full)} → ${amount(e.pruned)}`),
+    ...(e.helped ? [figure('with caption', 'estimated', change(e.full, e.helped), `${amount(e.full)} → ${amount(e.helped)}`)] : []),
     figure('KV cache', 'computed', change(k.kv_full, k.kv_pruned), `${bytes(k.kv_full)} → ${bytes(k.kv_pruned)}`),
     figure('see', 'measured', `${time(p.see)} ms`, `full ${time(f.see)}`),
     figure('prune', 'measured', `${time(p.prune)} ms`, pruning),
@@ -36,7 +34,7 @@ function show(v) {
   $('.cs-where').textContent = `(times: once, on ${env.machine}, ${env.device}, ${env.dtype})`;
   text.replaceChildren(
     make('p', '', `Counted: rows for the picture, read off the layers of the pruned run; ${c.text} text tokens come on top. Asked: what the share says. Kept: rows that the last layer reads, merged pieces as one, [CLS] as one. Unique: different pieces among them. Average: rows that a layer really reads, over all layers. Published budgets count in different ways, so all are shown.`),
-    make('p', '', `Estimated: multiply-adds of the language model's prefill, ${e.formula}. Tower: ${flops(e.tower_full)} full, ${flops(e.tower_pruned)} pruned, not included.${e.helped ? ' With caption: its tokens, captioner and selector are in it.' : ''}`),
+    make('p', '', `Estimated: multiply-adds of the language model's prefill, ${e.formula}. Tower: ${amount(e.tower_full)} full, ${amount(e.tower_pruned)} pruned, not included.${e.helped ? ' With caption: its tokens, captioner and selector are in it.' : ''}`),
     make('p', '', 'Computed: bytes of keys and values of the prompt, from the model\'s shape and number format.'),
     make('p', '', `Measured: once, not averaged, on ${env.machine} (${env.device}, ${env.dtype}, ${env.threads} threads), torch ${env.torch}, transformers ${env.transformers}, ${env.date}. One measurement on a shared machine is an impression, not a benchmark.${env.recorded_during ? ` While the clock ran, ${env.recorded_during} was recorded, which costs a little in every layer.` : ''}${earlier}`),
   );

@@ -45,7 +45,8 @@ function show(view) {
   if (view.problem) return;
   fill($('.dg-findings'), ['figure', 'this run', 'random sets of that size, or the most'], view.lines.map(finding));
   const last = view.rows.length, top = Math.max(...view.rows, view.chance);
-  plot($('.ps-plot'), {
+  $('.ps-plot').toggleAttribute('hidden', last === 0); // several pictures have no rows in common
+  if (last) plot($('.ps-plot'), {
     says: `Share kept in rows 1 to ${last}: ${view.rows.map((x) => `${Math.round(100 * x)} %`).join(', ')}`,
     x: { from: 0, to: last + 1, name: 'row, from the top' }, y: { from: 0, to: top, name: 'share kept' },
     bars: view.rows.map((y, i) => [i + 1, y]), lines: [{ points: [[0, view.chance], [last + 1, view.chance]], look: 'two' }],

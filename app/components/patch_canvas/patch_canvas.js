@@ -184,7 +184,7 @@ function play() {
 function reasoned() {
   const has = state.stops.some((s) => s.why);
   $('[data-mode="why"]').hidden = !has;
-  if (!has && state.mode === 'why') setMode('kept');
+  if (!has && state.mode === 'why') markMode('kept');
 }
 
 function legend(stop) {
@@ -315,9 +315,12 @@ canvas.addEventListener('keydown', (e) => {
 });
 canvas.addEventListener('blur', () => { if (!state.pinned) { hide(); draw(); } });
 function setMode(mode, focus) {
+  markMode(mode, focus);
+  draw();
+}
+function markMode(mode, focus) {
   state.mode = mode;
   for (const b of element.querySelectorAll('.pc-modes button')) { const chosen = b.dataset.mode === mode; b.setAttribute('aria-checked', String(chosen)); b.tabIndex = chosen ? 0 : -1; if (chosen && focus) b.focus(); }
-  draw();
 }
 $('.pc-modes').addEventListener('click', (e) => { const m = e.target.dataset.mode; if (m) setMode(m); });
 $('.pc-modes').addEventListener('keydown', (e) => {
