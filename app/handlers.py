@@ -216,7 +216,8 @@ class Handlers:
                 if event.kind == "done":
                     self._last.put(visitor.session, (state, event.value))
                     text = messages.FINISHED.format(seconds=time.perf_counter() - began)
-                    yield say(text, "idle"), self._live_view(event.value, state, example, urls)
+                    live = {"method": asked.method, "count": asked.count, "question": asked.question}
+                    yield say(text, "idle"), self._live_view(event.value, state, example, urls) | {"live": live}
                     return
                 if event.kind in ("waiting", "download"):
                     yield say(on_the_way(event)), gr.skip()

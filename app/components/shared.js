@@ -74,8 +74,9 @@ window.prunescope = window.prunescope || (() => {
   }
 
   // ---- recorded runs: changing method or share shows the nearest recorded one at once ---------------------------
-  // `number` and `picture` say what the page is about; `turn` grows whenever something newer is to be shown.
-  const shelf = { number: 0, picture: '', turn: 0, go: false, bundles: new Map(), fetch: null };
+  // `number` and `picture` say what the page is about; `turn` grows whenever something newer is to be shown; `live` is
+  // what the live run on the page was asked: the change of a control may be heard after the run that it was made for.
+  const shelf = { number: 0, picture: '', turn: 0, go: false, live: null, bundles: new Map(), fetch: null };
 
   // The runs recorded for an example, asked for once; a failed request may be made again.
   function takeDown(number) {
@@ -86,12 +87,15 @@ window.prunescope = window.prunescope || (() => {
   }
 
   async function choose(method, count, question) {
+    const { live } = shelf;
+    if (live && live.method === method && Number(live.count) === Number(count) && live.question === question) return;
     const mine = ++shelf.turn, bundle = shelf.number === null ? null : await takeDown(shelf.number);
     if (mine !== shelf.turn || !bundle || question.trim().toLowerCase() !== bundle.question.toLowerCase()) return;
     const runs = bundle.runs[method];
     if (!runs) { emit('status', { kind: 'idle', text: 'No recorded run of this method here. Press Run.' }); return; }
     const stops = Object.keys(runs).map(Number), near = stops.reduce((a, b) => Math.abs(b - count) < Math.abs(a - count) ? b : a);
     const run = runs[near], total = run.canvas.n_tokens;
+    shelf.live = null;
     emit('run', { ...run, canvas: { ...run.canvas, pictures: [bundle.picture] } });
     const exact = near === Number(count) ? '' : ` Nearest to ${count}.`;
     emit('status', { kind: 'idle', text: `Recorded run with ${near} of ${total} pieces.${exact} Press Run to do it live.` });
@@ -102,6 +106,7 @@ window.prunescope = window.prunescope || (() => {
     if (value.opens) { shelf.picture = value.opens; shelf.number = value.example; }
     if (value.of && value.of !== shelf.picture) return;
     shelf.turn += 1;
+    if (value.live || value.opens) shelf.live = value.live || null;
     shelf.go = shelf.go || Boolean(value.go);
     emit('run', value);
   }

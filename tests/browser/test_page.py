@@ -133,6 +133,22 @@ def test_hover_scrub_and_switches_make_no_request(visit):
     assert visitor.errors == []
 
 
+def test_a_control_that_is_heard_late_takes_no_live_run_away(visit):
+    """Run pressed right after a choice may be done before the page hears of the choice."""
+    visitor = visit()
+    visitor.choose("Method", "HoloV")
+    visitor.ask()
+    question = visitor.page.get_by_label("Question", exact=True).input_value()
+    late = "([m, q]) => window.prunescope.choose(m, 64, q)"
+    visitor.page.evaluate(late, ["holov", question])
+    assert visitor.status().startswith("Done")
+    assert "Live run" in visitor.text(".pc-chips")
+    for method in ("fastv", "holov"):
+        visitor.page.evaluate(late, [method, question])
+        visitor.wait_for_status("^Recorded run with 64")
+    assert "HoloV" in visitor.text(".pc-chips")
+
+
 def test_recorded_runs_switch_without_a_request(visit):
     visitor = visit()
     visitor.settle()
