@@ -13,11 +13,10 @@ import gradio as gr
 from app import messages
 from app.album import Pictures
 from app.errors import sentence_for
-from app.handlers import LIVE, Handlers
+from app.handlers import Handlers
 from app.service import Event, Hold
 from app.session import Visitor
 from app.status import Said, follow, status
-from app.take_away import recipe_of
 from pruning.plans import StructuralPlan
 from pruning.records import RunRecord
 from viz.diagnosis import diagnosis_view
@@ -60,9 +59,7 @@ class Diagnosing:
 
         def show(found: RunRecord) -> Said:
             self.handlers.remember(visitor.session, state, found)
-            example = self.handlers.album.example(state)
-            where = () if example is None else (example.key, example.place)
-            recipe = recipe_of(found, LIVE, *where)
+            recipe = self.handlers.recipe(state, found)
             return status("idle", messages.OVERLAPS_DONE, state.picture), {"recipe": recipe, "made_for": source}
 
         yield from follow(self.service, visitor, visitor.session, start, show, state.picture)

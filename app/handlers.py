@@ -22,9 +22,9 @@ from app.decisions import Decisions
 from app.errors import sentence_for
 from app.examples import Example
 from app.links import Link
-from app.service import Hold, Service
+from app.service import Event, Hold, Service
 from app.session import SessionState, Visitor
-from app.status import on_the_way, status
+from app.status import on_the_way, outcome, status
 from app.take_away import parcel, recipe_of
 from pruning.archive import is_archive, unpack
 from pruning.budget import n_keep
@@ -217,7 +217,7 @@ class Handlers:
                     self._last.put(visitor.session, (state, event.value))
                     text = messages.FINISHED.format(seconds=time.perf_counter() - began)
                     live = {"method": asked.method, "count": asked.count, "question": asked.question}
-                    yield say(text, "idle"), self._live_view(event.value, state, example, urls) | {"live": live}
+                    yield say(text, "idle"), self._live_view(event.value, state, urls) | {"live": live}
                     return
                 if event.kind in ("waiting", "download"):
                     yield say(on_the_way(event)), gr.skip()
@@ -236,13 +236,16 @@ class Handlers:
                     answers["helped_text"] = texts["compensated"]
                 yield say(messages.PHASES[phase]), {"answers": answers, "of": state.picture}
 
-    def _live_view(
-        self, record: RunRecord, state: SessionState, example: Example | None, urls: Sequence[str]
-    ) -> dict[str, Any]:
+    def _live_view(self, record: RunRecord, state: SessionState, urls: Sequence[str]) -> dict[str, Any]:
         truth = self._truth(state, record)
         view = run_view(record, urls, recorded=False, how=_how(record), truth=truth, model=_model(record))
+        return view | {"recipe": self.recipe(state, record), "random": None, "of": state.picture}
+
+    def recipe(self, state: SessionState, record: RunRecord) -> dict[str, Any]:
+        """How to have the visitor's last run again."""
+        example = self.album.example(state)
         where = () if example is None else (example.key, example.place)
-        return view | {"recipe": recipe_of(record, LIVE, *where), "random": None, "of": state.picture}
+        return recipe_of(record, LIVE, *where)
 
     def record(
         self, state: SessionState, asked: Asked, visitor: Visitor, plan: StructuralPlan | None = None
@@ -252,15 +255,12 @@ class Handlers:
         Raises:
             PruningError: with what is wrong.
         """
-        self.service.admit(visitor)
-        request, pictures = self._request(asked), self.album.pictures(state)
-        with self.service.hold(visitor.session) as hold:
-            for event in self.service.run(hold, request, pictures, lambda adapter: None, plan):
-                if event.kind == "failed":
-                    raise event.value
-                if event.kind == "done":
-                    return event.value
-        raise RunStopped
+
+        def start(hold: Hold) -> Iterator[Event]:
+            request, pictures = self._request(asked), self.album.pictures(state)
+            return self.service.run(hold, request, pictures, lambda adapter: None, plan)
+
+        return outcome(self.service, visitor, visitor.session, start)
 
     def run_random(self, source: Any, visitor: Visitor) -> Iterator[tuple[Any, ...]]:
         """Status, and at the end how random pruning with `RANDOM_SEEDS` seeds does on the run that is shown.

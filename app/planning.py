@@ -19,8 +19,8 @@ from app.examples import ASSETS, Example
 from app.handlers import Handlers
 from app.service import Event, Hold, PlanAtHand
 from app.session import SessionState, Visitor
-from app.status import Said, follow, status
-from pruning.errors import PlanError, PruningError, RunStopped
+from app.status import Said, follow, outcome, status
+from pruning.errors import PlanError, PruningError
 from pruning.models import find_spec
 from pruning.pairs import Pair
 from pruning.plans import TRAINED, StructuralPlan
@@ -89,14 +89,11 @@ class Planning:
         Raises:
             PruningError: with what is wrong.
         """
-        self.service.admit(visitor)
-        with self.service.hold(_key(visitor.session)) as hold:
-            for event in self.service.make_plan(hold, asked.request(len(self.pairs)), self.pairs):
-                if event.kind == "failed":
-                    raise event.value
-                if event.kind == "done":
-                    return event.value
-        raise RunStopped
+
+        def start(hold: Hold) -> Iterator[Event]:
+            return self.service.make_plan(hold, asked.request(len(self.pairs)), self.pairs)
+
+        return outcome(self.service, visitor, _key(visitor.session), start)
 
     def open(self, path: str, model: Any, visitor: Visitor) -> Iterator[Said]:
         """As `make`, for a plan's file that the visitor sent."""

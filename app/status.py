@@ -1,4 +1,4 @@
-"""The status line: what handlers say there, and following what runs for a visitor until it ends."""
+"""The status line: what handlers say there, and following what runs for a visitor or a program until it ends."""
 
 from __future__ import annotations
 
@@ -62,3 +62,19 @@ def follow(
                 yield status("idle", messages.STOPPED, of), gr.skip()
         except Exception as error:  # noqa: BLE001 (a visitor's file or a worker may fail in any way)
             yield status("error", sentence_for(error), of), gr.skip()
+
+
+def outcome(service: Service, visitor: Visitor, session: str, start: Callable[[Hold], Iterator[Event]]) -> Any:
+    """The value of what runs, for whoever waits for nothing else; `session` as in `follow`.
+
+    Raises:
+        PruningError: with what is wrong.
+    """
+    service.admit(visitor)
+    with service.hold(session) as hold:
+        for event in start(hold):
+            if event.kind == "failed":
+                raise event.value
+            if event.kind == "done":
+                return event.value
+    raise RunStopped

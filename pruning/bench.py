@@ -21,7 +21,7 @@ import torch
 
 from pruning.cost import prefill_flops
 from pruning.errors import BudgetError
-from pruning.machine import environment
+from pruning.machine import environment, one_thread
 from pruning.methods import METHODS
 from pruning.models import load
 from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
@@ -183,9 +183,7 @@ def selection(repeats: int) -> dict[str, dict[str, float | str]]:
     """Milliseconds of all decisions of a run, keeping one ninth, on random tensors of width 4096 and one thread; and at
     the larger size over the bare operations that published implementations of some methods need (`pruning.orders`).
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         found: dict[str, dict[str, float | str]] = {}
         for key, method in METHODS.items():
             try:
@@ -201,8 +199,6 @@ def selection(repeats: int) -> dict[str, dict[str, float | str]]:
                 published = statistics.median(order_ms(key, features, n // 9) for _ in range(3))
                 found[key]["over_published_order"] = round(large / published, 2)
         return found
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _decide_ms(method: Any, grid: tuple[int, int], repeats: int) -> float:

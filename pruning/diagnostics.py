@@ -282,17 +282,15 @@ def _spectra(record: RunRecord) -> list[Finding]:
             chance=traits and traits.effective_rank_random, most=traits and min(kept, traits.width),
         ),
     ]  # fmt: skip
-    for key, who, entropy in (
-        ("attention_entropy", "[CLS]", traits and traits.attention_entropy),
-        ("word_entropy", "the full answer", word_entropy(record.full.attention)),
+    no_cls = "The vision tower has no [CLS]." if traits else unknown
+    for key, who, entropy, means in (
+        ("attention_entropy", "[CLS]", traits and traits.attention_entropy, no_cls),
+        ("word_entropy", "the full answer", word_entropy(record.full.attention), "No word was recorded in this run."),
     ):
-        means = unknown if key == "attention_entropy" else "No word was recorded in this run."
         if entropy is not None:
             means = (
                 f"How widely it looks around: as if evenly at {math.exp(entropy):.0f} of {n} pieces. Low: few places."
             )
-        elif traits and key == "attention_entropy":
-            means = "The vision tower has no [CLS]."
         found.append(Finding(key, f"attention entropy of {who}", "nats", entropy, means, most=math.log(n)))
     return found
 

@@ -81,10 +81,9 @@ class Look:
     Tower keys are the output of the key projection before it is split into heads. The wide [CLS] attention is computed
     beside the layer's own: one softmax over products of whole queries and keys, as if there were a single head.
     Received attention is the mean over all rows of all tiles ([CLS] included) of what they pay to a token; a row pays
-    inside its own tile, picture or window only. Values are
-    those of an earlier layer than the stage. States are what a layer is given: raw, or as the decoder's last norm
-    would leave them, and before any token leaves at that layer; rotary angles are the cosines and sines of its
-    positions.
+    inside its own tile, picture or window only. Values are those of an earlier layer than the stage. States are what a
+    layer is given: raw, or as the decoder's last norm would leave them, and before any token leaves at that layer;
+    rotary angles are the cosines and sines of its positions.
 
     `ahead`: what the attention of the very layer that the stage stands before would compute if nothing left.
     """

@@ -23,7 +23,7 @@ import torch
 from pruning.cost import estimate
 from pruning.drawn import DrawnPairs, judged
 from pruning.errors import ParameterError
-from pruning.machine import environment
+from pruning.machine import environment, one_thread
 from pruning.models import load
 from pruning.models.base import VLMAdapter, Watch
 from pruning.pairs import Pair
@@ -109,13 +109,9 @@ class StructuralBench:
         return self.results
 
     def _alone(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             for name in names:
                 yield name, judge_plan(self.adapter, self._plan_for(name), self.results["scenes"])
-        finally:
-            torch.set_num_threads(threads)
 
     def _shared(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         context = multiprocessing.get_context("spawn")

@@ -14,9 +14,8 @@ from pruning.errors import ImageRejectedError
 from pruning.pictures import check_size, read_picture
 from pruning.shown import FEWEST_FRAMES, MOST_FRAMES, Clip
 
-SOUND = 0.9  # of the frames that a file says it has; fewer that can be decoded are a damage
-
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SOUND = 0.9  # of the frames that a file says it has; fewer that can be decoded are a damage
 FOLDER_RATE = 1.0  # frames a second in a folder, which has no clock
 
 
@@ -64,7 +63,10 @@ def _from_file(path: Path, n_frames: int) -> Clip:
         raise ImageRejectedError(f"{path.name} is neither a file nor a folder.", "Check the path.")
     video = cv2.VideoCapture(str(path))
     try:
-        rate, said, total = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT), _count(path)
+        rate, said, opened = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT), video.isOpened()
+        if opened:  # before anything is decoded
+            check_size(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+        total = _count(path) if opened else 0
         if total < FEWEST_FRAMES or not 0 < rate < np.inf:
             raise ImageRejectedError(
                 f"{path.name} is no video that can be read, or has fewer than {FEWEST_FRAMES} frames.",
@@ -75,7 +77,6 @@ def _from_file(path: Path, n_frames: int) -> Clip:
                 f"{total} of {said:.0f} frames in {path.name} can be decoded: it is damaged or cut off.",
                 "Save it again, or bring its frames in a folder.",
             )
-        check_size(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         chosen, frames = _evenly(total, n_frames), []
         for number in range(chosen[-1] + 1):  # one by one: seeking is inexact in many files
             there = video.grab()

@@ -45,7 +45,8 @@ from pruning.models.qwen2_5_vl import Qwen25VLAdapter
 from pruning.models.qwen3_vl import Qwen3VLAdapter
 
 NEED_KEYS = frozenset({"visionzip", "vitcop", "prumerge", "tome"})
-NEED_CLS = NEED_KEYS | {"vispruner", "holov", "vscan", "accm_pruner"}
+NEED_CLS = NEED_KEYS | {"accm_pruner"}  # and nothing stands in for it
+NEED_SIGHT = NEED_CLS | {"vispruner", "holov", "vscan"}
 GREY = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 
@@ -151,7 +152,7 @@ class LlavaNext(Tiny):
 
 
 class LlavaOnevision(LlavaNext):
-    refused: ClassVar = NEED_CLS
+    refused: ClassVar = NEED_SIGHT
     projector_reason = "thinned out there"
     reach = 1.5
 
@@ -196,7 +197,7 @@ class LlavaOnevision(LlavaNext):
 
 
 class Qwen25VL(Tiny):
-    refused: ClassVar = NEED_KEYS | {"accm_pruner"}
+    refused: ClassVar = NEED_CLS
     tower_reason = "attends within windows"
     patch = 14
     sizes: ClassVar = {"shortest_edge": 28 * 28 * 24, "longest_edge": 28 * 28 * 48}
@@ -288,7 +289,7 @@ class Qwen3VL(Qwen25VL):
 
 
 class Idefics3(Tiny):
-    refused: ClassVar = NEED_KEYS | {"accm_pruner"}
+    refused: ClassVar = NEED_CLS
     tower_reason = "several patches of its tower"
     cells = SIDE // PATCH // 2
     side: ClassVar = SIDE
@@ -334,7 +335,7 @@ class SmolVLM(Idefics3):
 
 
 class InternVL(Tiny):
-    refused: ClassVar = frozenset({"visionzip", "vitcop", "prumerge", "tome"})
+    refused: ClassVar = NEED_KEYS
     tower_reason = "four patches of its tower"
     cells = SIDE // PATCH // 2
 

@@ -4,9 +4,9 @@ Conventions and where they are handled: the picture is stretched over whole tile
 text and always stay (`layout`); the tower's last norm comes before the projector (`_tokens`); pixel shuffle lays the
 patches of a square side by side, so before the projector a token is a row of several patches. The tower (SigLIP) has no
 [CLS]: what its patches receive stands in for that (added up over the patches of a token), and they have no key in
-common. Rows are not dropped inside the tower, where one token of
-several patches could lose some of them. SmolVLM2 has classes of its own for the same arithmetic; its processor's
-part for pictures is that of Idefics3, which does not ask for the packages that its part for videos takes.
+common. Rows are not dropped inside the tower, where one token of several patches could lose some of them. SmolVLM2 has
+classes of its own for the same arithmetic; its processor's part for pictures is that of Idefics3, which does not ask
+for the packages that its part for videos takes.
 """
 
 from __future__ import annotations

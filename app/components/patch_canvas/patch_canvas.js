@@ -220,7 +220,7 @@ const number = (x) => Math.abs(x) >= 0.001 && Math.abs(x) < 1e4 ? x.toFixed(4) :
 function facts(token) {
   const b = state.boxes[token], s = scored(token), { tiles, names } = state.view.layout, picture = pictureOf(b.tile), own = tiles.filter((t) => t.picture === picture);
   const tile = own.length > 1 ? ` of tile ${own.indexOf(tiles[b.tile]) + 1}` : '', which = names.length > 1 ? ` of ${names[picture]}` : '';
-  const list = [['row, column', `${b.row + 1}, ${b.col + 1}${tile}${which}`], ['now', describe(token)]], why = state.stops[state.stop].why?.names[state.stops[state.stop].why.of[token]];
+  const list = [['row, column', `${b.row + 1}, ${b.col + 1}${tile}${which}`], ['now', describe(token)]], reasons = state.stops[state.stop].why, why = reasons?.names[reasons.of[token]];
   if (why) list.push(['kept for', why]);
   if (s) list.push(['score', number(s.score)], ['rank', `${s.rank} of ${s.of}`]);
   if (state.nearest && state.nearest.token[token] >= 0 && state.nearest.token[token] !== token) list.push(['most like survivor', `${state.nearest.token[token]} (cosine ${state.nearest.cosine[token].toFixed(2)})`]);
