@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from pruning.cost import prefill_flops
-from pruning.errors import BudgetError
+from pruning.errors import BudgetError, PruningError
 from pruning.machine import environment, one_thread
 from pruning.methods import METHODS
 from pruning.models import load
@@ -188,7 +188,7 @@ def selection(repeats: int) -> dict[str, dict[str, float | str]]:
         for key, method in METHODS.items():
             try:
                 small, large = (_decide_ms(method(keep_ratio=1 / 9), grid, repeats) for grid in GRIDS)
-            except BudgetError as error:
+            except PruningError as error:
                 found[key] = {"refused": str(error)}
                 continue
             growth = float(np.log(large / small) / np.log(5))  # 1: linear in the number of tokens, 2: quadratic

@@ -86,9 +86,10 @@ def _describe(method: type[TokenPruner]) -> dict[str, Any]:
 
 
 def _needs(method: type[TokenPruner]) -> list[str]:
-    """What must be seen, in the words of the page."""
+    """What must be seen, in the words of the page, and what must have been trained."""
     received = " or attention received" if method.without_cls else ""
-    return sorted(s.value + (received if s is Signal.CLS_ATTENTION else "") for s in method.needs)
+    trained = [] if method.module is None else ["a module trained for the model"]
+    return trained + sorted(s.value + (received if s is Signal.CLS_ATTENTION else "") for s in method.needs)
 
 
 def _declared(name: str, default: object, declared: Param | Choice) -> dict[str, Any]:

@@ -61,6 +61,10 @@ class SignalMissingError(PruningError):
         super().__init__(f"{method} needs {signal}, which {model} does not give.", hint or "Pick another method.")
 
 
+class PrunerUntrainedError(PruningError):
+    """A pruner that has to be trained for a model, and was not, or whose weights are damaged."""
+
+
 class LinkError(PruningError):
     """A link that asks for something that is not here."""
 

@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import torch
 
     from pruning.structure import LayerShape
@@ -108,6 +110,7 @@ class ModelInfo:
         no_projector_stage: what is done behind the projector to get visual tokens, so that none can be dropped before
             it; empty where there are some before.
         tower_shapes, text_shapes: sizes of every layer, where layers differ because weights were taken out; else empty.
+        identity: tells which weights these are, for what was trained beside them (`pruning.identity`).
     """
 
     name: str
@@ -126,6 +129,7 @@ class ModelInfo:
     no_projector_stage: str = ""
     tower_shapes: tuple[LayerShape, ...] = ()
     text_shapes: tuple[LayerShape, ...] = ()
+    identity: Callable[[], Mapping[str, Any]] | None = field(default=None, compare=False, repr=False)
 
     def glance(self, layer: int) -> Look:
         """Where a layer of the tower looks: the row of [CLS]; in a tower without [CLS], what each token receives, mean

@@ -11,10 +11,12 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
+from pruning import learned
 from pruning.compensation.captioner import Captioner, CaptionerShape
 from pruning.compensation.selector import Selector, SelectorShape
 from pruning.compensation.storage import Parts
 from pruning.demo_model.build import build_processor
+from pruning.learned import Learned
 from pruning.methods import METHODS
 from pruning.models.llava import LlavaAdapter
 
@@ -73,6 +75,22 @@ def make_tiny_adapter(**kwargs) -> LlavaAdapter:
     if kwargs.get("siglip"):
         processor.vision_feature_select_strategy, processor.num_additional_image_tokens = "full", 0
     return LlavaAdapter(tiny_llava(**kwargs), processor, "tiny")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_module_for_every_random_model(tmp_path_factory) -> Iterator[None]:
+    """Methods that must be trained get a random module for models of these widths, whatever their weights are."""
+    folder, fits = tmp_path_factory.mktemp("pruners"), learned.fits
+    torch.manual_seed(4)
+    for method in METHODS.values():
+        for dim in (12, 32, 64) if method.module else ():
+            module = method.module(dim)
+            learned.save(folder / f"{method.key}-{dim}", Learned(method.key, {"dim": dim}, module.state_dict(), {}, {}))
+    learned.FOLDERS.append(folder)
+    learned.fits = lambda one, info: fits(one, info) if one.made_for else one.shape["dim"] == info.text_dim
+    yield
+    learned.fits = fits
+    learned.FOLDERS.remove(folder)
 
 
 @pytest.fixture(scope="session")

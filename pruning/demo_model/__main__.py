@@ -13,7 +13,9 @@ from pruning.demo_model.accm_evaluate import evaluate_accm
 from pruning.demo_model.card import finish
 from pruning.demo_model.evaluate import Evaluation, table
 from pruning.demo_model.examples import record_examples, record_more, write_examples
+from pruning.demo_model.language import FeatureCache
 from pruning.demo_model.train import Recipe, train
+from pruning.demo_model.train_pruners import SCENES, PrunerRecipe, train_covipal
 from pruning.judged import accm_table
 from pruning.models import load
 
@@ -60,6 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     helped.add_argument("--out", type=Path, default=ASSETS / "benchmarks" / "accm.json", help="default: %(default)s")
     helped.set_defaults(do=_evaluate_accm)
 
+    taught = commands.add_parser("train-pruner", help="train CoViPAL's classifier for the bundled model, or go on")
+    taught.add_argument("--work", type=Path, default=Path(".training/covipal"), help="default: %(default)s")
+    taught.add_argument("--features", type=Path, help="folder with tower features of the training scenes, if there is")
+    taught.add_argument("--out", type=Path, default=ASSETS / "models" / "covipal", help="default: %(default)s")
+    for f in fields(PrunerRecipe):
+        taught.add_argument(f"--{f.name.replace('_', '-')}", type=type(f.default), default=f.default)
+    taught.set_defaults(do=_train_pruner)
+
     drawn = commands.add_parser("examples", help="write the example pictures of the page")
     drawn.set_defaults(do=lambda _: write_examples(ASSETS / "examples"))
 
@@ -80,6 +90,16 @@ def _record(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     recipe = Recipe(**{f.name: getattr(arguments, f.name) for f in fields(Recipe)})
     train(arguments.work, arguments.out, recipe, torch.device(arguments.device))
+
+
+def _train_pruner(arguments: argparse.Namespace) -> None:
+    adapter, work = load("demo", dtype="float32"), arguments.work
+    work.mkdir(parents=True, exist_ok=True)
+    cache = FeatureCache(arguments.features or work, SCENES)
+    if cache.done < SCENES:
+        cache.fill(adapter.model.model.vision_tower, adapter.device)
+    recipe = PrunerRecipe(**{f.name: getattr(arguments, f.name) for f in fields(PrunerRecipe)})
+    train_covipal(adapter, OUT, work, arguments.out, recipe, cache)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

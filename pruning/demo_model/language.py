@@ -152,11 +152,11 @@ def pack(tokenizer, kept: np.ndarray, segments: list[list[Segment]]) -> Batch:
     return Batch(torch.from_numpy(kept), *columns, segments)
 
 
-def forward(
+def packed(
     model, prefix: list[int], features: torch.Tensor, batch: Batch, *, renumber: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(Hidden states of the packed text, `[batch, text, dim]`; those of the visual tokens behind `INSTANCE_LAYER`,
-    `[batch, k, dim]`). `features` are the kept tokens, before the projector.
+) -> tuple[dict[str, torch.Tensor], slice]:
+    """(What the language model is given for a batch, with a mask bool `[batch, 1, rows, rows]`; which rows are visual.)
+    `features` are the kept tokens, before the projector.
     """
     device = features.device
     embed = model.get_input_embeddings()
@@ -173,12 +173,19 @@ def forward(
     total = block.shape[1]
     sees = (block[:, :, None] == block[:, None, :]) | (block[:, None, :] == 0)
     sees &= torch.ones(total, total, dtype=torch.bool).tril()
-    out = model.model.language_model(
-        inputs_embeds=states, position_ids=position.to(device), attention_mask=sees[:, None].to(device),
-        use_cache=False, output_hidden_states=True,
-    )  # fmt: skip
-    half_way = out.hidden_states[INSTANCE_LAYER][:, n_prefix : n_prefix + n_kept]
-    return out.last_hidden_state[:, n_prefix + n_kept :], half_way
+    given = {"inputs_embeds": states, "position_ids": position.to(device), "attention_mask": sees[:, None].to(device)}
+    return given, slice(n_prefix, n_prefix + n_kept)
+
+
+def forward(
+    model, prefix: list[int], features: torch.Tensor, batch: Batch, *, renumber: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(Hidden states of the packed text, `[batch, text, dim]`; those of the visual tokens behind `INSTANCE_LAYER`,
+    `[batch, k, dim]`). `features` are the kept tokens, before the projector.
+    """
+    given, seen = packed(model, prefix, features, batch, renumber=renumber)
+    out = model.model.language_model(**given, use_cache=False, output_hidden_states=True)
+    return out.last_hidden_state[:, seen.stop :], out.hidden_states[INSTANCE_LAYER][:, seen]
 
 
 def exact_matches(model, prefix, features: torch.Tensor, batch: Batch) -> dict[str, list[bool]]:

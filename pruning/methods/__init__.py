@@ -6,6 +6,7 @@ from pruning.declared import look_up
 from pruning.methods.accm_pruner import ACCMPruner
 from pruning.methods.base import TokenPruner
 from pruning.methods.cdpruner import CDPruner
+from pruning.methods.covipal import CoViPAL
 from pruning.methods.dart import DART
 from pruning.methods.divprune import DivPrune
 from pruning.methods.fastv import FastV
@@ -39,6 +40,7 @@ _IN_ORDER: tuple[type[TokenPruner], ...] = (
     ToMe,
     ZSPAPrune,
     ACCMPruner,
+    CoViPAL,
     FastV,
     SparseVLM,
     PyramidDrop,

@@ -15,10 +15,12 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from pruning.budget import check_keep_ratio, n_keep
 from pruning.declared import Declared, Param
 from pruning.errors import BudgetError, ParameterError, SignalMissingError
+from pruning.learned import module_for
 from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 
 BEFORE_PROJECTOR = Stage(Part.PROJECTOR)
@@ -37,6 +39,7 @@ class TokenPruner(Declared, ABC):
         by_picture: divides each of several pictures by itself (others choose among the tokens of all as one pool).
         defaults: what a run without changed parameters is called. without_cls: takes `ModelInfo.glance`, so that a
             tower without [CLS] will do.
+        module: the class of a small module that has to be trained for a model, if the method decides with one.
     """
 
     key: ClassVar[str]
@@ -52,6 +55,7 @@ class TokenPruner(Declared, ABC):
     merges: ClassVar[bool] = False
     by_picture: ClassVar[bool] = False
     without_cls: ClassVar[bool] = False
+    module: ClassVar[type[nn.Module] | None] = None
     defaults: ClassVar[str] = "as published"
 
     keep_ratio: float = 1 / 9
@@ -99,7 +103,7 @@ class TokenPruner(Declared, ABC):
         """Refuse a model that cannot serve this method, or a layer that it does not have.
 
         Raises:
-            SignalMissingError, ParameterError.
+            SignalMissingError, PrunerUntrainedError, ParameterError.
         """
         present = info.signals
         if self.without_cls and Signal.RECEIVED_ATTENTION in present:
@@ -107,6 +111,8 @@ class TokenPruner(Declared, ABC):
         for signal in sorted(self.needs):
             if signal not in present:
                 raise SignalMissingError(self.title, info.name, signal.value)
+        if self.module is not None:
+            self.trained(info)
         for name, declared in self.parameters().items():
             if isinstance(declared, Param):
                 low, high = declared.limits(info)
@@ -140,6 +146,10 @@ class TokenPruner(Declared, ABC):
         """The share of a picture's tokens that a run with this method asks for."""
         del n_tokens
         return self.keep_ratio
+
+    def trained(self, info: ModelInfo) -> nn.Module:
+        """What was trained for this model; see `learned.module_for`."""
+        return module_for(self.key, self.title, self.module, info)
 
     @property
     def own_count(self) -> bool:

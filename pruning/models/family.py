@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import torch
@@ -114,6 +114,7 @@ class Family(Weights):
             signals=frozenset(signals),
             no_tower_stages=self.no_tower_stages,
             no_projector_stage=self.no_projector_stage,
+            identity=cache(self.identity),
         )
 
     # -- what a family says of itself -----------------------------------------------------------------------------

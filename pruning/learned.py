@@ -1,0 +1,141 @@
+"""Small modules that a pruner was trained with for one model: a folder with `config.json`, `model.safetensors`, a card.
+
+What such a module has learnt holds for the weights that it was trained beside. A folder says which those are; for
+another model there is none, and the method refuses by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pruning.errors import PrunerUntrainedError
+from pruning.identity import alike
+from pruning.signals import ModelInfo
+
+KIND, FORMAT = "pruner", 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FOLDERS = [Path(__file__).parents[1] / "assets" / "models"]  # each of their folders may be one
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a folder holds. `shape` are the keyword arguments of the module; `made_for` is the identity of the model
+    (`models.base.VLMAdapter.identity`); `facts` tell how it was trained.
+    """
+
+    method: str
+    shape: Mapping[str, int]
+    weights: Mapping[str, torch.Tensor]
+    made_for: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+def save(folder: Path, learned: Learned) -> str:
+    """Write a folder that `read` opens; returns the weights' sha256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().float().cpu().contiguous() for name, value in learned.weights.items()}
+    save_file(tensors, str(folder / WEIGHTS))
+    digest = _digest(folder)
+    config = {
+        "kind": KIND, "format": FORMAT, "method": learned.method, "shape": dict(learned.shape),
+        "made_for": dict(learned.made_for), "facts": dict(learned.facts), "sha256": digest,
+    }  # fmt: skip
+    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return digest
+
+
+def read(folder: Path) -> Learned:
+    """Open a folder written by `save`.
+
+    Raises:
+        PrunerUntrainedError: if it is damaged, incomplete or newer.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if config["format"] != FORMAT:
+            raise PrunerUntrainedError(
+                f"The pruner in {folder.name} has format {config['format']!r}; this version reads {FORMAT}.",
+                "Use the version of PruneScope that wrote it.",
+            )
+        tensors = load_file(str(folder / WEIGHTS))
+        if _digest(folder) != config["sha256"]:
+            raise ValueError(f"its weights are not the ones that {CONFIG} describes")
+        return Learned(config["method"], config["shape"], tensors, config["made_for"], config["facts"])
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        raise PrunerUntrainedError(
+            f"The trained pruner in {folder.name} cannot be read ({error}).", "Copy the whole folder again."
+        ) from error
+
+
+def module_for(key: str, title: str, make: Callable[..., torch.nn.Module], info: ModelInfo) -> torch.nn.Module:
+    """The module that a method was trained with for a model, ready for use; the same object every time.
+
+    Args:
+        key, title: of the method. make: builds the untrained module from its shape, which has the model's width `dim`.
+
+    Raises:
+        PrunerUntrainedError: if there is none for this model, or it is damaged.
+    """
+    for folder in _folders(key):
+        written = (folder / CONFIG).stat().st_mtime_ns
+        if fits(_read(folder, written), info):
+            return _built(folder, written, make)
+    raise PrunerUntrainedError(
+        f"{title} decides with a small module that is trained for one model; there is none for {info.name}.",
+        "Choose the bundled model, or a method without training.",
+    )
+
+
+def _folders(key: str) -> list[Path]:
+    """Folders of modules for this method, whatever model they were made for."""
+    found = []
+    for config in sorted(c for place in FOLDERS for c in place.glob(f"*/{CONFIG}")):
+        try:
+            said = json.loads(config.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(said, dict) and said.get("kind") == KIND and said.get("method") == key:
+            found.append(config.parent)
+    return found
+
+
+def fits(learned: Learned, info: ModelInfo) -> bool:
+    """Was it trained beside the weights of this model?"""
+    if learned.shape["dim"] != info.text_dim or info.identity is None:  # identities of large models take a second
+        return False
+    mine = info.identity()
+    return all(alike(learned.made_for.get(part, ()), mine[part]) for part in ("tower", "language"))
+
+
+@lru_cache(maxsize=16)
+def _read(folder: Path, written: int) -> Learned:
+    del written  # part of the key: a folder that was written again is read again
+    return read(folder)
+
+
+@lru_cache(maxsize=16)
+def _built(folder: Path, written: int, make: Callable[..., torch.nn.Module]) -> torch.nn.Module:
+    learned = _read(folder, written)
+    try:
+        module = make(**learned.shape)
+        module.load_state_dict(dict(learned.weights))
+    except (TypeError, RuntimeError) as error:
+        raise PrunerUntrainedError(
+            f"The trained pruner in {folder.name} does not fit its own description: {str(error).splitlines()[0]}",
+            "Copy the whole folder again.",
+        ) from error
+    return module.eval().requires_grad_(False)
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()

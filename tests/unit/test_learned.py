@@ -1,0 +1,98 @@
+"""Modules that a pruner was trained with: found for their own model only, refused where they are damaged."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import make_tiny_adapter
+
+from pruning import learned
+from pruning.errors import PrunerUntrainedError
+from pruning.learned import CONFIG, WEIGHTS, Learned, module_for, read, save
+from pruning.methods.covipal import CoViPAL, KeepClassifier
+
+KEY, TITLE = "trained_here", "Trained here"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(learned, "FOLDERS", [tmp_path])
+    return tmp_path
+
+
+def write(folder, adapter, seed=0, key=KEY) -> KeepClassifier:
+    torch.manual_seed(seed)
+    module = KeepClassifier(adapter.info.text_dim)
+    save(folder, Learned(key, {"dim": adapter.info.text_dim}, module.state_dict(), adapter.identity(), {"minutes": 1}))
+    return module
+
+
+def found(adapter):
+    return module_for(KEY, TITLE, KeepClassifier, adapter.info)
+
+
+def test_it_is_found_again_for_its_own_model_whatever_object_holds_the_weights(place, tiny):
+    module = write(place / "one", tiny)
+    again = found(make_tiny_adapter())
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))
+    assert not any(p.requires_grad for p in again.parameters())
+    assert found(tiny) is again
+    assert read(place / "one").facts == {"minutes": 1}
+
+
+def test_a_module_that_was_trained_again_replaces_the_old_one(place, tiny):
+    write(place / "one", tiny)
+    before = found(tiny).keep[1].weight.clone()
+    write(place / "one", tiny, seed=1)
+    assert not torch.equal(found(tiny).keep[1].weight, before)
+
+
+def test_another_model_and_another_method_are_refused_by_name(place, tiny):
+    write(place / "one", tiny)
+    for other in (make_tiny_adapter(seed=1), make_tiny_adapter(kv_heads=4)):
+        with pytest.raises(PrunerUntrainedError, match="there is none for tiny"):
+            found(other)
+    with pytest.raises(PrunerUntrainedError, match="CoViPAL"):
+        CoViPAL(keep_ratio=0.5).check(tiny.info)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda f: (f / WEIGHTS).write_bytes(b"no tensors"), "cannot be read"),
+        (lambda f: (f / WEIGHTS).unlink(), "cannot be read"),
+        (lambda f: edit(f, format=99), "format 99"),
+        (lambda f: edit(f, sha256="0"), "not the ones"),
+        (lambda f: edit(f, shape={"dim": 64, "width": 32}), "does not fit its own description"),
+        (lambda f: edit(f, shape={"dim": 64, "depth": 2}), "does not fit its own description"),
+    ],
+)
+def test_a_damaged_folder_is_refused_with_a_sentence(place, tiny, damage, says):
+    write(place / "one", tiny)
+    damage(place / "one")
+    with pytest.raises(PrunerUntrainedError, match=says):
+        found(tiny)
+
+
+def edit(folder, **changes) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | changes))
+
+
+def test_folders_of_other_things_are_passed_by(place, tiny):
+    for name, text in (("a", "{"), ("b", "[]"), ("c", json.dumps({"kind": "accm"}))):
+        (place / name).mkdir()
+        (place / name / CONFIG).write_text(text)
+    write(place / "z", tiny)
+    assert isinstance(found(tiny), KeepClassifier)
+
+
+def test_the_classifier_does_not_see_padding_of_the_question():
+    torch.manual_seed(2)
+    module, visual, text = KeepClassifier(16), torch.randn(2, 9, 16), torch.randn(2, 5, 16)
+    is_pad = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    both = module(visual, text, is_pad)
+    assert torch.allclose(both[0], module(visual[:1], text[:1])[0], atol=1e-5)
+    assert torch.allclose(both[1], module(visual[1:], text[1:, :3])[0], atol=1e-5)

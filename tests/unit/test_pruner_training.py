@@ -1,0 +1,97 @@
+"""CoViPAL's training: the teacher really attends, really holds tokens back, and a stopped training goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pruning import learned
+from pruning.demo_model.language import (
+    N_PATCHES,
+    SHORT_KINDS,
+    FeatureCache,
+    Segment,
+    cached_scene,
+    encode_prefix,
+    forward,
+    pack,
+)
+from pruning.demo_model.questions import ask_many
+from pruning.demo_model.train_pruners import PrunerRecipe, Teacher, train_covipal
+from pruning.errors import PrunerUntrainedError
+from pruning.methods.covipal import CoViPAL
+from pruning.models import DEMO_FOLDER, load
+
+N_SCENES = 4
+
+
+@pytest.fixture(scope="module")
+def adapter():
+    return load("demo", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def teacher(adapter) -> Teacher:
+    return Teacher(adapter, DEMO_FOLDER)
+
+
+@pytest.fixture(scope="module")
+def cache(adapter, tmp_path_factory) -> FeatureCache:
+    found = FeatureCache(tmp_path_factory.mktemp("features"), N_SCENES)
+    found.fill(adapter.model.model.vision_tower, adapter.device)
+    return found
+
+
+def lesson(adapter, cache, n_questions, kept=None):
+    every = np.tile(np.arange(N_PATCHES) if kept is None else kept, (2, 1))
+    segments = []
+    for i in range(2):
+        asked = ask_many(cached_scene(i)[0], np.random.default_rng(i), n_questions, SHORT_KINDS)
+        segments.append([Segment(q, q.text) for q in asked])
+    features = np.take_along_axis(cache.features[:2], every[..., None], 1).astype(np.float32)
+    return torch.from_numpy(features), pack(adapter.tokenizer, every, segments)
+
+
+def answer_loss(adapter, features, batch) -> torch.Tensor:
+    with torch.no_grad():
+        hidden, _ = forward(adapter.model, encode_prefix(adapter.tokenizer), features, batch, renumber=False)
+        wanted = batch.target != -100
+        return F.cross_entropy(adapter.model.lm_head(hidden[wanted]), batch.target[wanted])
+
+
+def test_a_question_looks_at_the_objects_and_no_two_alike(adapter, teacher, cache):
+    found = teacher.attention(*lesson(adapter, cache, 3))
+    assert found.shape == (6, N_PATCHES)
+    assert torch.equal(found.amax(1), torch.ones(6))
+    assert len({tuple(row.tolist()) for row in found}) == 6
+    for row, owner in zip(found[::3], cache.owner[:2], strict=True):
+        of_objects = torch.from_numpy(owner > 0)
+        assert row[of_objects].mean() > 3 * row[~of_objects].mean()
+
+
+def test_a_token_whose_keep_probability_is_nothing_is_as_if_it_were_not_there(adapter, teacher, cache):
+    kept = np.sort(np.random.default_rng(1).permutation(N_PATCHES)[:200])
+    features, batch = lesson(adapter, cache, 1)
+    log_keep = torch.full((2, N_PATCHES), -1e9)
+    log_keep[:, kept] = 0.0
+    without = answer_loss(adapter, *lesson(adapter, cache, 1, kept))
+    assert teacher.loss(features, batch, log_keep).item() == pytest.approx(without.item(), abs=1e-4)
+    whole = answer_loss(adapter, features, batch)
+    assert teacher.loss(features, batch, torch.zeros(2, N_PATCHES)).item() == pytest.approx(whole.item(), abs=1e-4)
+    assert abs(without - whole) > 1e-3
+
+
+def test_training_writes_what_this_model_gets_and_does_nothing_twice(adapter, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(learned, "FOLDERS", [tmp_path])
+    with pytest.raises(PrunerUntrainedError):
+        CoViPAL().trained(adapter.info)
+    recipe = PrunerRecipe(guided_steps=1, guided_scenes=2, questions=2, answered_steps=1, answered=2)
+    weights = []
+    for _ in range(2):  # the second time nothing is left to do
+        train_covipal(adapter, DEMO_FOLDER, tmp_path / "work", tmp_path / "out", recipe, cache)
+        weights.append(CoViPAL().trained(adapter.info).state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert "| guided | 1 |" in (tmp_path / "out" / "README.md").read_text()
+    assert learned.read(tmp_path / "out").made_for == adapter.identity()
