@@ -77,18 +77,21 @@ def read(folder: Path) -> Learned:
         ) from error
 
 
-def module_for(key: str, title: str, make: Callable[..., torch.nn.Module], info: ModelInfo) -> torch.nn.Module:
+def module_for(
+    key: str, title: str, make: Callable[..., torch.nn.Module], info: ModelInfo, dim: int
+) -> torch.nn.Module:
     """The module that a method was trained with for a model, ready for use; the same object every time.
 
     Args:
-        key, title: of the method. make: builds the untrained module from its shape, which has the model's width `dim`.
+        key, title: of the method. make: builds the untrained module from its shape.
+        dim: width of the model's visual tokens where the module reads them, part of every shape.
 
     Raises:
         PrunerUntrainedError: if there is none for this model, or it is damaged.
     """
     for folder in _folders(key):
         written = (folder / CONFIG).stat().st_mtime_ns
-        if fits(_read(folder, written), info):
+        if fits(_read(folder, written), info, dim):
             return _built(folder, written, make)
     raise PrunerUntrainedError(
         f"{title} decides with a small module that is trained for one model; there is none for {info.name}.",
@@ -109,9 +112,9 @@ def _folders(key: str) -> list[Path]:
     return found
 
 
-def fits(learned: Learned, info: ModelInfo) -> bool:
+def fits(learned: Learned, info: ModelInfo, dim: int) -> bool:
     """Was it trained beside the weights of this model?"""
-    if learned.shape["dim"] != info.text_dim or info.identity is None:  # identities of large models take a second
+    if learned.shape["dim"] != dim or info.identity is None:  # the identity of a large model takes a second
         return False
     mine = info.identity()
     return all(alike(learned.made_for.get(part, ()), mine[part]) for part in ("tower", "language"))

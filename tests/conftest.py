@@ -83,11 +83,11 @@ def a_module_for_every_random_model(tmp_path_factory) -> Iterator[None]:
     folder, fits = tmp_path_factory.mktemp("pruners"), learned.fits
     torch.manual_seed(4)
     for method in METHODS.values():
-        for dim in (12, 32, 64) if method.module else ():
+        for dim in (12, 32, 64, 128) if method.module else ():
             module = method.module(dim)
             learned.save(folder / f"{method.key}-{dim}", Learned(method.key, {"dim": dim}, module.state_dict(), {}, {}))
     learned.FOLDERS.append(folder)
-    learned.fits = lambda one, info: fits(one, info) if one.made_for else one.shape["dim"] == info.text_dim
+    learned.fits = lambda one, info, dim: fits(one, info, dim) if one.made_for else one.shape["dim"] == dim
     yield
     learned.fits = fits
     learned.FOLDERS.remove(folder)

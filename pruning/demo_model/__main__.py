@@ -14,14 +14,17 @@ from pruning.demo_model.card import finish
 from pruning.demo_model.evaluate import Evaluation, table
 from pruning.demo_model.examples import record_examples, record_more, write_examples
 from pruning.demo_model.language import FeatureCache
+from pruning.demo_model.pruner_training import learn
 from pruning.demo_model.train import Recipe, train
-from pruning.demo_model.train_pruners import SCENES, PrunerRecipe, train_covipal
+from pruning.demo_model.train_covipal import CoViPALRecipe, CoViPALTraining
+from pruning.demo_model.train_vistog import VisToGRecipe, VisToGTraining
 from pruning.judged import accm_table
 from pruning.models import load
 
 ASSETS = Path("assets")
 OUT = ASSETS / "models" / "demo"
 FIGURES = ASSETS / "benchmarks" / "demo_model.json"
+PRUNERS = {"covipal": (CoViPALTraining, CoViPALRecipe), "vistog": (VisToGTraining, VisToGRecipe)}
 
 
 def main() -> None:
@@ -62,12 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     helped.add_argument("--out", type=Path, default=ASSETS / "benchmarks" / "accm.json", help="default: %(default)s")
     helped.set_defaults(do=_evaluate_accm)
 
-    taught = commands.add_parser("train-pruner", help="train CoViPAL's classifier for the bundled model, or go on")
-    taught.add_argument("--work", type=Path, default=Path(".training/covipal"), help="default: %(default)s")
+    taught = commands.add_parser("train-pruner", help="train what a pruner decides with, for the bundled model")
+    taught.add_argument("method", choices=PRUNERS)
+    taught.add_argument("--work", type=Path, help="checkpoints (default: a folder of the method in .training)")
     taught.add_argument("--features", type=Path, help="folder with tower features of the training scenes, if there is")
-    taught.add_argument("--out", type=Path, default=ASSETS / "models" / "covipal", help="default: %(default)s")
-    for f in fields(PrunerRecipe):
-        taught.add_argument(f"--{f.name.replace('_', '-')}", type=type(f.default), default=f.default)
+    taught.add_argument("--out", type=Path, help="where the module goes (default: a folder of the method in assets)")
+    taught.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER", help="sizes other than the recipe's")
     taught.set_defaults(do=_train_pruner)
 
     drawn = commands.add_parser("examples", help="write the example pictures of the page")
@@ -93,13 +96,19 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _train_pruner(arguments: argparse.Namespace) -> None:
-    adapter, work = load("demo", dtype="float32"), arguments.work
+    key, adapter = arguments.method, load("demo", dtype="float32")
+    adapter.model.requires_grad_(False)
+    work = arguments.work or Path(".training") / key
     work.mkdir(parents=True, exist_ok=True)
-    cache = FeatureCache(arguments.features or work, SCENES)
-    if cache.done < SCENES:
+    cache = FeatureCache(arguments.features or work, Recipe.cached_scenes)
+    if cache.done < Recipe.cached_scenes:
         cache.fill(adapter.model.model.vision_tower, adapter.device)
-    recipe = PrunerRecipe(**{f.name: getattr(arguments, f.name) for f in fields(PrunerRecipe)})
-    train_covipal(adapter, OUT, work, arguments.out, recipe, cache)
+    training, recipe = PRUNERS[key]
+    kinds = {f.name: type(f.default) for f in fields(recipe)}
+    sizes = dict(pair.split("=") for pair in arguments.set)
+    torch.manual_seed(0)
+    chosen = recipe(**{name: kinds[name](value) for name, value in sizes.items()})
+    learn(training(adapter, cache, chosen), adapter, work, arguments.out or ASSETS / "models" / key)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from pruning.methods.uniform_grid import UniformGrid
 from pruning.methods.v2drop import V2Drop
 from pruning.methods.visionzip import VisionZip
 from pruning.methods.vispruner import VisPruner
+from pruning.methods.vistog import VisToG
 from pruning.methods.vitcop import ViTCoP
 from pruning.methods.vscan import VScan
 from pruning.methods.zspaprune import ZSPAPrune
@@ -41,6 +42,7 @@ _IN_ORDER: tuple[type[TokenPruner], ...] = (
     ZSPAPrune,
     ACCMPruner,
     CoViPAL,
+    VisToG,
     FastV,
     SparseVLM,
     PyramidDrop,

@@ -148,8 +148,8 @@ class TokenPruner(Declared, ABC):
         return self.keep_ratio
 
     def trained(self, info: ModelInfo) -> nn.Module:
-        """What was trained for this model; see `learned.module_for`."""
-        return module_for(self.key, self.title, self.module, info)
+        """What was trained for this model, to read visual tokens behind the projector; see `learned.module_for`."""
+        return module_for(self.key, self.title, self.module, info, info.text_dim)
 
     @property
     def own_count(self) -> bool:

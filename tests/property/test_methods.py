@@ -18,7 +18,7 @@ GRIDS = [(4, 6), (5, 3), (7, 7), (24, 24)]
 BUDGETS = [0.02, 1 / 9, 1 / 3, 0.5, 0.75, 1.0]
 DIM, HEADS = 12, 3
 ALL_SIGNALS = frozenset(Signal)
-MAY_REFUSE = {"vitcop", "tome"}  # a keep ratio that their stages cannot reach
+MAY_REFUSE = {"vitcop", "tome", "vistog"}  # a keep ratio that their stages, or semantic tokens, cannot reach
 
 
 def make_info(layers: int = 8) -> ModelInfo:

@@ -30,7 +30,7 @@ def write(folder, adapter, seed=0, key=KEY) -> KeepClassifier:
 
 
 def found(adapter):
-    return module_for(KEY, TITLE, KeepClassifier, adapter.info)
+    return module_for(KEY, TITLE, KeepClassifier, adapter.info, adapter.info.text_dim)
 
 
 def test_it_is_found_again_for_its_own_model_whatever_object_holds_the_weights(place, tiny):

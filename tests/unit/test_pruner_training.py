@@ -18,11 +18,13 @@ from pruning.demo_model.language import (
     forward,
     pack,
 )
+from pruning.demo_model.pruner_training import learn
 from pruning.demo_model.questions import ask_many
-from pruning.demo_model.train_pruners import PrunerRecipe, Teacher, train_covipal
+from pruning.demo_model.train_covipal import CoViPALRecipe, CoViPALTraining, Teacher
+from pruning.demo_model.train_vistog import VisToGRecipe, VisToGTraining
 from pruning.errors import PrunerUntrainedError
-from pruning.methods.covipal import CoViPAL
-from pruning.models import DEMO_FOLDER, load
+from pruning.methods.vistog import members
+from pruning.models import load
 
 N_SCENES = 4
 
@@ -34,7 +36,7 @@ def adapter():
 
 @pytest.fixture(scope="module")
 def teacher(adapter) -> Teacher:
-    return Teacher(adapter, DEMO_FOLDER)
+    return Teacher(adapter)
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +85,35 @@ def test_a_token_whose_keep_probability_is_nothing_is_as_if_it_were_not_there(ad
     assert abs(without - whole) > 1e-3
 
 
-def test_training_writes_what_this_model_gets_and_does_nothing_twice(adapter, cache, tmp_path, monkeypatch):
+TRAININGS = [
+    (CoViPALTraining, CoViPALRecipe(guided_steps=1, guided_scenes=2, questions=2, answered_steps=1, answered_scenes=2)),
+    (VisToGTraining, VisToGRecipe(steps=1, scenes=2, questions=2, groups=20)),
+]
+
+
+@pytest.mark.parametrize(("training", "recipe"), TRAININGS, ids=lambda one: type(one).__name__)
+def test_a_training_writes_what_this_model_gets_and_does_nothing_twice(
+    adapter, cache, tmp_path, monkeypatch, training, recipe
+):
     monkeypatch.setattr(learned, "FOLDERS", [tmp_path])
+    method = training.method(keep_ratio=0.02)
     with pytest.raises(PrunerUntrainedError):
-        CoViPAL().trained(adapter.info)
-    recipe = PrunerRecipe(guided_steps=1, guided_scenes=2, questions=2, answered_steps=1, answered=2)
+        method.trained(adapter.info)
     weights = []
     for _ in range(2):  # the second time nothing is left to do
-        train_covipal(adapter, DEMO_FOLDER, tmp_path / "work", tmp_path / "out", recipe, cache)
-        weights.append(CoViPAL().trained(adapter.info).state_dict())
+        torch.manual_seed(0)
+        learn(training(adapter, cache, recipe), adapter, tmp_path / "work", tmp_path / "out")
+        weights.append(method.trained(adapter.info).state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert "| guided | 1 |" in (tmp_path / "out" / "README.md").read_text()
+    torch.manual_seed(0)
+    untrained = training(adapter, cache, recipe).module.state_dict()
+    assert any(not torch.equal(weights[0][name], untrained[name]) for name in untrained)
+    assert "| 1 |" in (tmp_path / "out" / "README.md").read_text()
     assert learned.read(tmp_path / "out").made_for == adapter.identity()
+
+
+def test_every_group_has_a_member_that_stands_for_it():
+    affinity = torch.tensor([[3.0, 1.0, 0.0], [2.0, 1.0, 0.5], [1.0, 4.0, 0.2]])  # nobody chooses the third
+    group, first = members(affinity)
+    assert group.tolist() == [0, 2, 1]
+    assert first.tolist() == [0, 2, 1]
