@@ -152,7 +152,7 @@ class LlavaNext(Tiny):
 
 
 class LlavaOnevision(LlavaNext):
-    refused: ClassVar = NEED_SIGHT
+    refused: ClassVar = NEED_SIGHT | {"vistog"}  # which acts before the projector
     projector_reason = "thinned out there"
     reach = 1.5
 
