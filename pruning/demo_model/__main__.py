@@ -100,8 +100,8 @@ def _train_pruner(arguments: argparse.Namespace) -> None:
     adapter.model.requires_grad_(False)
     work = arguments.work or Path(".training") / key
     work.mkdir(parents=True, exist_ok=True)
-    cache = FeatureCache(arguments.features or work, Recipe.cached_scenes)
-    if cache.done < Recipe.cached_scenes:
+    cache = FeatureCache(arguments.features or work, Recipe().cached_scenes)
+    if cache.done < len(cache.features):
         cache.fill(adapter.model.model.vision_tower, adapter.device)
     training, recipe = PRUNERS[key]
     kinds = {f.name: type(f.default) for f in fields(recipe)}

@@ -3,7 +3,7 @@
 Beside the methods stand a blind baseline (the question is asked about another scene's picture) and an oracle that
 keeps the tokens of the objects that hold the answer. Scenes are shared out to processes with one thread each; figures
 are written after every part and every method, and running again goes on with what is missing: so a new method is
-measured alone.
+measured alone, and more scenes for the methods are added to those that were there.
 """
 
 from __future__ import annotations
@@ -68,8 +68,13 @@ class Evaluation:
         self.model, self.path, self.n_jobs = model, path, n_jobs
         sizes = {"scenes": n_scenes, "described_scenes": n_described, "pruned_scenes": n_pruned}
         self.results: dict = json.loads(path.read_text()) if path.exists() else sizes
-        if self.results | sizes != self.results:
-            raise SystemExit(f"{path} holds figures for other numbers of scenes; delete it or ask for the same ones.")
+        known = {name: self.results[name] for name in sizes}
+        if known | {"pruned_scenes": n_pruned} != sizes or n_pruned < known["pruned_scenes"]:
+            raise SystemExit(
+                f"{path} holds figures for other numbers of scenes ({known}); delete it or ask for the same ones. Only "
+                "pruned_scenes may grow."
+            )
+        self.results |= sizes
 
     def run(self) -> dict:
         """Everything: full picture by kind, blind, descriptions, and all methods at all budgets."""
@@ -82,10 +87,12 @@ class Evaluation:
             curve = self.results.setdefault("curve", {})
             for method in ("full", *METHODS, EvidenceOracle.key):
                 asked = _configurations(method)
-                if any(name_of(*one) not in curve for one in asked):
-                    scenes = range(self.results["pruned_scenes"])
+                judged = min(_judged(curve.get(name_of(*one))) for one in asked)
+                scenes = range(int(min(judged, self.results["pruned_scenes"])), self.results["pruned_scenes"])
+                if scenes:
                     found = pool.map(_pruned, scenes, [method] * len(scenes))
-                    curve |= _curve(asked, _progress(method, len(scenes), found))
+                    for name, entry in _curve(asked, _progress(method, len(scenes), found)).items():
+                        curve[name] = _together(curve.get(name), entry)
                     self._write()
         return self.results
 
@@ -156,6 +163,26 @@ def _curve(configurations: list[tuple[str, int | None]], scenes: Iterable[list[O
             }
         )
     return curve
+
+
+def _judged(entry: dict | None) -> float:
+    """How many scenes an entry of the curve speaks of; what was refused once is not asked again."""
+    if entry is None:
+        return 0
+    return math.inf if "refused" in entry else entry["accuracy"]["n"]
+
+
+def _together(before: dict | None, after: dict) -> dict:
+    """One entry of the curve for the scenes of two."""
+    if before is None or "refused" in before or "refused" in after:
+        return after if before is None else before
+    a, b = before["accuracy"], after["accuracy"]
+    right, n = round(a["value"] * a["n"]) + round(b["value"] * b["n"]), a["n"] + b["n"]
+    means = {
+        name: round((before[name] * a["n"] + after[name] * b["n"]) / n, digits)
+        for name, digits in (("evidence_kept", 4), ("mean_tokens_per_layer", 2))
+    }
+    return {"accuracy": _share([True] * right + [False] * (n - right)), **means}
 
 
 def _by_layer(scenes: Iterable[dict[int, tuple[float, float, float]]]) -> dict[str, dict[str, float]]:
