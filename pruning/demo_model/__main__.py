@@ -17,6 +17,7 @@ from pruning.demo_model.language import FeatureCache
 from pruning.demo_model.pruner_training import learn
 from pruning.demo_model.train import Recipe, train
 from pruning.demo_model.train_covipal import CoViPALRecipe, CoViPALTraining
+from pruning.demo_model.train_meteor import MeteorRecipe, MeteorTraining
 from pruning.demo_model.train_vistog import VisToGRecipe, VisToGTraining
 from pruning.judged import accm_table
 from pruning.models import load
@@ -24,7 +25,11 @@ from pruning.models import load
 ASSETS = Path("assets")
 OUT = ASSETS / "models" / "demo"
 FIGURES = ASSETS / "benchmarks" / "demo_model.json"
-PRUNERS = {"covipal": (CoViPALTraining, CoViPALRecipe), "vistog": (VisToGTraining, VisToGRecipe)}
+PRUNERS = {
+    "covipal": (CoViPALTraining, CoViPALRecipe),
+    "vistog": (VisToGTraining, VisToGRecipe),
+    "meteor": (MeteorTraining, MeteorRecipe),
+}
 
 
 def main() -> None:

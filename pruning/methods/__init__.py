@@ -13,6 +13,7 @@ from pruning.methods.fastv import FastV
 from pruning.methods.holov import HoloV
 from pruning.methods.imported import Imported
 from pruning.methods.ivcprune import IVCPrune
+from pruning.methods.meteor import Meteor
 from pruning.methods.prumerge import PruMerge
 from pruning.methods.pyramiddrop import PyramidDrop
 from pruning.methods.random_baseline import RandomBaseline
@@ -43,6 +44,7 @@ _IN_ORDER: tuple[type[TokenPruner], ...] = (
     ACCMPruner,
     CoViPAL,
     VisToG,
+    Meteor,
     FastV,
     SparseVLM,
     PyramidDrop,

@@ -21,6 +21,7 @@ from pruning.demo_model.language import (
 from pruning.demo_model.pruner_training import learn
 from pruning.demo_model.questions import ask_many
 from pruning.demo_model.train_covipal import CoViPALRecipe, CoViPALTraining, Teacher
+from pruning.demo_model.train_meteor import MeteorRecipe, MeteorTraining
 from pruning.demo_model.train_vistog import VisToGRecipe, VisToGTraining
 from pruning.errors import PrunerUntrainedError
 from pruning.methods.vistog import members
@@ -88,6 +89,7 @@ def test_a_token_whose_keep_probability_is_nothing_is_as_if_it_were_not_there(ad
 TRAININGS = [
     (CoViPALTraining, CoViPALRecipe(guided_steps=1, guided_scenes=2, questions=2, answered_steps=1, answered_scenes=2)),
     (VisToGTraining, VisToGRecipe(steps=1, scenes=2, questions=2, groups=20)),
+    (MeteorTraining, MeteorRecipe(steps=1, scenes=2)),
 ]
 
 

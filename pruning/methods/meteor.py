@@ -1,0 +1,137 @@
+"""Fuse the picture and the question by scans of a small state space, then let a visual and a native expert score.
+
+Paper:      Li et al., "Top-Down Compression: Revisit Efficient Vision Token Projection for Visual Instruction Tuning"
+            (LLaVA-Meteor), 2025, https://arxiv.org/abs/2505.11945; no code was published
+Stage:      once, between projector and language model
+Needs:      visual tokens and embeddings of the question; a scorer trained for the very model
+Symbols:    local-to-single scan -> windows first, then all tokens in raster order behind the question; S_v and S_n ->
+            scores of the visual and the native expert, whose mean decides
+Differs:    written from the paper's outline. There the fused tokens replace the projector's; here they only score, and
+            the model's own tokens go on. Inferred: a diagonal state space read both ways, six windows a side; the
+            native expert compares fused tokens with the question in a space of its own; experts are averaged
+Cost:       two scans over n + m rows of width 48
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
+from pruning.scoring import best
+from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
+
+WINDOWS = 6  # a side
+
+
+class Scan(nn.Module):
+    """A selective state space of diagonal, real transitions: what is remembered depends on what is read."""
+
+    def __init__(self, width: int, states: int) -> None:
+        super().__init__()
+        self.pace, self.write, self.read = nn.Linear(width, width), nn.Linear(width, states), nn.Linear(width, states)
+        self.fade = nn.Parameter(torch.arange(1.0, states + 1).log().expand(width, states).clone())
+
+    def forward(self, rows: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+        """What the state says at every row, `[batch, n, width]`.
+
+        Args:
+            rows: `[batch, n, width]`. fresh: bool `[n]`, True where the state begins anew.
+        """
+        pace = F.softplus(self.pace(rows))
+        keep = torch.exp(-pace[..., None] * self.fade.exp()) * ~fresh[:, None, None]
+        new = (pace * rows)[..., None] * self.write(rows)[:, :, None]
+        state, said = torch.zeros_like(new[:, 0]), []
+        for now, read, add in zip(keep.unbind(1), self.read(rows).unbind(1), new.unbind(1), strict=True):
+            state = now * state + add
+            said.append(torch.einsum("bws,bs->bw", state, read))
+        return torch.stack(said, 1)
+
+
+class BothWays(nn.Module):
+    """Rows with what scans in both directions add to them."""
+
+    def __init__(self, width: int, states: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.there, self.back = Scan(width, states), Scan(width, states)
+        self.out = nn.Linear(2 * width, width)
+
+    def forward(self, rows: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+        """The same shape as `rows` `[batch, n, width]`; `fresh` `[n]` begins a new stretch."""
+        normed, ends = self.norm(rows), fresh.roll(-1)
+        back = self.back(normed.flip(1), ends.flip(0)).flip(1)
+        return rows + self.out(torch.cat([self.there(normed, fresh), back], -1))
+
+
+class TopDownScorer(nn.Module):
+    """Logits of two experts for every visual token, given a question.
+
+    Args:
+        dim: width of the language model. width, states: of the scans.
+    """
+
+    def __init__(self, dim: int, width: int = 48, states: int = 8) -> None:
+        super().__init__()
+        self.visual = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width))
+        self.text = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width))
+        self.local, self.single = BothWays(width, states), BothWays(width, states)
+        self.norm = nn.LayerNorm(width)
+        self.expert, self.native = nn.Linear(width, 1), nn.Linear(width, width)
+
+    def forward(self, visual: torch.Tensor, text: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+        """Logits `[batch, 2, n]` of the visual and the native expert.
+
+        Args:
+            visual: `[batch, n, dim]` projected tokens, in raster order. text: `[batch, m, dim]` of the question.
+            window: `[n]` number of the window that each token lies in.
+        """
+        rows, words = self.visual(visual), self.text(text)
+        order = window.argsort(stable=True)
+        starts = torch.cat([window.new_ones(1), window[order].diff()]) != 0
+        rows = self.local(rows[:, order], starts)[:, order.argsort()]
+        everything = torch.cat([words, rows], 1)
+        begins = torch.zeros(everything.shape[1], dtype=torch.bool, device=rows.device)
+        begins[0] = True
+        fused = self.norm(self.single(everything, begins)[:, words.shape[1] :])
+        native = (self.native(fused) * words.mean(1, keepdim=True)).sum(-1)
+        return torch.stack([self.expert(fused)[..., 0], native], 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meteor(TokenPruner):
+    key: ClassVar[str] = "meteor"
+    title: ClassVar[str] = "LLaVA-Meteor's scorer"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2505.11945"
+    idea: ClassVar[str] = "two trained experts score the fused picture"
+    acts: ClassVar[str] = "before the language model"
+    needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
+    equivariant: ClassVar[bool] = False  # it reads in raster order
+    nested: ClassVar[bool] = True
+    module: ClassVar[type[nn.Module]] = TopDownScorer
+    defaults: ClassVar[str] = "as outlined, scorer trained for this model"
+
+    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
+        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
+
+    @torch.inference_mode()
+    def select(self, context: PruneContext, n_keep: int) -> Decision:
+        scorer = self.trained(context.info).to(context.features.device)
+        window = windows(context.positions)
+        logits = scorer(context.features.float()[None], context.text.question.float()[None], window)[0]
+        score = logits.mean(0).sigmoid()
+        keep = best(score, n_keep).sort().values
+        seen, asked = logits[0, keep] >= logits[1, keep], logits[0, keep] < logits[1, keep]
+        why = {"visual expert": keep[seen], "native expert": keep[asked]}
+        extra = {"visual_expert": logits[0], "native_expert": logits[1]}
+        return Decision(keep, scores=score, summary=f"{int(asked.sum())} by the native expert", extra=extra, why=why)
+
+
+def windows(positions: torch.Tensor) -> torch.Tensor:
+    """Number of the window that each place lies in, `[n]`; `positions` `[n, 2]` row and column in [0, 1)."""
+    row, column = (positions * WINDOWS).long().clamp(max=WINDOWS - 1).unbind(1)
+    return row * WINDOWS + column
