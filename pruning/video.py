@@ -5,6 +5,7 @@ Frames are taken evenly from the first to the last, as Qwen3-VL's own processor 
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,9 @@ from pruning.shown import FEWEST_FRAMES, MOST_FRAMES, Clip
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SOUND = 0.9  # of the frames that a file says it has; fewer that can be decoded are a damage
 FOLDER_RATE = 1.0  # frames a second in a folder, which has no clock
+FILMS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
+MOST_DECODED, MOST_TAKEN = 8e9, 40e6  # pixels of all frames of a stranger's film, and of those that are taken
+_STILLS = (b"heic", b"heix", b"mif1", b"avif")  # pictures in the container of MP4
 
 
 def read_clip(source: Path | str, n_frames: int = 8, rate: float = FOLDER_RATE) -> Clip:
@@ -39,7 +43,41 @@ def read_clip(source: Path | str, n_frames: int = 8, rate: float = FOLDER_RATE) 
         )
     if not 0 < rate <= 1000:
         raise ImageRejectedError(f"The rate is {rate!r} frames a second; it must be above 0.", "Say it with --fps.")
-    return _from_folder(source, n_frames, rate) if source.is_dir() else _from_file(source, n_frames)
+    return _from_folder(source, n_frames, rate) if source.is_dir() else _from_file(source, source.name, n_frames)
+
+
+def is_film(data: bytes, name: str) -> bool:
+    """Whether a file is meant as a video: it begins as one, or is called so."""
+    return _holds_itself(data) or Path(name).suffix.lower() in FILMS
+
+
+def read_film(data: bytes, name: str, n_frames: int = 8) -> Clip:
+    """As `read_clip`, for a video file that anybody may have sent: it is looked at before the decoder sees it, and may
+    have no more pixels than `MOST_DECODED` in all its frames and `MOST_TAKEN` in those that are taken.
+
+    Args:
+        name: what its sender calls it; only said, never opened.
+
+    Raises:
+        ImageRejectedError: as `read_clip`, and for what is too long or too large.
+    """
+    if not _holds_itself(data):
+        raise ImageRejectedError(
+            f"{name} is no video that can be read here.",
+            f"Bring one of {', '.join(f[1:].upper() for f in FILMS)}, or a few frames as pictures.",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film"
+        path.write_bytes(data)
+        return _from_file(path, name, n_frames, of_a_stranger=True)
+
+
+def _holds_itself(data: bytes) -> bool:
+    """Whether a file begins as MP4 and its kin, AVI, or Matroska does. Others may be lists of files that the decoder
+    would go and open, on this computer or elsewhere.
+    """
+    mp4 = data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide") and data[8:12] not in _STILLS
+    return mp4 or (data[:4] == b"RIFF" and data[8:12] == b"AVI ") or data[:4] == b"\x1aE\xdf\xa3"
 
 
 def _from_folder(folder: Path, n_frames: int, rate: float) -> Clip:
@@ -58,23 +96,31 @@ def _from_folder(folder: Path, n_frames: int, rate: float) -> Clip:
     return Clip(tuple(frames), tuple(i / rate for i in chosen))
 
 
-def _from_file(path: Path, n_frames: int) -> Clip:
+def _from_file(path: Path, name: str, n_frames: int, *, of_a_stranger: bool = False) -> Clip:
     if not path.is_file():
-        raise ImageRejectedError(f"{path.name} is neither a file nor a folder.", "Check the path.")
-    video = cv2.VideoCapture(str(path))
+        raise ImageRejectedError(f"{name} is neither a file nor a folder.", "Check the path.")
+    video, most = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), np.inf
     try:
         rate, said, opened = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT), video.isOpened()
+        width, height = (int(video.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if opened:  # before anything is decoded
-            check_size(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
-        total = _count(path) if opened else 0
+            check_size(width, height)
+            if of_a_stranger:
+                most = _most_frames(name, width, height, n_frames)
+        total = said if said > most else _count(path, most)
+        if total > most:
+            raise ImageRejectedError(
+                f"{name} is too long: at {width} x {height} pixels it may have {most} frames.",
+                "Cut it, or save a smaller copy.",
+            )
         if total < FEWEST_FRAMES or not 0 < rate < np.inf:
             raise ImageRejectedError(
-                f"{path.name} is no video that can be read, or has fewer than {FEWEST_FRAMES} frames.",
+                f"{name} is no video that can be read, or has fewer than {FEWEST_FRAMES} frames.",
                 "Bring another file, or its frames in a folder.",
             )
         if total < SOUND * said:
             raise ImageRejectedError(
-                f"{total} of {said:.0f} frames in {path.name} can be decoded: it is damaged or cut off.",
+                f"{total} of {said:.0f} frames in {name} can be decoded: it is damaged or cut off.",
                 "Save it again, or bring its frames in a folder.",
             )
         chosen, frames = _evenly(total, n_frames), []
@@ -84,7 +130,7 @@ def _from_file(path: Path, n_frames: int) -> Clip:
                 done, frame = video.retrieve() if there else (False, None)
                 if not done:
                     raise ImageRejectedError(
-                        f"Frame {number + 1} of {total} in {path.name} cannot be decoded: it is damaged or cut off.",
+                        f"Frame {number + 1} of {total} in {name} cannot be decoded: it is damaged or cut off.",
                         "Save it again, or bring its frames in a folder.",
                     )
                 frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
@@ -93,11 +139,23 @@ def _from_file(path: Path, n_frames: int) -> Clip:
     return Clip(tuple(frames), tuple(i / rate for i in chosen))
 
 
-def _count(path: Path) -> int:
-    """Frames that can be decoded; how many a file says it has is an estimate in some formats."""
-    video, count = cv2.VideoCapture(str(path)), 0
+def _most_frames(name: str, width: int, height: int, n_frames: int) -> int:
+    """How many frames of a size a stranger's film may have."""
+    if width * height * n_frames > MOST_TAKEN:
+        raise ImageRejectedError(
+            f"The frames of {name} have {width} x {height} pixels; {n_frames} of them may have "
+            f"{MOST_TAKEN / 1e6:.0f} megapixels together.", "Save a smaller copy.",
+        )  # fmt: skip
+    return int(MOST_DECODED // (width * height))
+
+
+def _count(path: Path, most: float) -> int:
+    """Frames that can be decoded, one too many where there are more than `most`; how many a file says it has is an
+    estimate in some formats.
+    """
+    video, count = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), 0
     try:
-        while video.grab():
+        while count <= most and video.grab():
             count += 1
     finally:
         video.release()
