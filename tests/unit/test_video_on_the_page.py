@@ -6,9 +6,8 @@ import base64
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
-import numpy as np
 import pytest
+from conftest import film
 from families import FAMILIES
 from PIL import Image
 
@@ -31,15 +30,6 @@ ASKED = Asked("What color is the star?", "divprune", 18, "demo")
 STEPS = ["frames 1 and 2, 0.0 and 0.5 s", "frames 3 and 4, 1.0 and 1.5 s", "frame 5, 2.0 s"]
 
 
-def film(path: Path, n_frames: int = 5) -> str:
-    """A film of 90 x 60 pixels and two frames a second, every frame brighter than the one before."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 2.0, (90, 60))
-    for n in range(n_frames):
-        writer.write(np.full((60, 90, 3), 40 * n, np.uint8))
-    writer.release()
-    return str(path)
-
-
 @pytest.fixture(scope="module")
 def qwen():
     return FAMILIES["qwen3_vl"].make()
@@ -55,9 +45,7 @@ def test_a_video_is_run_shown_taken_away_and_opened_again(qwen, tmp_path, monkey
     handlers, path = page(qwen, tmp_path, monkeypatch), film(tmp_path / "my film.mp4")
     _, said, before, _ = handlers.bring([path], START, "me")
     assert said["text"].startswith("5 frames of the video are in place, taken evenly from 0.0 to 2.0 s.")
-    assert before["canvas"]["layout"]["names"][-1] == "frame 5, 2.0 s", (
-        "no model is there to say what the steps are"
-    )
+    assert before["canvas"]["layout"]["names"][-1] == "frame 5, 2.0 s", "no model is there to say what the steps are"
     handlers.service.adapter("demo")
     state, _, before, _ = handlers.bring([path], START, "me")
     *_, (_, shown) = handlers.run(state, ASKED, ME)
@@ -91,9 +79,7 @@ def test_a_model_without_video_says_so_and_goes_on(tiny, tmp_path, monkeypatch):
     handlers, path = page(tiny, tmp_path, monkeypatch), film(tmp_path / "film.mp4")
     state, *_ = handlers.bring([path], START, "me")
     *_, (said, run) = handlers.run(state, ASKED, ME)
-    sentence = (
-        "is shown pictures here, no video; Qwen2.5-VL and Qwen3-VL read both. Choose one of these, or bring"
-    )
+    sentence = "is shown pictures here, no video; Qwen2.5-VL and Qwen3-VL read both. Choose one of these, or bring"
     assert (said["kind"], run["answers"]) == ("error", {"state": "restore"})
     assert sentence in said["text"]
     state, said, *_ = handlers.bring([path], START, "me")  # now that the model is there, at once
@@ -112,7 +98,7 @@ def test_bad_videos_get_a_sentence(qwen, tmp_path, monkeypatch):
     broken = bytearray(whole)
     at = whole.index(b"mdat") + 4
     broken[at + 200 : whole.index(b"moov") - 4] = bytes(len(broken[at + 200 : whole.index(b"moov") - 4]))
-    (tmp_path / "playlist.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{good}\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile film.mp4\n")  # which FFmpeg would follow
     (tmp_path / "<b>noise.mov").write_bytes(b"no video at all" * 99)
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "broken.mp4").write_bytes(broken)
@@ -120,7 +106,7 @@ def test_bad_videos_get_a_sentence(qwen, tmp_path, monkeypatch):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     (tmp_path / "uploads").mkdir()
     for names, said in (
-        (["playlist.mp4"], "playlist.mp4 is no video that can be read here. Bring one of MP4,"),
+        (["list.mp4"], "list.mp4 is no video that can be read here. Bring one of MP4,"),
         (["<b>noise.mov"], "<b>noise.mov is no video that can be read here"),
         (["empty.mp4"], "empty.mp4 is no video"),
         (["cut.mp4"], "cut.mp4 is no video that can be read, or has fewer than 2 frames"),
