@@ -26,6 +26,7 @@ RESTARTED = "The worker of this run broke off and was started again."
 HELD_UP = "The worker of another run broke off and was started again; yours goes on."
 STOPPED = "Stopped. Nothing was changed."
 FINISHED = "Done in {seconds:.1f} s."
+BRING = {True: "or drop or paste it, or several", False: "or drop or paste several, or a video"}  # True: bundled
 NEW_PICTURE = "Your picture is in place. Ask a question and press Run."
 NEW_PICTURES = "{n} pictures are in place, as one prompt. Ask a question about them and press Run."
 NEW_VIDEO = (

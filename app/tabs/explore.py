@@ -63,7 +63,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
                 upload = gr.UploadButton(
                     "Use my picture", file_count="multiple", size="sm", elem_id="upload", min_width=110, scale=0
                 )
-                gr.Markdown("or drop or paste several; with Qwen a video", elem_classes="hint")
+                gr.Markdown(messages.BRING[find_spec(settings.model).bundled], elem_classes="hint")
             method = gr.Dropdown(_method_choices(), value=OPENING[0], label="Method", elem_id="method")
             about = gr.Markdown(_about(OPENING[0]), elem_classes="hint", elem_id="about-method")
             total = handlers.n_tokens
