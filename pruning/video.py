@@ -6,6 +6,7 @@ Frames are taken evenly from the first to the last, as Qwen3-VL's own processor 
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SOUND = 0.9  # of the frames that a file says it has; fewer that can be decoded are a damage
 FOLDER_RATE = 1.0  # frames a second in a folder, which has no clock
 FILMS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
-MOST_DECODED, MOST_TAKEN = 8e9, 40e6  # pixels of all frames of a stranger's film, and of those that are taken
+PATIENCE, MOST_TAKEN = 20.0, 40e6  # with a stranger's film: seconds of decoding, pixels of all frames that are taken
 _STILLS = (b"heic", b"heix", b"mif1", b"avif")  # pictures in the container of MP4
 
 
@@ -52,8 +53,8 @@ def is_film(data: bytes, name: str) -> bool:
 
 
 def read_film(data: bytes, name: str, n_frames: int = 8) -> Clip:
-    """As `read_clip`, for a video file that anybody may have sent: it is looked at before the decoder sees it, and may
-    have no more pixels than `MOST_DECODED` in all its frames and `MOST_TAKEN` in those that are taken.
+    """As `read_clip`, for a video file that anybody may have sent: it is looked at before the decoder sees it, all its
+    frames must be decoded within `PATIENCE` seconds, and those that are taken may have `MOST_TAKEN` pixels.
 
     Args:
         name: what its sender calls it; only said, never opened.
@@ -99,29 +100,24 @@ def _from_folder(folder: Path, n_frames: int, rate: float) -> Clip:
 def _from_file(path: Path, name: str, n_frames: int, *, of_a_stranger: bool = False) -> Clip:
     if not path.is_file():
         raise ImageRejectedError(f"{name} is neither a file nor a folder.", "Check the path.")
-    video, most = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), np.inf
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         rate, said, opened = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT), video.isOpened()
-        width, height = (int(video.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if opened:  # before anything is decoded
-            check_size(width, height)
+            size = int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
+            check_size(*size)
             if of_a_stranger:
-                most = _most_frames(name, width, height, n_frames)
-        total = said if said > most else _count(path, most)
-        if total > most:
-            raise ImageRejectedError(
-                f"{name} is too long: at {width} x {height} pixels it may have {most} frames.",
-                "Cut it, or save a smaller copy.",
-            )
+                _check_taken(name, *size, n_frames)
+        total = _count(path, name, PATIENCE if of_a_stranger else np.inf) if opened else 0
         if total < FEWEST_FRAMES or not 0 < rate < np.inf:
             raise ImageRejectedError(
                 f"{name} is no video that can be read, or has fewer than {FEWEST_FRAMES} frames.",
-                "Bring another file, or its frames in a folder.",
+                "Bring another file, or some of its frames.",
             )
         if total < SOUND * said:
             raise ImageRejectedError(
                 f"{total} of {said:.0f} frames in {name} can be decoded: it is damaged or cut off.",
-                "Save it again, or bring its frames in a folder.",
+                "Save it again, or bring some of its frames.",
             )
         chosen, frames = _evenly(total, n_frames), []
         for number in range(chosen[-1] + 1):  # one by one: seeking is inexact in many files
@@ -131,32 +127,36 @@ def _from_file(path: Path, name: str, n_frames: int, *, of_a_stranger: bool = Fa
                 if not done:
                     raise ImageRejectedError(
                         f"Frame {number + 1} of {total} in {name} cannot be decoded: it is damaged or cut off.",
-                        "Save it again, or bring its frames in a folder.",
+                        "Save it again, or bring some of its frames.",
                     )
+                if of_a_stranger:  # a frame need not be as large as the file says
+                    _check_taken(name, *frame.shape[1::-1], n_frames)
                 frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
     finally:
         video.release()
     return Clip(tuple(frames), tuple(i / rate for i in chosen))
 
 
-def _most_frames(name: str, width: int, height: int, n_frames: int) -> int:
-    """How many frames of a size a stranger's film may have."""
+def _check_taken(name: str, width: int, height: int, n_frames: int) -> None:
+    """Refuse a stranger's film whose frames would take too much memory."""
     if width * height * n_frames > MOST_TAKEN:
         raise ImageRejectedError(
             f"The frames of {name} have {width} x {height} pixels; {n_frames} of them may have "
             f"{MOST_TAKEN / 1e6:.0f} megapixels together.", "Save a smaller copy.",
         )  # fmt: skip
-    return int(MOST_DECODED // (width * height))
 
 
-def _count(path: Path, most: float) -> int:
-    """Frames that can be decoded, one too many where there are more than `most`; how many a file says it has is an
-    estimate in some formats.
-    """
-    video, count = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), 0
+def _count(path: Path, name: str, patience: float) -> int:
+    """Frames that can be decoded; how many a file says it has is an estimate in some formats, or a lie."""
+    video, count, began = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), 0, time.monotonic()
     try:
-        while count <= most and video.grab():
+        while video.grab():
             count += 1
+            if time.monotonic() - began > patience:
+                raise ImageRejectedError(
+                    f"{name} is too long: its frames cannot all be decoded in {patience:g} s here.",
+                    "Cut it, or save a smaller copy.",
+                )
     finally:
         video.release()
     return count
