@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from pruning.cost import prefill_flops
-from pruning.errors import BudgetError, PruningError
+from pruning.errors import BudgetError, PrunerUntrainedError
 from pruning.machine import environment, one_thread
 from pruning.methods import METHODS
 from pruning.models import load
@@ -188,7 +188,7 @@ def selection(repeats: int) -> dict[str, dict[str, float | str]]:
         for key, method in METHODS.items():
             try:
                 small, large = (_decide_ms(method(keep_ratio=1 / 9), grid, repeats) for grid in GRIDS)
-            except PruningError as error:
+            except (BudgetError, PrunerUntrainedError) as error:
                 found[key] = {"refused": str(error)}
                 continue
             growth = float(np.log(large / small) / np.log(5))  # 1: linear in the number of tokens, 2: quadratic
@@ -273,7 +273,7 @@ def peak_memory(adapter: VLMAdapter) -> dict[str, float]:
             base = _reset_peak(adapter.device)
             adapter.answer(prompt, adapter.project(mine, session), session, 2, Watch())
             found[key] = round(_peak(adapter.device) - base, 1)
-        except BudgetError:
+        except (BudgetError, PrunerUntrainedError):
             continue
     return found
 
