@@ -28,16 +28,21 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T
 
 
-def cosine_among(rows: torch.Tensor) -> torch.Tensor:
-    """All cosines among rows `[n, dim]`, float32 `[n, n]`, symmetric to the last bit; each is worked out once."""
-    unit, n = F.normalize(rows.float(), dim=-1), len(rows)
-    found, width = unit.new_empty(n, n), -(-n // (STRIPS * WHOLE_STRIP)) * WHOLE_STRIP
+def products_among(rows: torch.Tensor) -> torch.Tensor:
+    """All products among rows `[n, dim]`, `[n, n]`, symmetric to the last bit; each is worked out once."""
+    n = len(rows)
+    found, width = rows.new_empty(n, n), -(-n // (STRIPS * WHOLE_STRIP)) * WHOLE_STRIP
     for first in range(0, n, width):
         last = min(n, first + width)
-        strip = unit[:last] @ unit[first:last].T
+        strip = rows[:last] @ rows[first:last].T
         found[:last, first:last] = strip
         found[first:last, :first] = strip[:first].T
     return found
+
+
+def cosine_among(rows: torch.Tensor) -> torch.Tensor:
+    """All cosines among rows `[n, dim]`, float32 `[n, n]`; zero rows give 0."""
+    return products_among(F.normalize(rows.float(), dim=-1))
 
 
 def rank_within(group: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
