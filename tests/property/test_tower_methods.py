@@ -22,7 +22,7 @@ from pruning.methods.holov import holistic_score, quotas
 from pruning.methods.prumerge import outliers, spread, stepped
 from pruning.methods.tome import schedule
 from pruning.methods.vscan import capped
-from pruning.scoring import cosine, farthest_first, rank_within, square_parts
+from pruning.scoring import cosine, farthest_first, products_among, rank_within, square_parts
 
 
 def rows(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -215,6 +215,15 @@ def test_zspaprune_begins_with_the_question_and_ends_apart():
         nearest[order[:k]] = 2
         assert order[k] == nearest.argmin()
     assert farthest_first(world.features, 10, order[:6])[0].tolist() == order.tolist()
+
+
+@pytest.mark.parametrize("n", [130, 514])
+def test_equal_rows_have_equal_products_wherever_they_lie(n):
+    features, kind = rows(5, 257), torch.arange(n) % 5
+    found = products_among(features[kind])
+    torch.testing.assert_close(found, (features @ features.T)[kind][:, kind])
+    assert torch.equal(found, found.T)
+    assert torch.equal(found, found[:5, :5][kind][:, kind])
 
 
 def test_parts_and_ranks():
