@@ -1,8 +1,9 @@
-"""The pictures that visitors speak of: examples by number, their own by the file that they sent."""
+"""The pictures and videos that visitors speak of: examples by number, their own by the file that they sent."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from app.session import SessionState
 from pruning.archive import is_archive, pictures_in
 from pruning.errors import ImageRejectedError
 from pruning.pictures import read_picture
+from pruning.shown import Clip, pictures_of
+from pruning.video import is_film, read_film
 from viz.view import picture_url
 
 MOST_PICTURES = 8
@@ -45,8 +48,8 @@ class Album:
         kind, _, number = state.picture.partition(":")
         return self.examples[int(number)] if kind == "example" else None
 
-    def pictures(self, state: SessionState) -> Pictures:
-        """The pictures that a session speaks of, uint8 `[height, width, 3]` RGB.
+    def shown(self, state: SessionState) -> Pictures | Clip:
+        """What a session speaks of: pictures uint8 `[height, width, 3]` RGB, or a video.
 
         Raises:
             PruningError: with what is wrong with a file, or with all of them together.
@@ -56,12 +59,25 @@ class Album:
             return Pictures((example.picture,))
         known = self._pictures.get(state.picture)
         if known is None:
-            known = self._decoded(self.files(state))
+            names = cycle(Path(path).name for path in state.picture.partition(":")[2].split("\n"))
+            known = self._decoded(self.files(state), names)
             self._pictures.put(state.picture, known)
         return known
 
+    def pictures(self, state: SessionState) -> tuple[np.ndarray, ...]:
+        """The pictures, or the frames that are taken of the video."""
+        return pictures_of(self.shown(state))
+
     @staticmethod
-    def _decoded(files: Sequence[bytes]) -> Pictures:
+    def _decoded(files: Sequence[bytes], names: Iterable[str]) -> Pictures | Clip:
+        films = [(file, name) for file, name in zip(files, names, strict=False) if is_film(file, name)]
+        if films and len(files) > 1:
+            raise ImageRejectedError(
+                f"{len(files)} files came together, {films[0][1]} among them; a prompt shows pictures or one video.",
+                "Bring the video alone, or pictures.",
+            )
+        if films:
+            return read_film(*films[0])
         if len(files) > MOST_PICTURES:
             raise ImageRejectedError(
                 f"{len(files)} pictures came together; a prompt here may have {MOST_PICTURES}.", "Bring fewer."
@@ -78,7 +94,7 @@ class Album:
         return Pictures(pictures)
 
     def urls(self, state: SessionState) -> list[str]:
-        """The pictures as data URLs, of a size for screens."""
+        """The pictures, or frames, as data URLs, of a size for screens."""
         known = self._urls.get(state.picture)
         if known is None:
             known = [picture_url(p)[0] for p in self.pictures(state)]
@@ -86,7 +102,7 @@ class Album:
         return known
 
     def files(self, state: SessionState) -> list[bytes]:
-        """The files of the pictures; out of a saved run, if that is what was sent."""
+        """The files of the pictures, or of the video; out of a saved run, if that is what was sent."""
         example = self.example(state)
         if example is not None:
             return [example.path.read_bytes()]

@@ -1,7 +1,7 @@
 """The page's functions for programs: named endpoints, typed, with the JSON that the exports hold.
 
 Everything else on the page is private to it. A picture arrives as Gradio's clients send files (`handle_file(path)`);
-further pictures of the same prompt come as a list of them.
+further pictures of the same prompt come as a list of them. For the Qwen families it may be a video file.
 """
 
 from __future__ import annotations

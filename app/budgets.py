@@ -30,8 +30,7 @@ def budgets(
         return _nothing(scale if find_spec(model).bundled else 0, scale) | {"note": messages.UNKNOWN_MODEL}
     found = _nothing(scale, scale)
     try:
-        sizes = [picture.shape[1::-1] for picture in handlers.album.pictures(state)]
-        found = _nothing(sum(adapter.layout(size).n_tokens for size in sizes), scale)
+        found = _nothing(adapter.layout_of(handlers.album.shown(state)).n_tokens, scale)
         own = handlers.decisions.fill(key, own, session)
         return found | _told(method_class(key), own, adapter.info, found["total"], scale)
     except PruningError as error:

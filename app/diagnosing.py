@@ -11,7 +11,6 @@ from typing import Any
 import gradio as gr
 
 from app import messages
-from app.album import Pictures
 from app.errors import sentence_for
 from app.handlers import Handlers
 from app.service import Event, Hold
@@ -19,6 +18,7 @@ from app.session import Visitor
 from app.status import Said, follow, status
 from pruning.plans import StructuralPlan
 from pruning.records import RunRecord
+from pruning.shown import Shown
 from viz.diagnosis import diagnosis_view
 
 
@@ -49,13 +49,13 @@ class Diagnosing:
         """
         try:
             state, record, plan = self.handlers.at_hand(source, visitor.session, planned=True)
-            pictures = self.handlers.album.pictures(state)
+            shown = self.handlers.album.shown(state)
         except Exception as error:  # noqa: BLE001 (as in `show`)
             yield status("error", sentence_for(error)), gr.skip()
             return
 
         def start(hold: Hold) -> Iterator[Event]:
-            return self.service.on_a_worker(hold, record.request.model, self._work, record, pictures, plan)
+            return self.service.on_a_worker(hold, record.request.model, self._work, record, shown, plan)
 
         def show(found: RunRecord) -> Said:
             self.handlers.remember(visitor.session, state, found)
@@ -69,7 +69,7 @@ class Diagnosing:
         events: Queue[Event],
         stop: threading.Event,
         record: RunRecord,
-        pictures: Pictures,
+        shown: Shown,
         plan: StructuralPlan | None,
     ) -> RunRecord:
         from pruning.overlap import with_overlaps  # as in `Service`: torch is slow to import
@@ -80,4 +80,4 @@ class Diagnosing:
         adapter = self.service.adapter(record.request.model)
         if plan is not None:
             adapter = self.service.compressed(adapter, plan).view
-        return with_overlaps(record, adapter, pictures, stop=stop.is_set, say=say)
+        return with_overlaps(record, adapter, shown, stop=stop.is_set, say=say)

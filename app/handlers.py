@@ -33,7 +33,7 @@ from pruning.methods import FROM_FILES, METHODS, method_class
 from pruning.models import find_spec
 from pruning.plans import StructuralPlan
 from pruning.records import RunRecord, RunRequest, random_band
-from pruning.shown import digest_of
+from pruning.shown import Clip, Shown, digest_of, pictures_of
 from viz.view import picture_view, run_view
 
 RANDOM_SEEDS = 20
@@ -59,26 +59,31 @@ class Handlers:
 
     # -- what a visitor brings ----------------------------------------------------------------------------------------
 
-    def bring(self, paths: Sequence[str], state: SessionState, session: str) -> tuple[Any, ...]:
-        """Pictures for one prompt, or a saved run, that a visitor brought: state, status, what is new of the run,
-        suggestions.
+    def bring(self, paths: Sequence[str], state: SessionState, session: str, model: str = "") -> tuple[Any, ...]:
+        """Pictures for one prompt, a video, or a saved run, that a visitor brought: state, status, what is new of the
+        run, suggestions.
 
-        If it is neither, the status says why, and what was there stays.
+        If it is none of these, or a video and `model` (the page's own by default) is known to read none, the status
+        says why, and what was there stays.
         """
         new = SessionState.of_files(paths)
         try:
             if len(paths) == 1 and is_archive(self.album.sent(new)):
                 return self._open_run(new, session)
-            pictures, urls = self.album.pictures(new), self.album.urls(new)
+            shown, urls = self.album.shown(new), self.album.urls(new)
+            layout = self.service.layout(model or self.service.settings.model, shown)
         except PruningError as error:
             return state, status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
         self.service.stop(session, superseded=True)
-        canvas = picture_view(urls, [(p.shape[1], p.shape[0]) for p in pictures], self.service.layout)
+        canvas = picture_view(urls, shown, layout)
         empty = {"cost": None, "help": None, "chart": None, "recipe": None, "random": None, "example": None}
         run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
-        return new, status("idle", self._in_place(len(pictures))), run, {"idea": "", "questions": []}
+        return new, status("idle", self._in_place(shown)), run, {"idea": "", "questions": []}
 
-    def _in_place(self, n: int) -> str:
+    def _in_place(self, shown: Shown) -> str:
+        n = len(pictures_of(shown))
+        if isinstance(shown, Clip):
+            return messages.NEW_VIDEO.format(n=n, first=shown.seconds[0], last=shown.seconds[-1])
         if n == 1:
             return messages.NEW_PICTURE
         bundled = f" {messages.ONE_AT_A_TIME}" if self.service.settings.model == "demo" else ""
@@ -87,7 +92,8 @@ class Handlers:
     def _open_run(self, new: SessionState, session: str) -> tuple[Any, ...]:
         """The view of a saved run; nothing is computed."""
         record = next(iter(unpack(self.album.sent(new)).values()))
-        if digest_of(self.album.pictures(new)) != record.request.image_digest:
+        shown, frames = self.album.shown(new), sum(map(len, record.layout.frames()))
+        if digest_of(shown) != record.request.image_digest or len(pictures_of(shown)) != frames:
             raise RecordFormatError("The picture in the file is not the one of its run.", "Bring an unchanged file.")
         try:
             view = run_view(record, self.album.urls(new), recorded=True, how=_how(record), model=_model(record))
@@ -195,7 +201,7 @@ class Handlers:
             asked = replace(asked, parameters=self.decisions.fill(asked.method, asked.parameters, visitor.session))
             request = self._request(asked)
             plan = self._plan_of(visitor.session) if asked.with_plan else None
-            pictures = self.album.pictures(state)
+            shown = self.album.shown(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield status("error", sentence_for(error)), gr.skip()
             return
@@ -208,8 +214,8 @@ class Handlers:
 
         with self.service.hold(visitor.session) as hold:
             yield say(messages.PHASES["see"]), gr.skip()  # from here on Stop finds something to stop
-            evidence = self._evidence_of(example, question, pictures[0])
-            for event in self.service.run(hold, request, pictures, evidence, plan):
+            evidence = self._evidence_of(example, question)
+            for event in self.service.run(hold, request, shown, evidence, plan):
                 if event.kind == "failed":
                     yield from self._failed(event.value, hold, state)
                     return
@@ -257,8 +263,8 @@ class Handlers:
         """
 
         def start(hold: Hold) -> Iterator[Event]:
-            request, pictures = self._request(asked), self.album.pictures(state)
-            return self.service.run(hold, request, pictures, lambda adapter: None, plan)
+            request, shown = self._request(asked), self.album.shown(state)
+            return self.service.run(hold, request, shown, lambda adapter: None, plan)
 
         return outcome(self.service, visitor, visitor.session, start)
 
@@ -270,22 +276,22 @@ class Handlers:
         """
         try:
             self.service.admit(visitor)
-            state, shown = self._wished(source, visitor.session)
-            plan = self._plan_of(visitor.session, shown.request.structure) if shown.request.structure else None
-            pictures = self.album.pictures(state)
+            state, record = self._wished(source, visitor.session)
+            plan = self._plan_of(visitor.session, record.request.structure) if record.request.structure else None
+            shown = self.album.shown(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield status("error", sentence_for(error)), gr.skip()
             return
-        words = min(shown.request.max_new_tokens, self.service.settings.max_new_tokens)
+        words = min(record.request.max_new_tokens, self.service.settings.max_new_tokens)
         asked = {"parameters": {}, "positions": "method", "max_new_tokens": words, "compensation": None}
-        base = replace(shown.request, method="random_baseline", **asked)
-        evidence = self._evidence_of(self.album.example(state), base.question, pictures[0])
+        base = replace(record.request, method="random_baseline", **asked)
+        evidence = self._evidence_of(self.album.example(state), base.question)
         records: list[RunRecord] = []
         with self.service.hold(visitor.session) as hold:
             for seed in range(RANDOM_SEEDS):
                 text = messages.RANDOM.format(done=seed, of=RANDOM_SEEDS)
                 yield status("busy", text, state.picture), gr.skip()
-                for event in self.service.run(hold, replace(base, seed=seed), pictures, evidence, plan):
+                for event in self.service.run(hold, replace(base, seed=seed), shown, evidence, plan):
                     if event.kind == "failed":
                         yield from self._failed(event.value, hold, state)
                         return
@@ -305,8 +311,8 @@ class Handlers:
         try:
             state, record = self._wished(getattr(wish, "source", None), session)
             stop, dark = int(getattr(wish, "stop", 0)), bool(getattr(wish, "dark", False))
-            pictures, files, truth = self.album.pictures(state), self.album.files(state), self._truth(state, record)
-            made = parcel(record, pictures, files, str(wish.kind), stop, dark=dark, truth=truth)
+            shown, files, truth = self.album.shown(state), self.album.files(state), self._truth(state, record)
+            made = parcel(record, shown, files, str(wish.kind), stop, dark=dark, truth=truth)
         except Exception as error:  # noqa: BLE001 (whatever fails while drawing, the browser must hear of it)
             return {"number": number, "problem": sentence_for(error)}
         return made | {"number": number}
@@ -352,9 +358,9 @@ class Handlers:
         yield status(kind, text, state.picture), {"answers": {"state": "restore"}, "of": state.picture}
 
     @staticmethod
-    def _evidence_of(example: Example | None, question: str, picture: np.ndarray) -> Callable[[Any], np.ndarray | None]:
+    def _evidence_of(example: Example | None, question: str) -> Callable[[Any], np.ndarray | None]:
         def evidence(adapter: Any) -> np.ndarray | None:
-            return None if example is None else example.evidence(question, adapter.layout(picture.shape[1::-1]))
+            return None if example is None else example.evidence(question, adapter.layout_of(example.picture))
 
         return evidence
 

@@ -26,8 +26,13 @@ RESTARTED = "The worker of this run broke off and was started again."
 HELD_UP = "The worker of another run broke off and was started again; yours goes on."
 STOPPED = "Stopped. Nothing was changed."
 FINISHED = "Done in {seconds:.1f} s."
+BRING = {True: "or drop or paste it, or several", False: "or drop or paste several, or a video"}  # True: bundled
 NEW_PICTURE = "Your picture is in place. Ask a question and press Run."
 NEW_PICTURES = "{n} pictures are in place, as one prompt. Ask a question about them and press Run."
+NEW_VIDEO = (
+    "{n} frames of the video are in place, taken evenly from {first:.1f} to {last:.1f} s. Ask a question about it and "
+    "press Run."
+)
 ONE_AT_A_TIME = "The bundled model was trained on one picture at a time, so it will guess."
 OPENED = "A saved run, opened: “{question}”. Nothing was computed; press Run to ask its picture anew."
 FROM_LINK = "Opened from a link; its run begins."

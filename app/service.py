@@ -175,10 +175,14 @@ class Service:
         loaded = self._adapter
         return loaded[1] if loaded is not None and loaded[0] == model else None
 
-    def layout(self, picture_wh: tuple[int, int]) -> TokenLayout | None:
-        """How the model at hand would cut up a picture of this size; None while no model is loaded."""
-        loaded = self._adapter
-        return loaded[1].layout(picture_wh) if loaded is not None else None
+    def layout(self, model: str, shown: Shown) -> TokenLayout | None:
+        """How a model would cut up what is shown; None while it is not loaded.
+
+        Raises:
+            ImageRejectedError: if it reads nothing of this kind.
+        """
+        adapter = self.at_hand(model)
+        return None if adapter is None else adapter.layout_of(shown)
 
     def admit(self, visitor: Visitor) -> None:
         """Count a run of a visitor: for the opened page, and for the address, which no reload makes new.

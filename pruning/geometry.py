@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -100,12 +101,16 @@ class TokenLayout:
         """What to call each picture; a grid of a video by its frames, counted from 1, and their seconds."""
         if not self.seconds:
             return [f"picture {n + 1}" for n in range(self.n_pictures)]
-        first, names = 1, []
-        for times in self.seconds:
-            frames = f"frames {first} and {first + 1}" if len(times) == 2 else f"frame {first}"
+        names = []
+        for (first, *others), times in zip(self.frames(), self.seconds, strict=True):
+            frames = f"frames {first + 1} and {first + 2}" if len(others) == 1 else f"frame {first + 1}"
             names.append(f"{frames}, {' and '.join(f'{t:.1f}' for t in times)} s")
-            first += len(times)
         return names
+
+    def frames(self) -> list[list[int]]:
+        """Numbers, from 0, of the frames that each grid of a video shows; of a picture its own."""
+        counts, numbers = [len(times) for times in self.seconds] or [1] * self.n_pictures, count()
+        return [list(islice(numbers, n)) for n in counts]
 
     @property
     def n_tokens(self) -> int:

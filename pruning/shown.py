@@ -48,6 +48,10 @@ class Clip:
             )
 
     @property
+    def nbytes(self) -> int:
+        return sum(f.nbytes for f in self.frames)
+
+    @property
     def interval(self) -> float:
         """Mean seconds from one frame to the next."""
         return (self.seconds[-1] - self.seconds[0]) / (len(self.seconds) - 1)

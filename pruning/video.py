@@ -5,6 +5,8 @@ Frames are taken evenly from the first to the last, as Qwen3-VL's own processor 
 
 from __future__ import annotations
 
+import tempfile
+import time
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,9 @@ from pruning.shown import FEWEST_FRAMES, MOST_FRAMES, Clip
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SOUND = 0.9  # of the frames that a file says it has; fewer that can be decoded are a damage
 FOLDER_RATE = 1.0  # frames a second in a folder, which has no clock
+FILMS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
+PATIENCE, MOST_TAKEN = 20.0, 40e6  # with a stranger's film: seconds of decoding, pixels of all frames that are taken
+_STILLS = (b"heic", b"heix", b"mif1", b"avif")  # pictures in the container of MP4
 
 
 def read_clip(source: Path | str, n_frames: int = 8, rate: float = FOLDER_RATE) -> Clip:
@@ -39,7 +44,41 @@ def read_clip(source: Path | str, n_frames: int = 8, rate: float = FOLDER_RATE) 
         )
     if not 0 < rate <= 1000:
         raise ImageRejectedError(f"The rate is {rate!r} frames a second; it must be above 0.", "Say it with --fps.")
-    return _from_folder(source, n_frames, rate) if source.is_dir() else _from_file(source, n_frames)
+    return _from_folder(source, n_frames, rate) if source.is_dir() else _from_file(source, source.name, n_frames)
+
+
+def is_film(data: bytes, name: str) -> bool:
+    """Whether a file is meant as a video: it begins as one, or is called so."""
+    return _holds_itself(data) or Path(name).suffix.lower() in FILMS
+
+
+def read_film(data: bytes, name: str, n_frames: int = 8) -> Clip:
+    """As `read_clip`, for a video file that anybody may have sent: it is looked at before the decoder sees it, all its
+    frames must be decoded within `PATIENCE` seconds, and those that are taken may have `MOST_TAKEN` pixels.
+
+    Args:
+        name: what its sender calls it; only said, never opened.
+
+    Raises:
+        ImageRejectedError: as `read_clip`, and for what is too long or too large.
+    """
+    if not _holds_itself(data):
+        raise ImageRejectedError(
+            f"{name} is no video that can be read here.",
+            f"Bring one of {', '.join(f[1:].upper() for f in FILMS)}, or a few frames as pictures.",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film"
+        path.write_bytes(data)
+        return _from_file(path, name, n_frames, of_a_stranger=True)
+
+
+def _holds_itself(data: bytes) -> bool:
+    """Whether a file begins as MP4 and its kin, AVI, or Matroska does. Others may be lists of files that the decoder
+    would go and open, on this computer or elsewhere.
+    """
+    mp4 = data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide") and data[8:12] not in _STILLS
+    return mp4 or (data[:4] == b"RIFF" and data[8:12] == b"AVI ") or data[:4] == b"\x1aE\xdf\xa3"
 
 
 def _from_folder(folder: Path, n_frames: int, rate: float) -> Clip:
@@ -58,24 +97,27 @@ def _from_folder(folder: Path, n_frames: int, rate: float) -> Clip:
     return Clip(tuple(frames), tuple(i / rate for i in chosen))
 
 
-def _from_file(path: Path, n_frames: int) -> Clip:
+def _from_file(path: Path, name: str, n_frames: int, *, of_a_stranger: bool = False) -> Clip:
     if not path.is_file():
-        raise ImageRejectedError(f"{path.name} is neither a file nor a folder.", "Check the path.")
-    video = cv2.VideoCapture(str(path))
+        raise ImageRejectedError(f"{name} is neither a file nor a folder.", "Check the path.")
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         rate, said, opened = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT), video.isOpened()
         if opened:  # before anything is decoded
-            check_size(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
-        total = _count(path) if opened else 0
+            size = int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
+            check_size(*size)
+            if of_a_stranger:
+                _check_taken(name, *size, n_frames)
+        total = _count(path, name, PATIENCE if of_a_stranger else np.inf) if opened else 0
         if total < FEWEST_FRAMES or not 0 < rate < np.inf:
             raise ImageRejectedError(
-                f"{path.name} is no video that can be read, or has fewer than {FEWEST_FRAMES} frames.",
-                "Bring another file, or its frames in a folder.",
+                f"{name} is no video that can be read, or has fewer than {FEWEST_FRAMES} frames.",
+                "Bring another file, or some of its frames.",
             )
         if total < SOUND * said:
             raise ImageRejectedError(
-                f"{total} of {said:.0f} frames in {path.name} can be decoded: it is damaged or cut off.",
-                "Save it again, or bring its frames in a folder.",
+                f"{total} of {said:.0f} frames in {name} can be decoded: it is damaged or cut off.",
+                "Save it again, or bring some of its frames.",
             )
         chosen, frames = _evenly(total, n_frames), []
         for number in range(chosen[-1] + 1):  # one by one: seeking is inexact in many files
@@ -84,21 +126,37 @@ def _from_file(path: Path, n_frames: int) -> Clip:
                 done, frame = video.retrieve() if there else (False, None)
                 if not done:
                     raise ImageRejectedError(
-                        f"Frame {number + 1} of {total} in {path.name} cannot be decoded: it is damaged or cut off.",
-                        "Save it again, or bring its frames in a folder.",
+                        f"Frame {number + 1} of {total} in {name} cannot be decoded: it is damaged or cut off.",
+                        "Save it again, or bring some of its frames.",
                     )
+                if of_a_stranger:  # a frame need not be as large as the file says
+                    _check_taken(name, *frame.shape[1::-1], n_frames)
                 frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
     finally:
         video.release()
     return Clip(tuple(frames), tuple(i / rate for i in chosen))
 
 
-def _count(path: Path) -> int:
-    """Frames that can be decoded; how many a file says it has is an estimate in some formats."""
-    video, count = cv2.VideoCapture(str(path)), 0
+def _check_taken(name: str, width: int, height: int, n_frames: int) -> None:
+    """Refuse a stranger's film whose frames would take too much memory."""
+    if width * height * n_frames > MOST_TAKEN:
+        raise ImageRejectedError(
+            f"The frames of {name} have {width} x {height} pixels; {n_frames} of them may have "
+            f"{MOST_TAKEN / 1e6:.0f} megapixels together.", "Save a smaller copy.",
+        )  # fmt: skip
+
+
+def _count(path: Path, name: str, patience: float) -> int:
+    """Frames that can be decoded; how many a file says it has is an estimate in some formats, or a lie."""
+    video, count, began = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), 0, time.monotonic()
     try:
         while video.grab():
             count += 1
+            if time.monotonic() - began > patience:
+                raise ImageRejectedError(
+                    f"{name} is too long: its frames cannot all be decoded in {patience:g} s here.",
+                    "Cut it, or save a smaller copy.",
+                )
     finally:
         video.release()
     return count

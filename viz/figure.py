@@ -47,7 +47,8 @@ def figure_file(
     """The figure as a file.
 
     Args:
-        pictures: what was run, one or several, uint8 `[height, width, 3]` RGB.
+        pictures: what was run, one or several, uint8 `[height, width, 3]` RGB, or a video; of each of its steps the
+            first frame is drawn.
         stop: number of stages shown, 0 (whole picture) to `len(record.steps)`.
         kind: one of `KINDS`.
         truth: the known answer, where there is one.
@@ -80,14 +81,16 @@ def frames(
 def draw(record: RunRecord, pictures: Shown, stop: int, theme: Theme, truth: str) -> Figure:
     """The figure itself; the caller chooses the format."""
     figure = Figure(figsize=SIZE, facecolor=theme.paper)
-    shown = pictures_of(pictures)
-    columns = math.ceil(len(shown) ** 0.5)
-    rows = -(-len(shown) // columns)
-    for n, picture in enumerate(shown):
+    shown, layout = pictures_of(pictures), record.layout
+    columns = math.ceil(layout.n_pictures**0.5)
+    rows = -(-layout.n_pictures // columns)
+    for n, (first, *_) in enumerate(layout.frames()):
         row, column = divmod(n, columns)
         place = (0.02 + 0.5 * column / columns, 0.13 + 0.78 * (1 - (row + 1) / rows))
         axes = figure.add_axes((*place, 0.5 / columns - 0.01 * (columns > 1), 0.78 / rows - 0.01 * (rows > 1)))
-        _draw_picture(axes, record, n, picture, stop, theme)
+        _draw_picture(axes, record, n, shown[first], stop, theme)
+        if layout.seconds:
+            axes.set_title(layout.names()[n], fontsize=6.5, color=theme.quiet, pad=2)
     _write_answers(figure, record, stop, theme, truth)
     figure.text(0.02, 0.945, figures_of(record)["headline"], fontsize=13, fontweight="bold", color=theme.ink)
     small = "\n".join(textwrap.wrap(caption(record), 150))

@@ -17,7 +17,8 @@ from viz.help_view import sentences
 from viz.structure import weights_words
 from viz.view import evidence_kept, headline, pieces_left
 
-YOUR_PICTURE, YOUR_PLAN, YOUR_DECISION = "your_picture.jpg", "your_plan.zip", "your_decision.json"
+YOUR_PICTURE, YOUR_VIDEO, YOUR_PLAN = "your_picture.jpg", "your_video.mp4", "your_plan.zip"
+YOUR_DECISION = "your_decision.json"
 
 
 def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
@@ -117,6 +118,8 @@ def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     request = record.request
     several = [word for file in _files(record, picture) for word in ("--image", file)]
     shown = [picture] if record.layout.n_pictures == 1 else several
+    if frames := _frames(record):
+        shown = ["--video", YOUR_VIDEO, "--frames", str(frames)]
     words = ["python", "-m", "pruning", "run", *shown, request.question, "--method", request.method]
     words += ["--keep-ratio", repr(request.keep_ratio), "--model", request.model, "--seed", str(request.seed)]
     words += ["--positions", request.positions, "--max-new-tokens", str(request.max_new_tokens)]
@@ -163,9 +166,12 @@ def python(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
         acting = "Compressed, "
     files = _files(record, picture)
     read = f"read_picture({picture!r})" if len(files) == 1 else f"[read_picture(p) for p in {files!r}]"
+    reader = "pictures import read_picture"
+    if frames := _frames(record):
+        read, reader = f"read_clip({YOUR_VIDEO!r}, {frames})", "video import read_clip"
     first = "".join(f"{line}\n" for line in sorted(imports))
     return f"""{first}from pruning.models import load
-from pruning.pictures import read_picture
+from pruning.{reader}
 from pruning.records import RunRequest
 from pruning.runner import {acting}run
 
@@ -185,6 +191,11 @@ def _settings(request: RunRequest) -> dict[str, Any]:
 def _files(record: RunRecord, picture: str) -> list[str]:
     """Names for the files of all pictures, the first of which is `picture`."""
     return [picture, *(f"your_picture{n}.jpg" for n in range(2, 1 + record.layout.n_pictures))]
+
+
+def _frames(record: RunRecord) -> int:
+    """How many frames were taken of the video; 0 for pictures."""
+    return sum(map(len, record.layout.seconds))
 
 
 def _captioner(record: RunRecord) -> str:

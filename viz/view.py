@@ -7,7 +7,7 @@ travel as base64: one byte a token for its fate, four for its score.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -17,6 +17,7 @@ from pruning.answer_record import Answer
 from pruning.budget import mean_per_layer
 from pruning.geometry import TokenLayout
 from pruning.records import PruningStep, RunRecord
+from pruning.shown import Clip, Shown, pictures_of
 from pruning.signals import Part
 from pruning.verdict import RULE, telling_words, verdict
 from viz.fates import KEPT, MERGED, fates, fates_after
@@ -65,8 +66,8 @@ def run_view(
     """Everything that the page shows of one run.
 
     Args:
-        pictures: data URLs. recorded: the run was made earlier. how: sentences on how the method decides.
-        truth: the known answer, where there is one. model: what to call the model.
+        pictures: data URLs, of a video one for each frame. recorded: the run was made earlier. how: sentences on how
+            the method decides. truth: the known answer, where there is one. model: what to call the model.
     """
     return {
         "canvas": canvas_view(record, pictures, recorded=recorded, how=how, model=model),
@@ -143,28 +144,36 @@ def chart_view(record: RunRecord) -> dict[str, Any]:
 
 def picture_view(
     pictures: Sequence[str],
-    pictures_wh: Sequence[tuple[int, int]],
-    layout_of: Callable[[tuple[int, int]], TokenLayout | None],
+    shown: Shown,
+    layout: TokenLayout | None,
 ) -> dict[str, Any]:
-    """Pictures without a run, for the canvas.
+    """Pictures, or a video, without a run, for the canvas.
 
     Args:
-        pictures: data URLs. layout_of: how the model cuts a picture of a size; without one, pictures are shown uncut.
+        pictures: data URLs. layout: how the model cuts what is shown; without one, it is shown uncut.
     """
-    layouts = [layout_of(wh) for wh in pictures_wh]
-    layout = None if None in layouts else TokenLayout.joined(layouts)
-    n = layout.n_tokens if layout else 0
-    names = [f"picture {i + 1}" for i in range(len(pictures))]
-    uncut = {"pictures_wh": [list(wh) for wh in pictures_wh], "names": names, "tiles": [], "views": []}
-    shown = _layout_view(layout) if layout else uncut
-    return {"pictures": list(pictures), "layout": shown, "n_tokens": n, "stops": [_whole_stop(n)], "headline": ""}
+    n, view = layout.n_tokens if layout else 0, _layout_view(layout) if layout else _uncut(shown)
+    return {"pictures": list(pictures), "layout": view, "n_tokens": n, "stops": [_whole_stop(n)], "headline": ""}
+
+
+def _uncut(shown: Shown) -> dict[str, Any]:
+    """As `_layout_view`, while no model says where its tokens are."""
+    sizes = [[p.shape[1], p.shape[0]] for p in pictures_of(shown)]
+    names = [f"picture {i + 1}" for i in range(len(sizes))]
+    if isinstance(shown, Clip):
+        names = [f"frame {i + 1}, {second:.1f} s" for i, second in enumerate(shown.seconds)]
+    frames = [[i] for i in range(len(sizes))]
+    return {"pictures_wh": sizes, "names": names, "frames": frames, "tiles": [], "views": []}
 
 
 def _layout_view(layout: TokenLayout) -> dict[str, Any]:
-    """The layout, which of its tiles can be drawn together, and what its pictures are called."""
+    """The layout, which of its tiles can be drawn together, what its pictures are called, and for a video which frames
+    each of its steps shows.
+    """
     tiles = [t | {"picture": t.get("picture", 0)} for t in layout.to_dict()["tiles"]]
     sizes = [list(wh) for wh in layout.pictures_wh]
-    return {"pictures_wh": sizes, "names": layout.names(), "tiles": tiles, "views": layout.views()}
+    names, frames = layout.names(), layout.frames()
+    return {"pictures_wh": sizes, "names": names, "frames": frames, "tiles": tiles, "views": layout.views()}
 
 
 def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:

@@ -63,7 +63,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
                 upload = gr.UploadButton(
                     "Use my picture", file_count="multiple", size="sm", elem_id="upload", min_width=110, scale=0
                 )
-                gr.Markdown("or drop or paste it, or several", elem_classes="hint")
+                gr.Markdown(messages.BRING[find_spec(settings.model).bundled], elem_classes="hint")
             method = gr.Dropdown(_method_choices(), value=OPENING[0], label="Method", elem_id="method")
             about = gr.Markdown(_about(OPENING[0]), elem_classes="hint", elem_id="about-method")
             total = handlers.n_tokens
@@ -104,8 +104,8 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     tell: dict[str, Any] = {"fn": _teller(handlers, controls), "inputs": known, "outputs": published, **QUIET}
     strip.pick(_picker(handlers), [method, count], [state, ask, chips, line, feed], **QUIET).then(**tell)
     brought = [state, line, feed, chips]
-    upload.upload(_bringer(handlers), [upload, state], brought, **QUIET).then(**tell)
-    view.picture(_dropped(handlers), state, brought, **QUIET).then(**tell)
+    upload.upload(_bringer(handlers), [upload, state, model], brought, **QUIET).then(**tell)
+    view.picture(_dropped(handlers), [state, model], brought, **QUIET).then(**tell)
     decision.upload(_decider(handlers), decision, [line, method], **QUIET).then(**tell)
     gr.on([c.change for c in (method, model, *parameters)], **tell)
     published.choose(_chosen, None, count, **QUIET)
@@ -253,17 +253,17 @@ def _picker(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
 
 
 def _bringer(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
-    def bring(request: gr.Request, paths, state) -> tuple[Any, ...]:
-        return handlers.bring([str(p) for p in paths or ()], state, request.session_hash or "")
+    def bring(request: gr.Request, paths, state, model) -> tuple[Any, ...]:
+        return handlers.bring([str(p) for p in paths or ()], state, request.session_hash or "", model)
 
     return bring
 
 
 def _dropped(handlers: Handlers) -> Callable[..., tuple[Any, ...]]:
-    def dropped(request: gr.Request, event: gr.EventData, state) -> tuple[Any, ...]:
+    def dropped(request: gr.Request, event: gr.EventData, state, model) -> tuple[Any, ...]:
         paths = getattr(event, "paths", None)
         paths = [str(p) for p in paths] if isinstance(paths, list) else []
-        return handlers.bring(paths, state, request.session_hash or "")
+        return handlers.bring(paths, state, request.session_hash or "", model)
 
     return dropped
 

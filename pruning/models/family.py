@@ -159,6 +159,15 @@ class Family(Weights):
         """Rows of all placeholders as the family's `generate` takes them from an encoder."""
         return BaseModelOutputWithPooling(pooler_output=[rows])
 
+    def layout_of(self, shown: Shown) -> TokenLayout:
+        """The layout of all that is shown; a video is refused (`ImageRejectedError`) where the family reads none."""
+        if isinstance(shown, Clip):
+            raise ImageRejectedError(
+                f"{self.info.name} is shown pictures here, no video; Qwen2.5-VL and Qwen3-VL read both.",
+                "Choose one of these, or bring a few frames as pictures.",
+            )
+        return TokenLayout.joined([self.layout((p.shape[1], p.shape[0])) for p in pictures_of(shown)])
+
     # -- picture and question -------------------------------------------------------------------------------------
 
     def prompt(self, shown: Shown, question: str) -> Prompt:
@@ -175,9 +184,8 @@ class Family(Weights):
         text, layout, batch, placeholder = self._written(shown, question)
         ids, n_shown = batch["input_ids"], layout.n_pictures
         if ids.shape[1] >= self._longest:
-            what, less = (
-                ("picture", "Shorten the question.") if n_shown == 1 else (f"{n_shown} pictures", "Bring fewer.")
-            )
+            what, less = ("video" if layout.seconds else f"{n_shown} pictures"), "Bring fewer, or a smaller copy."
+            what, less = ("picture", "Shorten the question.") if n_shown == 1 else (what, less)
             raise QuestionRejectedError(
                 f"Question and {what} make {ids.shape[1]} tokens; this model reads at most {self._longest}.", less
             )
@@ -209,14 +217,8 @@ class Family(Weights):
         """The chat with one placeholder for each picture, where the visual tokens are, what the processor makes of chat
         and pictures, and the id of the placeholder.
         """
-        if isinstance(shown, Clip):
-            raise ImageRejectedError(
-                f"{self.info.name} is shown pictures here, no video; Qwen2.5-VL and Qwen3-VL read both.",
-                "Choose one of these, or bring a few frames as pictures.",
-            )
-        pictures = pictures_of(shown)
+        layout, pictures = self.layout_of(shown), pictures_of(shown)
         text = chat(self.processor, question, ["image"] * len(pictures))
-        layout = TokenLayout.joined([self.layout((p.shape[1], p.shape[0])) for p in pictures])
         batch = self.processor(images=[Image.fromarray(p) for p in pictures], text=text, return_tensors="pt")
         return text, layout, batch, self.model.config.image_token_id
 

@@ -11,8 +11,6 @@ are put in after that, as in LLaVA-NeXT.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -48,13 +46,13 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         thinned = Tile(canvas.box_xyxy, self._thinned(canvas.grid_hw), canvas.model_wh)
         return TokenLayout(picture_wh, (overview, thinned))
 
-    def _written(self, shown: Shown, question: str) -> tuple[str, TokenLayout, Mapping[str, Any], int]:
+    def layout_of(self, shown: Shown) -> TokenLayout:
         if not isinstance(shown, Clip) and len(pictures_of(shown)) > 1:
             raise ImageRejectedError(
                 f"{self.info.name} reads several pictures without their tiles, which PruneScope does not serve.",
                 "Bring one picture, or choose another family.",
             )
-        return super()._written(shown, question)
+        return super().layout_of(shown)
 
     def _thinned(self, grid_hw: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of a canvas as the language model reads it."""

@@ -16,7 +16,7 @@ tokens; they are reduced to 768 as there. Seconds between grids are those betwee
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -70,28 +70,41 @@ class Qwen25VLAdapter(Family):
         box = (0.0, 0.0, float(width), float(height))
         return TokenLayout(picture_wh, (Tile(box, (fit_h // cell, fit_w // cell), (fit_w, fit_h)),))
 
+    def layout_of(self, shown: Shown) -> TokenLayout:
+        if not isinstance(shown, Clip):
+            return super().layout_of(shown)
+        steps, (height, width) = shown.in_steps(self._depth), shown.frames[0].shape[:2]
+        seconds = [[shown.seconds[i] for i in step] for step in steps]
+        return TokenLayout.joined([self._layout((width, height), self._most_pixels)] * len(steps), seconds)
+
+    @property
+    def _depth(self) -> int:
+        """How many frames a grid shows."""
+        return self.processor.image_processor.temporal_patch_size
+
+    @property
+    def _most_pixels(self) -> int:
+        """Of a frame."""
+        images = self.processor.image_processor
+        return min(images.size["longest_edge"], MOST_TOKENS * (images.patch_size * images.merge_size) ** 2)
+
     def _written(self, shown: Shown, question: str) -> tuple[str, TokenLayout, Mapping[str, Any], int]:
         if not isinstance(shown, Clip):
             return super()._written(shown, question)
         refuse_commands(self.tokenizer, question, self.processor.video_token)
-        images = self.processor.image_processor
-        steps = shown.in_steps(images.temporal_patch_size)
-        most = min(images.size["longest_edge"], MOST_TOKENS * (images.patch_size * images.merge_size) ** 2)
-        height, width = shown.frames[0].shape[:2]
-        seconds = [[shown.seconds[i] for i in step] for step in steps]
-        layout = TokenLayout.joined([self._layout((width, height), most)] * len(steps), seconds)
-        batch, frames = self._video(shown, steps, most), chat(self.processor, question, ["video"])
-        text = self._with_grids(frames, [part.n_tokens for part in layout.parts()], seconds)
+        layout, frames = self.layout_of(shown), chat(self.processor, question, ["video"])
+        batch = self._video(shown, layout.frames())
+        text = self._with_grids(frames, [part.n_tokens for part in layout.parts()], layout.seconds)
         coded = self.tokenizer([text], return_tensors="pt", return_token_type_ids=False)
         return frames, layout, {**coded, **batch}, self.model.config.video_token_id
 
-    def _video(self, clip: Clip, steps: list[tuple[int, ...]], most_pixels: int) -> dict[str, torch.Tensor]:
+    def _video(self, clip: Clip, steps: list[list[int]]) -> dict[str, torch.Tensor]:
         """What the model takes of a video: patches of pairs of frames `[patches, values]`, and the grid."""
-        images = self.processor.image_processor
-        size = {"shortest_edge": images.size["shortest_edge"], "longest_edge": most_pixels}
+        images, depth = self.processor.image_processor, self._depth
+        size = {"shortest_edge": images.size["shortest_edge"], "longest_edge": self._most_pixels}
         frames = [Image.fromarray(f) for f in clip.frames]
         found = images(frames, size=size, return_tensors="pt")
-        depth, area = images.temporal_patch_size, images.patch_size**2
+        area = images.patch_size**2
         alike = found["pixel_values"].view(len(frames), -1, 3, depth, area)  # a frame's patches, `depth` times each
         pairs = [[alike[step[min(i, len(step) - 1)], :, :, i] for i in range(depth)] for step in steps]
         pixels = torch.stack([torch.stack(pair, 2) for pair in pairs])  # [steps, patches, colours, depth, area]
@@ -103,7 +116,7 @@ class Qwen25VLAdapter(Family):
         """What tells the model how far grids of `depth` frames are apart."""
         return {"second_per_grid_ts": torch.tensor([depth * clip.interval])}
 
-    def _with_grids(self, text: str, sizes: list[int], seconds: list[list[float]]) -> str:
+    def _with_grids(self, text: str, sizes: Sequence[int], seconds: Sequence[Sequence[float]]) -> str:
         """The chat with as many placeholders as the grids have visual tokens."""
         del seconds
         return text.replace(self.processor.video_token, self.processor.video_token * sum(sizes))

@@ -10,6 +10,8 @@ grids have no other distance in time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
@@ -35,7 +37,7 @@ class Qwen3VLAdapter(Qwen25VLAdapter):
     def _clock(self, clip: Clip, depth: int) -> dict[str, torch.Tensor]:
         return {}
 
-    def _with_grids(self, text: str, sizes: list[int], seconds: list[list[float]]) -> str:
+    def _with_grids(self, text: str, sizes: Sequence[int], seconds: Sequence[Sequence[float]]) -> str:
         start, pad, end = (getattr(self.processor, f"{name}_token") for name in ("vision_start", "video", "vision_end"))
         grids = [
             f"<{(times[0] + times[-1]) / 2:.1f} seconds>{start}{pad * n}{end}"

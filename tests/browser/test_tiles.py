@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
+from conftest import film
 from families import FAMILIES
 from visitor import Server, Visitor, save
+
+from pruning.archive import pack_run
+from pruning.records import RunRequest
+from pruning.runner import run
+from pruning.video import read_clip
 
 pytestmark = pytest.mark.browser
 
@@ -79,4 +85,35 @@ def test_two_pictures_of_one_prompt_are_shown_one_at_a_time(tiled, tmp_path):
     page.locator(".es button").first.click()
     tiled.wait_for_status("recorded run")
     assert not strip.is_visible()
+    assert tiled.errors == []
+
+
+def test_the_steps_of_a_video_are_shown_one_at_a_time(tiled, tmp_path):
+    """A saved run of a model that reads videos, on the page of one that reads none."""
+    page, path = tiled.page, tmp_path / "film.mp4"
+    clip = read_clip(film(path))
+    tiled.page.locator("input[type=file]").first.set_input_files(path)
+    assert "no video; Qwen2.5-VL and Qwen3-VL read both" in tiled.wait_for_status("still here")
+    request = RunRequest("qwen3-vl-2b", "uniform_grid", 0.5, "What color is the star?", max_new_tokens=2)
+    record = run(request, FAMILIES["qwen3_vl"].make(), clip)
+    (tmp_path / "run.zip").write_bytes(pack_run(record, path.read_bytes()))
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "run.zip")
+    tiled.wait_for_status("Nothing was computed")
+    steps = page.get_by_role("group", name="Pictures of the prompt").get_by_role("button")
+    each = record.layout.n_tokens // 3
+    assert steps.all_inner_texts()[1:] == [
+        f"frames 3 and 4, 1.0 and 1.5 s: {each // 2} of {each}",
+        f"frame 5, 2.0 s: {each // 2} of {each}",
+    ]
+    steps.nth(1).click()
+    page.locator(".pc-canvas").hover()
+    assert "of frames 3 and 4, 1.0 and 1.5 s" in tiled.text(".pc-card")
+    bright = "document.querySelector('.pc-canvas').getContext('2d').getImageData(4, 4, 1, 1).data[0]"
+    page.get_by_role("radio", name="Picture", exact=True).click()
+    earlier, later = page.evaluate(bright), page.get_by_label("second frame", exact=True)
+    later.check()
+    assert page.evaluate(bright) > earlier + 20
+    tiled.look("video")
+    steps.nth(2).click()
+    assert not later.is_visible(), "the last frame stands alone"
     assert tiled.errors == []

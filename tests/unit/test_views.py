@@ -119,12 +119,13 @@ def test_keeping_everything_says_so(tiny, noise):
 
 
 def test_a_large_picture_is_shrunk_and_keeps_its_size_in_words():
-    url, size = picture_url(np.zeros((30, 4000, 3), np.uint8))
+    wide = np.zeros((30, 4000, 3), np.uint8)
+    url, size = picture_url(wide)
     assert size == (4000, 30)
     assert url.startswith("data:image/jpeg;base64,")
     assert len(url) < 40_000
-    assert picture_view([url], [size], lambda wh: None)["layout"] == {
-        "pictures_wh": [[4000, 30]], "names": ["picture 1"], "tiles": [], "views": [],
+    assert picture_view([url], wide, None)["layout"] == {
+        "pictures_wh": [[4000, 30]], "names": ["picture 1"], "frames": [[0]], "tiles": [], "views": [],
     }  # fmt: skip
 
 

@@ -7,12 +7,12 @@ const canvas = $('.pc-canvas'), ink = canvas.getContext('2d'), card = $('.pc-car
 const HEIGHT_SHARE = 0.5, SAME_LINE = '#56B4E9', ALIKE_LINE = '#CC79A7';
 const FATES = { [d.GONE]: 'gone', [d.DROPPED]: 'dropped', [d.MERGED]: 'merged', [d.KEPT]: 'kept' };
 const STILL = window.matchMedia('(prefers-reduced-motion: reduce)');
-const state = { view: null, photos: [], picture: 0, stops: [], boxes: [], stop: 0, mode: 'kept', options: { evidence: true, grid: false, model: false, overview: false, strength: 72 }, at: -1, pinned: false, word: null, timer: null };
+const state = { view: null, photos: [], picture: 0, stops: [], boxes: [], stop: 0, mode: 'kept', options: { evidence: true, grid: false, model: false, overview: false, second: false, strength: 72 }, at: -1, pinned: false, word: null, timer: null };
 
 // ---- a run ---------------------------------------------------------------------------------------------------------
 
 function open(view) {
-  const same = state.view && state.view.pictures.join() === view.pictures.join();
+  const about = (v) => [...v.pictures, ...v.layout.names].join(), same = state.view && about(state.view) === about(view);
   state.view = view;
   face(same ? state.picture : 0);
   state.stops = d.stopsOf(view);
@@ -25,12 +25,14 @@ function open(view) {
   state.word = null;
   hide();
   heading();
+  if (!same) {
+    state.photos = view.pictures.map((url) => { const photo = new Image(); photo.onload = () => draw(); photo.src = url; return photo; });
+    strip();
+  }
   stageBar();
   reasoned();
   $('.pc-table').open = false;
-  if (same) return draw();
-  state.photos = view.pictures.map((url) => { const photo = new Image(); photo.onload = () => draw(); photo.src = url; return photo; });
-  strip();
+  if (same) draw();
 }
 
 // One picture of the prompt at a time. A model that looks at a picture twice has pieces that cover each other: one view at
@@ -40,8 +42,13 @@ const views = () => state.view.layout.views.filter((v) => pictureOf(v[0]) === st
 const shown = () => views()[state.options.overview ? 1 : 0] || [];
 function lay() { state.boxes = d.boxesOf(state.view.layout, shown()); }
 
+// A step of a video shows the model two frames; they are drawn one at a time too, the earlier one first.
+const frames = () => state.view.layout.frames[state.picture];
+const photo = () => state.photos[frames()[state.options.second ? frames().length - 1 : 0]];
+
 function face(picture, overview = state.options.overview) {
   state.picture = picture;
+  $('.pc-second').hidden = frames().length < 2;
   $('.pc-overview').hidden = views().length < 2;
   state.options.overview = $('[data-option="overview"]').checked = overview && views().length > 1;
   lay();
@@ -55,12 +62,12 @@ function reveal(token) {
 }
 
 function strip() {
-  const box = $('.pc-pictures'), several = state.photos.length > 1;
+  const box = $('.pc-pictures'), several = state.photos.length > 1, { layout, pictures } = state.view;
   box.hidden = !several;
-  box.replaceChildren(...(several ? state.view.pictures.map((url, n) => {
+  box.replaceChildren(...(several ? layout.frames.map(([first], n) => {
     const button = make('button'), image = make('img');
     button.type = 'button';
-    image.src = url;
+    image.src = pictures[first];
     image.alt = '';
     button.append(image, make('span'));
     button.addEventListener('click', () => { state.pinned = false; hide(); face(n); counts(); draw(); });
@@ -71,8 +78,8 @@ function strip() {
 
 // What is left of each picture at this stage.
 function counts() {
-  const of = state.photos.map(() => [0, 0]);
-  if (of.length > 1) state.boxes.forEach((b, i) => { const own = of[pictureOf(b.tile)]; own[1] += 1; own[0] += d.fateAt(state.stops, i, state.stop).fate === d.KEPT; });
+  const of = state.view.layout.names.map(() => [0, 0]);
+  if (state.photos.length > 1) state.boxes.forEach((b, i) => { const own = of[pictureOf(b.tile)]; own[1] += 1; own[0] += d.fateAt(state.stops, i, state.stop).fate === d.KEPT; });
   [...$('.pc-pictures').children].forEach((button, n) => {
     button.setAttribute('aria-pressed', String(n === state.picture));
     button.lastChild.textContent = state.view.layout.names[n] + (of[n][1] ? `: ${of[n][0]} of ${of[n][1]}` : '');
@@ -97,11 +104,11 @@ function scene() {
   const width = Math.round(across * scale * ratio), height = Math.round(down * scale * ratio);
   if (canvas.width !== width) canvas.width = width;
   if (canvas.height !== height) canvas.height = height;
-  return { boxes: state.boxes, photo: state.photos[state.picture], picture: [w, h], frame, width, height, ratio, strength: state.options.strength, pixels: model ? tile.model_wh : null };
+  return { boxes: state.boxes, photo: photo(), picture: [w, h], frame, width, height, ratio, strength: state.options.strength, pixels: model ? tile.model_wh : null };
 }
 
 function draw() {
-  if (!state.photos[state.picture]?.naturalWidth) return; // not loaded yet
+  if (!photo()?.naturalWidth) return; // not loaded yet
   const stop = state.stops[state.stop];
   legend(stop); // first: how much room it takes decides how much there is for the picture
   const s = state.scene = scene(), fates = state.boxes.map((_, i) => d.fateAt(state.stops, i, state.stop).fate);
@@ -361,7 +368,7 @@ async function bring(files) {
     trigger('picture', { paths });
   } catch (error) {
     console.warn(error);
-    emit('status', { kind: 'error', text: 'The file could not be taken: pictures may have 20 MB. Save a smaller copy and bring it again.' });
+    emit('status', { kind: 'error', text: 'The file could not be taken: pictures and videos may have 20 MB. Save a smaller copy and bring it again.' });
   }
 }
 window.addEventListener('dragover', (e) => { e.preventDefault(); dropHint.hidden = false; });
