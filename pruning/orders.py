@@ -3,7 +3,9 @@
 Nothing is decided here and no code of theirs is run; `python -m pruning bench` puts our whole decision over this, in
 the same process on the same thread, so that the machine drops out. Orders as the peers' specification counts them:
 CDPruner and DivPrune one product of all tokens with all and a step over what is chosen for each pick, HoloV sixteen
-products of a part with itself for each tile, DART eight pivots against all tokens.
+products of a part with itself (its code joins the tiles of a picture before it cuts the row into sixteen), DART eight
+pivots against all tokens. To bring tokens to length one is counted where it weighs beside the products: for HoloV,
+whose code does it for each part, and for DART.
 """
 
 from __future__ import annotations
@@ -12,8 +14,6 @@ import time
 from collections.abc import Callable
 
 import torch
-
-from pruning.presets import ONE_TILE
 
 HOLOV_PARTS, DART_PIVOTS = 16, 8
 
@@ -33,9 +33,9 @@ def divprune(features: torch.Tensor, count: int) -> None:
 
 def holov(features: torch.Tensor, count: int) -> None:
     del count
-    for tile in features.split(ONE_TILE):
-        for part in tile.split(max(1, len(tile) // HOLOV_PARTS)):
-            (part @ part.T).square().sum(1)
+    for part in features.split(max(1, len(features) // HOLOV_PARTS)):
+        unit = part / part.norm(dim=-1, keepdim=True)
+        (unit @ unit.T).square().sum(1)
 
 
 def dart(features: torch.Tensor, count: int) -> None:

@@ -11,6 +11,7 @@ RANK_EPSILON = 1e-6
 CANDIDATES = 32  # columns that are worked out together: those of the tokens that are likely to be picked next
 STRIPS = 8  # in which a large symmetric product is worked out, each only up to the diagonal
 WHOLE_STRIP = 64  # a strip is some of these wide, so that equal rows have equal products wherever they lie
+NARROWEST = 32  # of the last strip: very narrow products may be summed up in another order
 
 
 def best(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -28,16 +29,22 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T
 
 
-def cosine_among(rows: torch.Tensor) -> torch.Tensor:
-    """All cosines among rows `[n, dim]`, float32 `[n, n]`, symmetric to the last bit; each is worked out once."""
-    unit, n = F.normalize(rows.float(), dim=-1), len(rows)
-    found, width = unit.new_empty(n, n), -(-n // (STRIPS * WHOLE_STRIP)) * WHOLE_STRIP
-    for first in range(0, n, width):
-        last = min(n, first + width)
-        strip = unit[:last] @ unit[first:last].T
+def products_among(rows: torch.Tensor) -> torch.Tensor:
+    """All products among rows `[n, dim]`, `[n, n]`, symmetric to the last bit; each is worked out once."""
+    n = len(rows)
+    found, width = rows.new_empty(n, n), -(-n // (STRIPS * WHOLE_STRIP)) * WHOLE_STRIP
+    for start in range(0, n, width):
+        last = min(n, start + width)
+        first = max(0, min(start, last - NARROWEST))
+        strip = rows[:last] @ rows[first:last].T
         found[:last, first:last] = strip
         found[first:last, :first] = strip[:first].T
     return found
+
+
+def cosine_among(rows: torch.Tensor) -> torch.Tensor:
+    """All cosines among rows `[n, dim]`, float32 `[n, n]`; zero rows give 0."""
+    return products_among(F.normalize(rows.float(), dim=-1))
 
 
 def rank_within(group: torch.Tensor, score: torch.Tensor) -> torch.Tensor:

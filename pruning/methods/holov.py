@@ -26,7 +26,7 @@ import torch
 
 from pruning.declared import Choice, Param
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
-from pruning.scoring import best, rank_within, square_parts
+from pruning.scoring import best, products_among, rank_within, square_parts
 from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 
 CROPS, RUNS = "parts of the picture", "runs of the raster"
@@ -94,16 +94,17 @@ def holistic_score(
     """
     size = torch.bincount(crop)
     own = torch.zeros_like(attention)
-    order = torch.sort(crop, stable=True).indices
-    for mine in order.split(size.tolist()):  # by crop: all at once would first copy and pad every feature
-        inside = features[mine].float()
-        alike = inside @ inside.T
+    order, counts = torch.sort(crop, stable=True).indices, size.tolist()
+    room = features.new_empty(max(counts), features.shape[1])  # filled anew for every crop: new memory is slow
+    for mine in order.split(counts):  # by crop: all at once would first copy and pad every feature
+        inside = torch.index_select(features, 0, mine, out=room[: len(mine)])
+        alike = products_among(inside.float())
         norm = alike.diagonal().sqrt().clamp(min=EPSILON)
-        alike /= norm[:, None] * norm
+        alike /= norm  # a row is still too long by its own norm, and so is how far it varies
         alike.fill_diagonal_(0)
         others = max(1, len(mine) - 1)
         mean = alike.sum(1, keepdim=True) / others
-        own[mine] = (alike - mean).square().sum(1) / others
+        own[mine] = (torch.linalg.vector_norm(alike.sub_(mean), dim=1) / norm).square() / others
     scaled = attention * ATTENTION_SCALE
 
     def crop_mean(values: torch.Tensor) -> torch.Tensor:
@@ -132,8 +133,7 @@ def quotas(score: torch.Tensor, size: torch.Tensor, count: int) -> torch.Tensor:
 
 def in_quota(crop: torch.Tensor, score: torch.Tensor, quota: torch.Tensor) -> torch.Tensor:
     """The best tokens of every crop, crop by crop and best first; in raster order where a crop keeps all of its own."""
-    rank = rank_within(crop, score)
+    whole = quota == torch.bincount(crop)
+    rank = rank_within(crop, score.masked_fill(whole[crop], 0))
     chosen = (rank < quota[crop]).nonzero()[:, 0]
-    whole = (quota == torch.bincount(crop))[crop[chosen]]
-    inside = torch.where(whole, rank_within(crop, torch.zeros_like(score))[chosen], rank[chosen])
-    return chosen[(crop[chosen] * len(crop) + inside).argsort()]
+    return chosen[(crop[chosen] * len(crop) + rank[chosen]).argsort()]

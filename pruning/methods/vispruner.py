@@ -20,7 +20,7 @@ import torch
 
 from pruning.declared import Param
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
-from pruning.scoring import best, cosine
+from pruning.scoring import best, cosine_among
 from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 
 LOOKED_AT, RECEIVES, UNLIKE = "[CLS] looks at it", "others look at it", "unlike the rest"
@@ -81,7 +81,7 @@ def important_and_diverse(
     n_diverse = n_keep - n_important
     if n_diverse == 0:
         return important, rest[:0]
-    alike = cosine(features[rest], features[rest])
+    alike = cosine_among(features[rest])
     short_list = alike.topk(min(SHORT_LIST, len(rest)), 1)
     rest_index = torch.arange(len(rest), device=rest.device)
     while len(rest_index) > n_diverse:

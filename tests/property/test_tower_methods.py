@@ -18,11 +18,11 @@ from pruning.merging import merge_by_size
 from pruning.methods import METHODS
 from pruning.methods.accm_pruner import draw, n_text, picks_of
 from pruning.methods.cdpruner import conditional_dpp, scaled_relevance
-from pruning.methods.holov import quotas
+from pruning.methods.holov import holistic_score, quotas
 from pruning.methods.prumerge import outliers, spread, stepped
 from pruning.methods.tome import schedule
 from pruning.methods.vscan import capped
-from pruning.scoring import cosine, farthest_first, rank_within, square_parts
+from pruning.scoring import cosine, farthest_first, products_among, rank_within, square_parts
 
 
 def rows(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -93,6 +93,23 @@ def test_holov_hands_on_what_a_part_cannot_hold(scene):
     kept = select("holov", inputs, {"n_keep": n_keep, "num_runs": 8})["kept"]
     assert len(set(kept.tolist())) == n_keep > len(published["kept"])
     assert set(published["kept"].tolist()) <= set(kept.tolist())
+
+
+def test_holov_counts_how_far_cosines_vary_whatever_the_lengths():
+    """Against the definition, in float64: crops of any size and place, lengths far apart, a zero row."""
+    features = rows(200, 24) * torch.logspace(-2, 2, 200)[torch.arange(200) * 77 % 200, None]
+    features[5] = 0
+    crop = (torch.arange(200) * 7 % 20).clamp(max=6).where(torch.arange(200) > 0, 7)
+    attention = torch.rand(200, generator=torch.Generator().manual_seed(1))
+    score, crop_score = holistic_score(features, attention, crop)
+    for part in range(8):
+        mine, paid = features[crop == part].double(), 1000 * attention[crop == part].double()
+        others = max(1, len(mine) - 1)
+        alike = torch.nn.functional.cosine_similarity(mine[:, None], mine, dim=2) * (1 - torch.eye(len(mine)))
+        variance = (alike - alike.sum(1, keepdim=True) / others).square().sum(1) / others
+        told = paid + 0.09 * variance * paid.mean() / (variance.mean() + 1e-6)
+        torch.testing.assert_close(score[crop == part].double(), told, atol=0, rtol=1e-5)
+        torch.testing.assert_close(crop_score[part].double(), told.mean(), atol=0, rtol=1e-5)
 
 
 def test_quotas_meet_every_count_within_every_size():
@@ -198,6 +215,15 @@ def test_zspaprune_begins_with_the_question_and_ends_apart():
         nearest[order[:k]] = 2
         assert order[k] == nearest.argmin()
     assert farthest_first(world.features, 10, order[:6])[0].tolist() == order.tolist()
+
+
+@pytest.mark.parametrize("n", [130, 514])
+def test_equal_rows_have_equal_products_wherever_they_lie(n):
+    features, kind = rows(5, 257), torch.arange(n) % 5
+    found = products_among(features[kind])
+    torch.testing.assert_close(found, (features @ features.T)[kind][:, kind])
+    assert torch.equal(found, found.T)
+    assert torch.equal(found, found[:5, :5][kind][:, kind])
 
 
 def test_parts_and_ranks():

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from pruning.methods.vispruner import DROPPED_A_ROUND, SHORT_LIST, important_and_diverse
-from pruning.scoring import best, cosine
+from pruning.scoring import best, cosine_among
 
 
 def diverse_by_the_rule(score: torch.Tensor, features: torch.Tensor, n_important: int, n_diverse: int) -> torch.Tensor:
     """The rule as it is told, every cosine read in every round."""
     rest = best(score, len(score))[n_important:]
-    alike, left = cosine(features[rest], features[rest]), torch.arange(len(rest))
+    alike, left = cosine_among(features[rest]), torch.arange(len(rest))
     while len(left) > n_diverse:
         even, odd = left[::2], left[1::2]
         surplus = min(DROPPED_A_ROUND, len(left) - n_diverse)
