@@ -107,13 +107,13 @@ def _write_card(
     numbers = sum(w.numel() for w in learned.weights.values())
     text = f"""# {method.title}: the trained part, for the bundled model
 
-Trained by this project for the weights that `{CONFIG}` names; for others it refuses. Method: {method.paper}, written
-from the outline of the paper; nothing was copied. What deviates stands in `pruning/methods/{method.key}.py`.
+Trained by this project for the weights that `{CONFIG}` names; for others it refuses. Method: {method.paper},
+written from the outline of the paper; nothing was copied. What deviates stands in `pruning/methods/{method.key}.py`.
 
 {training.about}
 
-{numbers / 1e3:.0f} thousand parameters, {(folder / WEIGHTS).stat().st_size / 1e3:.0f} kB in float32. sha256 of
-`{WEIGHTS}`: `{digest}`
+{numbers / 1e3:.0f} thousand parameters, {(folder / WEIGHTS).stat().st_size / 1e3:.0f} kB in float32.
+sha256 of `{WEIGHTS}`: `{digest}`
 
 `python -m pruning.demo_model train-pruner {method.key}`, on the bundled model's training scenes; the model is frozen.
 How it does beside other methods: `assets/benchmarks/demo_model.json` and the README's table.

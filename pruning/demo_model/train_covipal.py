@@ -32,12 +32,12 @@ class CoViPALRecipe:
     probability is drawn to, with `budget` as the weight of the squared difference.
     """
 
-    guided_steps: int = 300
-    guided_scenes: int = 8
-    questions: int = 8
+    guided_steps: int = 240
+    guided_scenes: int = 6
+    questions: int = 4
     guided_rate: float = 2e-3
-    answered_steps: int = 120
-    answered_scenes: int = 12
+    answered_steps: int = 100
+    answered_scenes: int = 8
     answered_rate: float = 5e-4
     share: float = 1 / 9
     budget: float = 20.0

@@ -26,9 +26,9 @@ class VisToGRecipe:
     from `fewest` to `groups`.
     """
 
-    steps: int = 600
-    scenes: int = 16
-    questions: int = 8
+    steps: int = 500
+    scenes: int = 12
+    questions: int = 6
     rate: float = 1e-3
     groups: int = 192
     fewest: int = 16
@@ -38,8 +38,8 @@ class VisToGTraining:
     """What `pruner_training.learn` asks of a training."""
 
     method = VisToG
-    about: ClassVar[str] = """Not the paper's: its semantic tokens pass through the vision tower and its language
-model is tuned with them; here they read the tower's output, and only they and the grouping layer learn.
+    about: ClassVar[str] = """Not the paper's: its semantic tokens pass through the vision tower and its language model
+is tuned with them; here they read the tower's output, and only they and the grouping layer learn.
 
 One stage: right answers from the groups alone; `groups`: how many the last step had, `used`: how many of them had
 members."""
