@@ -7,7 +7,9 @@ Safetensors only, never remote code, no download unless it is allowed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,9 +17,12 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from pruning.errors import CompensatorUnavailableError
+from pruning.errors import CompensatorUnavailableError, ModelUnavailableError
+from pruning.models import hub
+from pruning.models.base import BESIDE
 from pruning.models.loading import _TROUBLE
 from pruning.models.placing import choose_dtype
+from pruning.models.room import free_memory, memory_of, require_disk, require_memory, weight_names
 
 MAX_NEW_TOKENS = 40
 REQUEST = "In one short phrase, say what in this picture matters for the question: {question}"
@@ -77,15 +82,32 @@ def load_captioner(source: str, device: torch.device, *, allow_download: bool = 
         CompensatorUnavailableError: with what is missing and what to do.
     """
     options = {"local_files_only": not allow_download, "trust_remote_code": False}
+    dtype = choose_dtype("auto", device)
     try:
+        _require_room(source, dtype, device, allow_download=allow_download)
         processor = AutoProcessor.from_pretrained(source, **options)
-        model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=choose_dtype("auto", device), use_safetensors=True, **options
-        )
+        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
         return HubCaptioner(model.to(device), processor, source)
+    except ModelUnavailableError as error:
+        raise CompensatorUnavailableError(error.message, error.hint) from error
     except _TROUBLE as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise CompensatorUnavailableError(
             f"{source} could not be opened as a captioning model: {first}",
             "Give the hub id or the folder of an image-text-to-text model, with --allow-download if it is not here.",
         ) from error
+
+
+def _require_room(source: str, dtype: torch.dtype, device: torch.device, *, allow_download: bool) -> None:
+    """Refuse what does not fit before anything large is fetched or read."""
+    folder = Path(source) if Path(source).is_dir() else hub.on_this_computer(source)
+    if folder is not None:
+        needed = memory_of([folder / name for name in weight_names(folder)], dtype)
+    elif allow_download:
+        listing = hub.ask(source)
+        require_disk(source, listing.missing(listing.weights), hub.cache_folder())
+        numbers = listing.parameters or sum(listing.sizes[name] for name in listing.weights) // 2
+        needed = math.ceil(numbers * dtype.itemsize * BESIDE)
+    else:
+        return  # not here, which opening it will say
+    require_memory(source, needed, free_memory(device), str(device))

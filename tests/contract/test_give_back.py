@@ -25,6 +25,7 @@ from pruning.errors import CaptionRejectedError, CompensatorUnavailableError, Pr
 from pruning.give_back import Replay, open_compensator, what_was_discarded
 from pruning.help_record import Compensation
 from pruning.methods import METHODS, method_class
+from pruning.models import captioning
 from pruning.models.base import Watch
 from pruning.models.splice import insertion_points
 from pruning.planner import make_plan
@@ -391,7 +392,7 @@ def test_the_same_model_in_another_number_format_is_recognised(tiny, folder):
 # -- a captioner of the hub -------------------------------------------------------------------------------------------
 
 
-def test_any_captioning_model_can_speak_for_what_was_dropped(tiny, noise, tmp_path):
+def test_any_captioning_model_can_speak_for_what_was_dropped(tiny, noise, tmp_path, monkeypatch):
     tiny.model.save_pretrained(tmp_path / "hub")
     tiny.processor.save_pretrained(tmp_path / "hub")
     speaker = open_compensator("accm_untrained", tiny, tmp_path / "hub")
@@ -404,6 +405,9 @@ def test_any_captioning_model_can_speak_for_what_was_dropped(tiny, noise, tmp_pa
     assert found.provenance["trained"] == "no"
     with pytest.raises(CompensatorUnavailableError, match="could not be opened"):
         open_compensator("accm_untrained", tiny, tmp_path)
+    monkeypatch.setattr(captioning, "free_memory", lambda device: 1000)
+    with pytest.raises(CompensatorUnavailableError, match=r"hub needs about .* MB of memory on cpu; 0.0 MB are free"):
+        open_compensator("accm_untrained", tiny, tmp_path / "hub")
 
 
 def test_an_untrained_captioner_is_not_shown_what_was_kept(tiny, noise):
