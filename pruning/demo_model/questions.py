@@ -113,7 +113,7 @@ def ask_many(scene: Scene, rng: np.random.Generator, count: int, kinds: Sequence
             questions.setdefault(question.text, question)
     if not questions:  # chance can pass over the one kind that a scene offers
         questions = {q.text: q for q in (ask(scene, kind, rng) for kind in kinds) if q is not None}
-    return list(questions.values())
+    return list(questions.values())[:count]
 
 
 def decorate(text: str, rng: np.random.Generator) -> str:

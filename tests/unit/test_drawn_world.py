@@ -132,7 +132,7 @@ def check(scene, question) -> None:
 def test_a_kind_that_the_scene_offers_is_asked_however_rarely_it_is_drawn():
     scenes = (sample_scene(scene_rng("evaluate", n)) for n in range(99))
     scene = next(s for s in scenes if all(o.digit is None for o in s.objects))
-    [found] = q.ask_many(scene, np.random.default_rng(0), 1, ("digit",) * 200 + ("count_all",))
+    [found] = q.ask_many(scene, np.random.default_rng(0), 1, ("digit",) * 200 + ("count_all", "exists"))
     assert found.kind == "count_all"
 
 
