@@ -28,7 +28,7 @@ class MeteorRecipe:
     and `most`, drawn evenly in logarithm, with `budget` as the weight of the squared difference of logarithms.
     """
 
-    steps: int = 200
+    steps: int = 100
     scenes: int = 8
     rate: float = 2e-3
     least: float = 1 / 32
@@ -60,10 +60,9 @@ it is drawn to in the last step."""
         low, high = np.log((self.recipe.least, self.recipe.most))
         share = float(np.exp(np.random.default_rng((43, number)).uniform(low, high)))
         words, is_pad = self.teacher.words(batch)
-        visual = self.teacher.project(features)
-        logits = torch.cat(
-            [self.module(v[None], w[None, ~p], self._window) for v, w, p in zip(visual, words, is_pad, strict=True)]
-        ).mean(1)
+        order = is_pad.long().sort(dim=1, descending=True, stable=True).indices  # what is no word comes first
+        words, real = words.gather(1, order[..., None].expand_as(words)), ~is_pad.gather(1, order)
+        logits = self.module(self.teacher.project(features), words, self._window, real).mean(1)
         loss, kept = self.teacher.loss(features, batch, F.logsigmoid(logits)), logits.sigmoid().mean()
         figures = {"answer": float(loss.detach()), "kept": float(kept.detach()), "share": share}
         return loss + self.recipe.budget * (kept / share).log() ** 2, figures

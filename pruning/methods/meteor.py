@@ -61,9 +61,13 @@ class BothWays(nn.Module):
         self.there, self.back = Scan(width, states), Scan(width, states)
         self.out = nn.Linear(2 * width, width)
 
-    def forward(self, rows: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
-        """The same shape as `rows` `[batch, n, width]`; `fresh` `[n]` begins a new stretch."""
+    def forward(self, rows: torch.Tensor, fresh: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
+        """The same shape as `rows` `[batch, n, width]`; `fresh` `[n]` begins a new stretch, and where `real`
+        `[batch, n]` is False nothing is read.
+        """
         normed, ends = self.norm(rows), fresh.roll(-1)
+        if real is not None:
+            normed = normed * real[..., None]
         back = self.back(normed.flip(1), ends.flip(0)).flip(1)
         return rows + self.out(torch.cat([self.there(normed, fresh), back], -1))
 
@@ -83,13 +87,17 @@ class TopDownScorer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.expert, self.native = nn.Linear(width, 1), nn.Linear(width, width)
 
-    def forward(self, visual: torch.Tensor, text: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, visual: torch.Tensor, text: torch.Tensor, window: torch.Tensor, real: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Logits `[batch, 2, n]` of the visual and the native expert.
 
         Args:
             visual: `[batch, n, dim]` projected tokens, in raster order. text: `[batch, m, dim]` of the question.
             window: `[n]` number of the window that each token lies in.
+            real: bool `[batch, m]`, False at rows of `text` that are none; those come first.
         """
+        real = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device) if real is None else real
         rows, words = self.visual(visual), self.text(text)
         order = window.argsort(stable=True)
         starts = torch.cat([window.new_ones(1), window[order].diff()]) != 0
@@ -97,8 +105,10 @@ class TopDownScorer(nn.Module):
         everything = torch.cat([words, rows], 1)
         begins = torch.zeros(everything.shape[1], dtype=torch.bool, device=rows.device)
         begins[0] = True
-        fused = self.norm(self.single(everything, begins)[:, words.shape[1] :])
-        native = (self.native(fused) * words.mean(1, keepdim=True)).sum(-1)
+        read = torch.cat([real, real.new_ones(rows.shape[:2])], 1)
+        fused = self.norm(self.single(everything, begins, read)[:, words.shape[1] :])
+        asked = (words * real[..., None]).sum(1, keepdim=True) / real.sum(1)[:, None, None]
+        native = (self.native(fused) * asked).sum(-1)
         return torch.stack([self.expert(fused)[..., 0], native], 1)
 
 

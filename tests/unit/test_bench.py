@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pruning import bench as bench_module
-from pruning.bench import bench, table
+from pruning.bench import table
 from pruning.cli import main
 from pruning.methods import METHODS
 from pruning.models.random_weights import Shape
@@ -24,8 +24,10 @@ def small(monkeypatch):
     monkeypatch.setattr(bench_module, "COUNTS", (64,))
 
 
-def test_every_question_is_answered(small, tmp_path, capsys):
+def test_every_question_is_answered_and_threads_are_given_back(small, tmp_path, capsys):
+    threads = torch.get_num_threads()
     assert main(["bench", "--repeats", "1", "--device", "cpu", "--out", str(tmp_path / "speed.json")]) == 0
+    assert torch.get_num_threads() == threads
     found = json.loads((tmp_path / "speed.json").read_text())
     assert set(found["selection"]) == set(METHODS)
     assert all(found["selection"][key]["over_published_order"] > 0 for key in ORDERS)
@@ -44,9 +46,3 @@ def test_every_question_is_answered(small, tmp_path, capsys):
     assert all(METHODS[key].module for key in refused)  # not trained for random weights
     assert all(METHODS[key].title in printed for key in set(METHODS) - refused)
     assert table(found) in printed
-
-
-def test_threads_are_given_back(small):
-    before = torch.get_num_threads()
-    bench(torch.device("cpu"), 1)
-    assert torch.get_num_threads() == before

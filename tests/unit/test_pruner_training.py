@@ -24,6 +24,7 @@ from pruning.demo_model.train_covipal import CoViPALRecipe, CoViPALTraining, Tea
 from pruning.demo_model.train_meteor import MeteorRecipe, MeteorTraining
 from pruning.demo_model.train_vistog import VisToGRecipe, VisToGTraining
 from pruning.errors import PrunerUntrainedError
+from pruning.methods.meteor import TopDownScorer
 from pruning.methods.vistog import members
 from pruning.models import load
 
@@ -119,3 +120,13 @@ def test_every_group_has_a_member_that_stands_for_it():
     group, first = members(affinity)
     assert group.tolist() == [0, 2, 1]
     assert first.tolist() == [0, 2, 1]
+
+
+def test_the_scorer_reads_nothing_where_no_word_is():
+    torch.manual_seed(3)
+    module, visual, text = TopDownScorer(16), torch.randn(2, 36, 16), torch.randn(2, 5, 16)
+    window, real = torch.arange(36) // 6, torch.tensor([[True] * 5, [False] * 2 + [True] * 3])
+    both = module(visual, text, window, real)
+    assert torch.allclose(both[0], module(visual[:1], text[:1], window)[0], atol=1e-5)
+    assert torch.allclose(both[1], module(visual[1:], text[1:, 2:], window)[0], atol=1e-5)
+    assert not torch.allclose(both[1], module(visual[1:], text[1:], window)[0], atol=1e-3)

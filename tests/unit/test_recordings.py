@@ -22,7 +22,7 @@ from pruning.methods import METHODS
 from pruning.models import load
 from pruning.planner import make_plan
 from pruning.plans import PlanRequest
-from pruning.runner import run
+from pruning.runner import Listener, answer_in_full, run, see_picture
 
 EXAMPLES = {e.key: e for e in read_examples()}
 
@@ -35,12 +35,16 @@ def demo():
 @pytest.mark.parametrize("key", EXAMPLES)
 def test_recordings_are_not_stale(demo, key):
     example = EXAMPLES[key]
+    request = example.recording("resprune", 64).request
+    prompt = demo.prompt(example.picture, request.question)
+    seen, _ = see_picture(demo, prompt)
+    whole = answer_in_full(demo, prompt, seen, 0.0, request.max_new_tokens, Listener())
     for number, method in enumerate(METHODS):
         count = (18, 64, 192)[number % 3]
         if count not in example.recorded_stops[method]:
             count = example.recorded_stops[method][-2]
         record = example.recording(method, count)
-        again = run(record.request, demo, example.picture, evidence=record.evidence)
+        again = run(record.request, demo, example.picture, evidence=record.evidence, seen=seen, baseline=whole)
         assert again.request == record.request, "the picture is the one that was recorded"
         assert again.variant == record.variant
         assert [s.stage for s in again.steps] == [s.stage for s in record.steps]
