@@ -1,5 +1,5 @@
-"""What `evaluate-accm` and `structural-bench` found, as tables and points: for README, page and command line. Judges
-nothing itself; where a file is missing, it says which command writes it.
+"""What `evaluate`, `evaluate-accm` and `structural-bench` found, as tables and points: for README, page and command
+line. Judges nothing itself; where a file is missing, it says which command writes it.
 """
 
 from __future__ import annotations
@@ -57,6 +57,13 @@ def figures(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
     """The figures of `accm` or `structural`, or None where nobody has measured them yet."""
     path = folder / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def fewer_scenes(results: dict[str, Any], method: str) -> str:
+    """What to put behind a method's name where its accuracy speaks of fewer scenes than the table does."""
+    entries = [e for name, e in results["curve"].items() if name.split("@")[0] == method and "accuracy" in e]
+    scenes = min((e["accuracy"]["n"] for e in entries), default=results["pruned_scenes"])
+    return "" if scenes == results["pruned_scenes"] else f" ({scenes} scenes)"
 
 
 def points(results: dict[str, Any]) -> list[Point]:

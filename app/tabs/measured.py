@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from pruning.judged import accm_section, figures
+from pruning.judged import accm_section, fewer_scenes, figures
 from pruning.methods import METHODS
 from viz.charts import accuracy_chart, captions_chart
 from viz.theme import theme
@@ -67,7 +67,7 @@ def _curve_table(results: dict, titles: dict[str, str]) -> str:
     lines = ["| asked to keep | " + " | ".join(str(c) for c in counts) + " |", "| --- |" + " --- |" * len(counts)]
     for key, title in titles.items():
         cells = [_cell(results["curve"].get(f"{key}@{count}", {})) for count in counts]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        lines.append(f"| {title}{fewer_scenes(results, key)} | " + " | ".join(cells) + " |")
     note = "Exact match in %, in brackets the evidence kept at the end in % and the mean number of pieces a layer."
     return "\n".join([*lines, "", note])
 

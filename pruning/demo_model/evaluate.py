@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from pruning.demo_model.judge import N_TOKENS, SHORT_KINDS, EvidenceOracle, Judge, Outcome, objects_named, phrases
+from pruning.judged import fewer_scenes
 from pruning.methods import METHODS
 from pruning.models import load
 
@@ -229,7 +230,7 @@ def table(results: dict) -> str:
     titles = {key: m.title for key, m in METHODS.items()} | {EvidenceOracle.key: EvidenceOracle.title}
     for method, title in titles.items():
         cells = [_cell(curve[name_of(method, k)]) for k in BUDGETS]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        lines.append(f"| {title}{fewer_scenes(results, method)} | " + " | ".join(cells) + " |")
     lines += ["", f"Full picture on the same questions: {_percent(curve[name_of('full', None)]['accuracy'])}."]
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ import pytest
 from app.caption_controls import build_caption_controls
 from app.tabs import measured, structure
 from pruning.compensation.accm import DEFAULT_FOLDER
-from pruning.judged import COMMANDS, DENSE, accm_section, accm_sentence, points, structural_section
+from pruning.judged import COMMANDS, DENSE, accm_section, accm_sentence, fewer_scenes, points, structural_section
 from viz.charts import captions_chart, plans_chart
 from viz.theme import theme
 
@@ -130,3 +130,15 @@ def test_the_page_shows_them_where_somebody_decides(monkeypatch):
         build_caption_controls({"accm": "another"})
     [said] = [b.value for b in page.blocks.values() if b.elem_id == "words-measured"]
     assert said == "", "they are another captioner's figures"
+
+
+def test_a_method_that_was_judged_on_fewer_scenes_says_so():
+    entry = {"evidence_kept": 0.5, "mean_tokens_per_layer": 64.0}
+    curve = {
+        "fastv@64": entry | {"accuracy": right(0.8)},
+        "fastv@18": {"refused": "it cannot"},
+        "dart@64": entry | {"accuracy": right(0.8) | {"n": 300}},
+        "tome@18": {"refused": "it cannot"},
+    }
+    results = {"pruned_scenes": 500, "curve": curve}
+    assert [fewer_scenes(results, m) for m in ("fastv", "dart", "tome")] == ["", " (300 scenes)", ""]
