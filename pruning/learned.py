@@ -6,7 +6,6 @@ another model there is none, and the method refuses by name.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
+from pruning import weights_file
 from pruning.errors import PrunerUntrainedError
 from pruning.identity import alike
 from pruning.signals import ModelInfo
+from pruning.weights_file import CONFIG
 
 KIND, FORMAT = "pruner", 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FOLDERS = [Path(__file__).parents[1] / "assets" / "models"]  # each of their folders may be one
 
 
@@ -42,16 +41,11 @@ class Learned:
 
 def save(folder: Path, learned: Learned) -> str:
     """Write a folder that `read` opens; returns the weights' sha256."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().float().cpu().contiguous() for name, value in learned.weights.items()}
-    save_file(tensors, str(folder / WEIGHTS))
-    digest = _digest(folder)
     config = {
         "kind": KIND, "format": FORMAT, "method": learned.method, "shape": dict(learned.shape),
-        "made_for": dict(learned.made_for), "facts": dict(learned.facts), "sha256": digest,
+        "made_for": dict(learned.made_for), "facts": dict(learned.facts),
     }  # fmt: skip
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    return digest
+    return weights_file.write(folder, learned.weights, config)
 
 
 def read(folder: Path) -> Learned:
@@ -67,9 +61,7 @@ def read(folder: Path) -> Learned:
                 f"The pruner in {folder.name} has format {config['format']!r}; this version reads {FORMAT}.",
                 "Use the version of PruneScope that wrote it.",
             )
-        tensors = load_file(str(folder / WEIGHTS))
-        if _digest(folder) != config["sha256"]:
-            raise ValueError(f"its weights are not the ones that {CONFIG} describes")
+        tensors = weights_file.read(folder, config["sha256"])
         return Learned(config["method"], config["shape"], tensors, config["made_for"], config["facts"])
     except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
         raise PrunerUntrainedError(
@@ -101,15 +93,19 @@ def module_for(
 
 def _folders(key: str) -> list[Path]:
     """Folders of modules for this method, whatever model they were made for."""
-    found = []
-    for config in sorted(c for place in FOLDERS for c in place.glob(f"*/{CONFIG}")):
-        try:
-            said = json.loads(config.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(said, dict) and said.get("kind") == KIND and said.get("method") == key:
-            found.append(config.parent)
-    return found
+    configs = sorted(config for place in FOLDERS for config in place.glob(f"*/{CONFIG}"))
+    return [config.parent for config in configs if _method_of(config, config.stat().st_mtime_ns) == key]
+
+
+@lru_cache(maxsize=64)
+def _method_of(config: Path, written: int) -> str | None:
+    """The method that a folder is for; None for folders of other things. Every decision asks: a file is read once."""
+    del written  # as in `_read`
+    try:
+        said = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return said.get("method") if isinstance(said, dict) and said.get("kind") == KIND else None
 
 
 def fits(learned: Learned, info: ModelInfo, dim: int) -> bool:
@@ -138,7 +134,3 @@ def _built(folder: Path, written: int, make: Callable[..., torch.nn.Module]) -> 
             "Copy the whole folder again.",
         ) from error
     return module.eval().requires_grad_(False)
-
-
-def _digest(folder: Path) -> str:
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()

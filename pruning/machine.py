@@ -43,6 +43,11 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def processor_and_threads() -> str:
+    """What a training names as its hardware."""
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
+
+
 def processor_name() -> str:
     """What the machine calls its processor."""
     try:

@@ -6,7 +6,6 @@ selector one language model's text states. Opened for another model, it is refus
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,15 +14,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
+from pruning import weights_file
 from pruning.compensation.captioner import Captioner, CaptionerShape
 from pruning.compensation.selector import Selector, SelectorShape
 from pruning.errors import CompensatorUnavailableError
 from pruning.identity import alike
+from pruning.weights_file import CONFIG
 
 KIND, FORMAT = "accm", 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ADVICE = "Give the folder that `python -m pruning train-accm --out` wrote."
 
 
@@ -39,15 +38,12 @@ class Parts:
 
 def save(folder: Path, parts: Parts) -> str:
     """Write a folder that `load` opens; returns the weights' sha256."""
-    folder.mkdir(parents=True, exist_ok=True)
     modules = {"captioner": parts.captioner, "selector": parts.selector}
     weights = {
-        f"{name}.{key}": value.detach().float().cpu().contiguous()
+        f"{name}.{key}": value
         for name, module in modules.items() if module is not None
         for key, value in module.state_dict().items()
     }  # fmt: skip
-    save_file(weights, str(folder / WEIGHTS))
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     config = {
         "kind": KIND,
         "format": FORMAT,
@@ -55,10 +51,8 @@ def save(folder: Path, parts: Parts) -> str:
         "selector": None if parts.selector is None else asdict(parts.selector.shape),
         "made_for": parts.made_for,
         "facts": parts.facts,
-        "sha256": digest,
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    return digest
+    return weights_file.write(folder, weights, config)
 
 
 def is_captioner(folder: Path) -> bool:
@@ -77,16 +71,15 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Parts:
     """
     config = _read_config(folder)
     try:
-        found = load_file(str(folder / WEIGHTS))
-        digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        found = weights_file.read(folder, config.get("sha256"))
+    except ValueError as error:
+        raise CompensatorUnavailableError(
+            f"The weights in {folder.name} are not the ones its {CONFIG} describes.", "Copy the whole folder again."
+        ) from error
     except (OSError, SafetensorError) as error:
         raise CompensatorUnavailableError(
             f"The captioner's weights in {folder.name} cannot be read ({error}).", ADVICE
         ) from error
-    if digest != config.get("sha256"):
-        raise CompensatorUnavailableError(
-            f"The weights in {folder.name} are not the ones its {CONFIG} describes.", "Copy the whole folder again."
-        )
     try:
         captioner = Captioner(CaptionerShape(**config["captioner"]))
         _fill(captioner, found, "captioner.")

@@ -6,6 +6,7 @@ import argparse
 import os
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -49,8 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     learn.add_argument("--work", type=Path, default=Path(".training"), help="checkpoints (default: %(default)s)")
     learn.add_argument("--out", type=Path, default=OUT, help="where the model goes (default: %(default)s)")
     learn.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    for f in fields(Recipe):
-        learn.add_argument(f"--{f.name.replace('_', '-')}", type=int, default=f.default)
+    _add_sizes(learn, Recipe)
     learn.set_defaults(do=_train)
 
     judge = commands.add_parser("evaluate", help="accuracy on fresh scenes, whole and pruned; writes figures and card")
@@ -71,11 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     helped.set_defaults(do=_evaluate_accm)
 
     taught = commands.add_parser("train-pruner", help="train what a pruner decides with, for the bundled model")
-    taught.add_argument("method", choices=PRUNERS)
-    taught.add_argument("--work", type=Path, help="checkpoints (default: a folder of the method in .training)")
-    taught.add_argument("--features", type=Path, help="folder with tower features of the training scenes, if there is")
-    taught.add_argument("--out", type=Path, help="where the module goes (default: a folder of the method in assets)")
-    taught.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER", help="sizes other than the recipe's")
+    pruners = taught.add_subparsers(required=True, dest="method", metavar=" | ".join(PRUNERS))
+    for key, (_, recipe) in PRUNERS.items():
+        one = pruners.add_parser(key)
+        one.add_argument(
+            "--work", type=Path, default=Path(".training") / key, help="checkpoints (default: %(default)s)"
+        )
+        one.add_argument("--features", type=Path, help="folder with tower features of the training scenes, if there is")
+        one.add_argument("--out", type=Path, default=ASSETS / "models" / key, help="default: %(default)s")
+        _add_sizes(one, recipe)
     taught.set_defaults(do=_train_pruner)
 
     drawn = commands.add_parser("examples", help="write the example pictures of the page")
@@ -95,25 +99,28 @@ def _record(arguments: argparse.Namespace) -> None:
     record_more(adapter, *assets)
 
 
+def _add_sizes(parser: argparse.ArgumentParser, recipe: type) -> None:
+    """An option for every size of a recipe."""
+    for f in fields(recipe):
+        parser.add_argument(f"--{f.name.replace('_', '-')}", type=type(f.default), default=f.default)
+
+
+def _recipe(kind: type, arguments: argparse.Namespace) -> Any:
+    return kind(**{f.name: getattr(arguments, f.name) for f in fields(kind)})
+
+
 def _train(arguments: argparse.Namespace) -> None:
-    recipe = Recipe(**{f.name: getattr(arguments, f.name) for f in fields(Recipe)})
-    train(arguments.work, arguments.out, recipe, torch.device(arguments.device))
+    train(arguments.work, arguments.out, _recipe(Recipe, arguments), torch.device(arguments.device))
 
 
 def _train_pruner(arguments: argparse.Namespace) -> None:
-    key, adapter = arguments.method, load("demo", dtype="float32")
+    adapter, (training, recipe) = load("demo", dtype="float32"), PRUNERS[arguments.method]
     adapter.model.requires_grad_(False)
-    work = arguments.work or Path(".training") / key
-    work.mkdir(parents=True, exist_ok=True)
-    cache = FeatureCache(arguments.features or work, Recipe().cached_scenes)
-    if cache.done < len(cache.features):
-        cache.fill(adapter.model.model.vision_tower, adapter.device)
-    training, recipe = PRUNERS[key]
-    kinds = {f.name: type(f.default) for f in fields(recipe)}
-    sizes = dict(pair.split("=") for pair in arguments.set)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    cache = FeatureCache(arguments.features or arguments.work, Recipe().cached_scenes)
+    cache.fill(adapter.model.model.vision_tower, adapter.device)
     torch.manual_seed(0)
-    chosen = recipe(**{name: kinds[name](value) for name, value in sizes.items()})
-    learn(training(adapter, cache, chosen), adapter, work, arguments.out or ASSETS / "models" / key)
+    learn(training(adapter, cache, _recipe(recipe, arguments)), adapter, arguments.work, arguments.out)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

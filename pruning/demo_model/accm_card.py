@@ -8,10 +8,11 @@ from typing import Any
 from pruning.compensation.accm import BEAMS
 from pruning.compensation.captioner import captioner_flops
 from pruning.compensation.selector import selector_flops
-from pruning.compensation.storage import WEIGHTS, Parts
+from pruning.compensation.storage import Parts
 from pruning.cost import layer_flops, prefill_flops
 from pruning.demo_model.build import COLS, ROWS
 from pruning.signals import ModelInfo
+from pruning.weights_file import WEIGHTS
 
 N_QUESTION, N_CAPTION, N_PROMPT, KEPT = 9, 14, 40, 36  # an ordinary case, for the card's account of costs
 

@@ -15,7 +15,7 @@ from pruning.demo_model.language import Segment, encode_prefix, exact_matches, p
 from pruning.demo_model.questions import KINDS, Question, ask
 from pruning.demo_model.scene import draw, patch_coverage, sample_scene, scene_rng
 from pruning.demo_model.tower import encode, to_pixels
-from pruning.errors import PruningError
+from pruning.errors import BudgetError
 from pruning.geometry import EVIDENCE_SHARE
 from pruning.methods import METHODS
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
@@ -182,7 +182,7 @@ class Judge:
         try:
             session = None if count is None else self._session(method, count, item, prompt, seed)
             text, mean_tokens = self._answer(prompt, seen, session)
-        except PruningError as error:
+        except BudgetError as error:
             return Outcome(refused=str(error))
         kept = np.arange(N_TOKENS) if session is None else session.steps[-1].selection.kept
         recall = float(np.isin(item.evidence, kept).mean()) if len(item.evidence) else float("nan")

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pruning.errors import ParameterError
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised (Jordan et al., 2024), in float32 and batched over equal shapes.
@@ -164,3 +166,19 @@ class Trainer:
             module.load_state_dict(state["modules"][name])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
+
+
+def same_sizes(note: Path, now: dict[str, object]) -> None:
+    """See that a folder's checkpoints belong to one recipe, which `note` in it writes down.
+
+    Raises:
+        ParameterError: naming the first size that is another.
+    """
+    before = json.loads(note.read_text()) if note.exists() else now
+    for name, value in now.items():
+        if before.get(name, value) != value:
+            raise ParameterError(
+                f"{note.parent} holds checkpoints made with {name} = {before[name]}; now it is {value}.",
+                "Use the same sizes, or another --work folder.",
+            )
+    note.write_text(json.dumps(now))

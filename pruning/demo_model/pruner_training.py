@@ -18,12 +18,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from pruning.demo_model.language import N_PATCHES, SHORT_KINDS, Batch, FeatureCache, Segment, cached_scene, pack
-from pruning.demo_model.optimise import Trainer
+from pruning.demo_model.optimise import Trainer, same_sizes
 from pruning.demo_model.questions import ask_many, decorate
-from pruning.learned import CONFIG, WEIGHTS, Learned, save
-from pruning.machine import processor_name
+from pruning.learned import Learned, save
+from pruning.machine import processor_and_threads
 from pruning.methods.base import TokenPruner
 from pruning.models.base import VLMAdapter
+from pruning.weights_file import CONFIG, WEIGHTS
 
 Step = Callable[[torch.Tensor, Batch, int], tuple[torch.Tensor, dict[str, float]]]
 
@@ -71,6 +72,7 @@ class Training(Protocol):
 def learn(training: Training, adapter: VLMAdapter, work: Path, out: Path) -> None:
     """Run or resume all stages in the folder `work` and write module and card to `out`."""
     work.mkdir(parents=True, exist_ok=True)
+    same_sizes(work / "recipe.json", {"method": training.method.key, **asdict(training.recipe)})
     minutes = {}
     for phase in training.phases:
         trainer = Trainer(phase.name, {"module": training.module}, phase.steps, phase.rate, work)
@@ -87,7 +89,7 @@ def learn(training: Training, adapter: VLMAdapter, work: Path, out: Path) -> Non
         minutes[phase.name] = round(saved["seconds"] / 60, 1)
     facts = {
         "recipe": asdict(training.recipe), "minutes": minutes, "torch": torch.__version__,
-        "machine": f"{processor_name()}, {torch.get_num_threads()} threads",
+        "machine": processor_and_threads(),
     }  # fmt: skip
     learned = Learned(training.method.key, training.shape, training.module.state_dict(), adapter.identity(), facts)
     digest = save(out, learned)

@@ -17,7 +17,7 @@ from pruning.demo_model.build import build_model, build_processor
 from pruning.demo_model.familiarity import measure_familiarity
 from pruning.demo_model.language import FeatureCache, train_language
 from pruning.demo_model.tower import DenseHeads, train_tower
-from pruning.machine import processor_name
+from pruning.machine import processor_and_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def save(model, processor, out: Path, recipe: Recipe, changes: list[str], work: 
         "seeds": {"weights": 0, "heads": 1},
         "minutes_of_this_call": round(minutes, 1),
         "phases": _phase_minutes(work),
-        "machine": f"{processor_name()}, {torch.get_num_threads()} threads",
+        "machine": processor_and_threads(),
         "device": str(model.device),
         "torch": torch.__version__,
     }

@@ -22,8 +22,9 @@ from pruning.demo_model.accm_lessons import DrawnLessons, FolderLessons
 from pruning.demo_model.accm_tune import tune
 from pruning.demo_model.caption_warmup import warm_up
 from pruning.demo_model.language import FeatureCache
+from pruning.demo_model.optimise import same_sizes
 from pruning.errors import ParameterError
-from pruning.machine import processor_name
+from pruning.machine import processor_and_threads
 from pruning.models.base import VLMAdapter
 
 
@@ -76,9 +77,9 @@ def train_accm(
     work.mkdir(parents=True, exist_ok=True)
     sizes = asdict(recipe)
     phase = f"tune-{recipe.objective}"
-    _same_sizes(work / "captions.json", {k: sizes[k] for k in WARM} | {"data": str(data)})
+    same_sizes(work / "captions.json", {k: sizes[k] for k in WARM} | {"data": str(data)})
     if recipe.steps:
-        _same_sizes(work / f"{phase}.json", {k: sizes[k] for k in TUNED})
+        same_sizes(work / f"{phase}.json", {k: sizes[k] for k in TUNED})
     torch.manual_seed(recipe.seed)
     shape = CaptionerShape(adapter.info.token_dim, len(adapter.tokenizer))
     captioner = Captioner(shape).to(adapter.device)
@@ -120,19 +121,7 @@ def _facts(work: Path, recipe: AccmRecipe, adapter: VLMAdapter, stages: list[str
         "stages": stages,
         "recipe": asdict(recipe),
         "minutes": {phase: round(state["seconds"] / 60, 1) for phase, state in saved.items()},
-        "machine": f"{processor_name()}, {torch.get_num_threads()} threads",
+        "machine": processor_and_threads(),
         "device": str(adapter.device),
         "torch": torch.__version__,
     }
-
-
-def _same_sizes(note: Path, now: dict[str, object]) -> None:
-    """A folder's checkpoints belong to one recipe."""
-    before = json.loads(note.read_text()) if note.exists() else now
-    for name, value in now.items():
-        if before.get(name, value) != value:
-            raise ParameterError(
-                f"{note.parent} holds checkpoints made with {name} = {before[name]}; now it is {value}.",
-                "Use the same sizes, or another --work folder.",
-            )
-    note.write_text(json.dumps(now))

@@ -7,7 +7,6 @@ Safetensors only, never remote code, no download unless it is allowed.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pruning.errors import CompensatorUnavailableError, ModelUnavailableError
 from pruning.models import hub
-from pruning.models.base import BESIDE
 from pruning.models.loading import _TROUBLE
 from pruning.models.placing import choose_dtype
 from pruning.models.room import free_memory, memory_of, require_disk, require_memory, weight_names
@@ -106,8 +104,7 @@ def _require_room(source: str, dtype: torch.dtype, device: torch.device, *, allo
     elif allow_download:
         listing = hub.ask(source)
         require_disk(source, listing.missing(listing.weights), hub.cache_folder())
-        numbers = listing.parameters or sum(listing.sizes[name] for name in listing.weights) // 2
-        needed = math.ceil(numbers * dtype.itemsize * BESIDE)
+        needed = listing.memory(dtype.itemsize)
     else:
         return  # not here, which opening it will say
     require_memory(source, needed, free_memory(device), str(device))

@@ -185,8 +185,8 @@ class Family(Weights):
         text, layout, batch, placeholder = self._written(shown, question)
         ids, n_shown = batch["input_ids"], layout.n_pictures
         if ids.shape[1] >= self._longest:
-            what, less = ("video" if layout.seconds else f"{n_shown} pictures"), "Bring fewer, or a smaller copy."
-            what, less = ("picture", "Shorten the question.") if n_shown == 1 else (what, less)
+            what = "picture" if n_shown == 1 else "video" if layout.seconds else f"{n_shown} pictures"
+            less = "Shorten the question." if n_shown == 1 else "Bring fewer, or a smaller copy."
             raise QuestionRejectedError(
                 f"Question and {what} make {ids.shape[1]} tokens; this model reads at most {self._longest}.", less
             )

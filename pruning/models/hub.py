@@ -7,6 +7,7 @@ are not among what is fetched.
 from __future__ import annotations
 
 import io
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from tqdm.std import tqdm
 
-from pruning.models.base import Progress
+from pruning.models.base import BESIDE, Progress
 from pruning.models.room import INDEX, SINGLE, weight_names
 
 SMALL = (".json", ".txt", ".model", ".jinja")
@@ -44,6 +45,11 @@ class Listing:
     def small(self) -> list[str]:
         """Configuration, processor and tokenizer."""
         return [name for name in self.sizes if name not in self.weights]
+
+    def memory(self, bytes_each: float) -> int:
+        """Bytes that the model takes in memory with so many for a number."""
+        half = sum(self.sizes[name] for name in self.weights) // 2  # where the hub does not count: 2 bytes each
+        return math.ceil((self.parameters or half) * bytes_each * BESIDE)
 
     def missing(self, names: Sequence[str]) -> int:
         """Bytes among these files that are not on this computer."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from transformers import AutoConfig, PretrainedConfig, ProcessorMixin
 
 from pruning.errors import ModelUnavailableError
 from pruning.models import hub
-from pruning.models.base import BESIDE, ModelSpec, Progress, VLMAdapter
+from pruning.models.base import ModelSpec, Progress, VLMAdapter
 from pruning.models.demo import FAMILIARITY_FILE, DrawnWorld
 from pruning.models.family import Family
 from pruning.models.idefics3 import Idefics3Adapter, SmolVLMAdapter
@@ -135,8 +134,7 @@ def _fetch(request: Request, freed: int) -> Path:
     _config(hub.download(listing, listing.small, None), spec)
 
     def needed(dtype: torch.dtype, four_bit: bool) -> int:  # noqa: FBT001 (as `choose_place` calls it)
-        half = sum(listing.sizes[name] for name in listing.weights) // 2  # where the hub does not count: 2 bytes each
-        return math.ceil((listing.parameters or half) * (FOUR_BIT if four_bit else dtype.itemsize) * BESIDE)
+        return listing.memory(FOUR_BIT if four_bit else dtype.itemsize)
 
     _place(request, needed, freed)
     require_disk(spec.title, listing.missing(listing.weights), hub.cache_folder())

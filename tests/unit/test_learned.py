@@ -10,8 +10,9 @@ from conftest import make_tiny_adapter
 
 from pruning import learned
 from pruning.errors import PrunerUntrainedError
-from pruning.learned import CONFIG, WEIGHTS, Learned, module_for, read, save
+from pruning.learned import Learned, module_for, read, save
 from pruning.methods.covipal import CoViPAL, KeepClassifier
+from pruning.weights_file import CONFIG, WEIGHTS
 
 KEY, TITLE = "trained_here", "Trained here"
 
