@@ -64,6 +64,11 @@ class Album:
             self._pictures.put(state.picture, known)
         return known
 
+    def is_video(self, state: SessionState) -> bool:
+        """Whether a session speaks of a single file that is meant as a video."""
+        kind, _, path = state.picture.partition(":")
+        return kind != "example" and "\n" not in path and is_film(self._sent(path), Path(path).name)
+
     def pictures(self, state: SessionState) -> tuple[np.ndarray, ...]:
         """The pictures, or the frames that are taken of the video."""
         return pictures_of(self.shown(state))

@@ -184,6 +184,16 @@ class Service:
         adapter = self.at_hand(model)
         return None if adapter is None else adapter.layout_of(shown)
 
+    def check_video(self, model: str) -> None:
+        """Refuse a video for a model that is loaded and reads none.
+
+        Raises:
+            ImageRejectedError.
+        """
+        adapter = self.at_hand(model)
+        if adapter is not None:
+            adapter.check_video()
+
     def admit(self, visitor: Visitor) -> None:
         """Count a run of a visitor: for the opened page, and for the address, which no reload makes new.
 

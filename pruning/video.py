@@ -6,13 +6,14 @@ Frames are taken evenly from the first to the last, as Qwen3-VL's own processor 
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from pruning.errors import ImageRejectedError
+from pruning.errors import BusyError, ImageRejectedError
 from pruning.pictures import check_size, read_picture
 from pruning.shown import FEWEST_FRAMES, MOST_FRAMES, Clip
 
@@ -21,6 +22,8 @@ SOUND = 0.9  # of the frames that a file says it has; fewer that can be decoded 
 FOLDER_RATE = 1.0  # frames a second in a folder, which has no clock
 FILMS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 PATIENCE, MOST_TAKEN = 20.0, 40e6  # with a stranger's film: seconds of decoding, pixels of all frames that are taken
+_ONE_AT_A_TIME = threading.Lock()  # strangers' films: decoding one keeps a processor busy
+WAIT = 5.0  # seconds for another one's film to be decoded
 _STILLS = (b"heic", b"heix", b"mif1", b"avif")  # pictures in the container of MP4
 
 
@@ -53,14 +56,15 @@ def is_film(data: bytes, name: str) -> bool:
 
 
 def read_film(data: bytes, name: str, n_frames: int = 8) -> Clip:
-    """As `read_clip`, for a video file that anybody may have sent: it is looked at before the decoder sees it, all its
-    frames must be decoded within `PATIENCE` seconds, and those that are taken may have `MOST_TAKEN` pixels.
+    """As `read_clip`, for a video file that anybody may have sent: it is looked at before the decoder sees it, one is
+    decoded at a time, in at most `PATIENCE` seconds, and the frames that are taken may have `MOST_TAKEN` pixels.
 
     Args:
         name: what its sender calls it; only said, never opened.
 
     Raises:
         ImageRejectedError: as `read_clip`, and for what is too long or too large.
+        BusyError: if another one is being decoded.
     """
     if not _holds_itself(data):
         raise ImageRejectedError(
@@ -70,7 +74,12 @@ def read_film(data: bytes, name: str, n_frames: int = 8) -> Clip:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film"
         path.write_bytes(data)
-        return _from_file(path, name, n_frames, of_a_stranger=True)
+        if not _ONE_AT_A_TIME.acquire(timeout=WAIT):
+            raise BusyError("Another video is being read at the moment.", "Bring yours again in a few seconds.")
+        try:
+            return _from_file(path, name, n_frames, of_a_stranger=True)
+        finally:
+            _ONE_AT_A_TIME.release()
 
 
 def _holds_itself(data: bytes) -> bool:
@@ -103,12 +112,13 @@ def _from_file(path: Path, name: str, n_frames: int, *, of_a_stranger: bool = Fa
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         rate, said, opened = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT), video.isOpened()
-        if opened:  # before anything is decoded
+        until = time.monotonic() + (PATIENCE if of_a_stranger else np.inf)
+        if opened:  # before any frame is taken
             size = int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
             check_size(*size)
             if of_a_stranger:
                 _check_taken(name, *size, n_frames)
-        total = _count(path, name, PATIENCE if of_a_stranger else np.inf) if opened else 0
+        total = _count(path, name, until) if opened else 0
         if total < FEWEST_FRAMES or not 0 < rate < np.inf:
             raise ImageRejectedError(
                 f"{name} is no video that can be read, or has fewer than {FEWEST_FRAMES} frames.",
@@ -122,6 +132,7 @@ def _from_file(path: Path, name: str, n_frames: int, *, of_a_stranger: bool = Fa
         chosen, frames = _evenly(total, n_frames), []
         for number in range(chosen[-1] + 1):  # one by one: seeking is inexact in many files
             there = video.grab()
+            _check_time(name, until)
             if number in chosen:
                 done, frame = video.retrieve() if there else (False, None)
                 if not done:
@@ -146,17 +157,22 @@ def _check_taken(name: str, width: int, height: int, n_frames: int) -> None:
         )  # fmt: skip
 
 
-def _count(path: Path, name: str, patience: float) -> int:
+def _check_time(name: str, until: float) -> None:
+    """Refuse a stranger's film that takes too long."""
+    if time.monotonic() > until:
+        raise ImageRejectedError(
+            f"{name} is too long: its frames cannot all be decoded in {PATIENCE:g} s here.",
+            "Cut it, or save a smaller copy.",
+        )
+
+
+def _count(path: Path, name: str, until: float) -> int:
     """Frames that can be decoded; how many a file says it has is an estimate in some formats, or a lie."""
-    video, count, began = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), 0, time.monotonic()
+    video, count = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), 0
     try:
         while video.grab():
             count += 1
-            if time.monotonic() - began > patience:
-                raise ImageRejectedError(
-                    f"{name} is too long: its frames cannot all be decoded in {patience:g} s here.",
-                    "Cut it, or save a smaller copy.",
-                )
+            _check_time(name, until)
     finally:
         video.release()
     return count

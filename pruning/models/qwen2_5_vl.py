@@ -41,6 +41,7 @@ MOST_TOKENS = 768  # of a frame
 class Qwen25VLAdapter(Family):
     model_class = Qwen2_5_VLForConditionalGeneration
     processor_class = pictures_only(Qwen2_5_VLProcessor)
+    reads_videos = True
     vision_inputs = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
     tower_signals = frozenset({Signal.RECEIVED_ATTENTION})
     tower_matrices = 3

@@ -91,6 +91,31 @@ def test_a_model_without_video_says_so_and_goes_on(tiny, tmp_path, monkeypatch):
     assert said["text"].startswith("Done")
 
 
+def test_a_video_is_not_decoded_for_a_model_that_reads_none(tiny, tmp_path, monkeypatch):
+    handlers, path = page(tiny, tmp_path, monkeypatch), film(tmp_path / "film.mp4")
+    handlers.service.adapter("demo")
+    monkeypatch.setattr(video, "_from_file", lambda *args, **kwargs: pytest.fail("decoded"))
+    assert "no video" in handlers.bring([path], START, "me")[1]["text"]
+
+
+def test_strangers_videos_are_decoded_one_at_a_time(qwen, tmp_path, monkeypatch):
+    handlers, path = page(qwen, tmp_path, monkeypatch), film(tmp_path / "film.mp4")
+    monkeypatch.setattr(video, "WAIT", 0.01)
+    with video._ONE_AT_A_TIME:
+        state, said, *_ = handlers.bring([path], START, "me")
+    assert (state, said["kind"]) == (START, "error")
+    assert said["text"].startswith("Another video is being read at the moment. Bring yours again")
+    assert handlers.bring([path], START, "me")[1]["kind"] == "idle"
+
+
+def test_the_clock_runs_to_the_last_frame(qwen, tmp_path, monkeypatch):
+    handlers, path = page(qwen, tmp_path, monkeypatch), film(tmp_path / "film.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "_count", lambda *args: 5)
+        patch.setattr(video, "PATIENCE", 0.0)
+        assert "film.mp4 is too long" in handlers.bring([path], START, "me")[1]["text"]
+
+
 def test_bad_videos_get_a_sentence(qwen, tmp_path, monkeypatch):
     handlers = page(qwen, tmp_path, monkeypatch)
     good = film(tmp_path / "film.mp4")
