@@ -5,8 +5,9 @@ checksum of files would not.
 
 - `fingerprint`, compared for equality, is for a structural plan: it names heads and rows, and no other weights will do,
   not even the same ones a training step later.
-- `sketch`, compared by `alike` within the rounding of bfloat16, is for a captioner: it reads what one part of a model
-  computes, and says by its `tower` and `language` apart which part does not fit.
+- `sketch`, compared by `alike` within the rounding of bfloat16, is for small modules (captioners, selectors, trained
+  pruners) that read what some parts of a model compute: tower, projector, the words and first layers of the language
+  model. A sketch of each part says which one does not fit; layers that no module reads are in none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -38,9 +39,9 @@ def fingerprint(model: nn.Module) -> str:
 
 
 @torch.no_grad()
-def sketch(module: nn.Module) -> list[float]:
+def sketch(parameters: Iterable[torch.Tensor]) -> list[float]:
     """Some weight matrices on fixed random directions, each entry about standard normal over all possible weights."""
-    matrices = [p for p in module.parameters() if p.ndim == 2]
+    matrices = [p for p in parameters if p.ndim == 2]
     chosen = [matrices[i * len(matrices) // MATRICES] for i in range(MATRICES)] if matrices else []
     found = []
     for number, p in enumerate(chosen):

@@ -1,7 +1,7 @@
 """Small modules that a pruner was trained with for one model: a folder with `config.json`, `model.safetensors`, a card.
 
-What such a module has learnt holds for the weights that it was trained beside. A folder says which those are; for
-another model there is none, and the method refuses by name.
+What such a module has learnt holds for what it reads: one model's visual tokens and words. A folder says whose those
+are; for a model that computes others there is none, and the method refuses by name.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pruning.signals import ModelInfo
 from pruning.weights_file import CONFIG
 
 KIND, FORMAT = "pruner", 1
+READ = ("tower", "projector", "words")  # parts of a model's identity that a module depends on
 FOLDERS = [Path(__file__).parents[1] / "assets" / "models"]  # each of their folders may be one
 
 
@@ -109,11 +110,11 @@ def _method_of(config: Path, written: int) -> str | None:
 
 
 def fits(learned: Learned, info: ModelInfo, dim: int) -> bool:
-    """Was it trained beside the weights of this model?"""
+    """Was it trained on what this model's tower, projector and words give?"""
     if learned.shape["dim"] != dim or info.identity is None:  # the identity of a large model takes a second
         return False
     mine = info.identity()
-    return all(alike(learned.made_for.get(part, ()), mine[part]) for part in ("tower", "language"))
+    return all(alike(learned.made_for.get(part, ()), mine[part]) for part in READ)
 
 
 @lru_cache(maxsize=16)

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pruning.budget import mean_per_layer, n_keep
-from pruning.errors import BudgetError
+from pruning.errors import BudgetError, PrunerUntrainedError
 from pruning.signals import ModelInfo, Part, Stage
 
 if TYPE_CHECKING:
@@ -49,8 +49,10 @@ def meaning(method: TokenPruner, info: ModelInfo, n_tokens: int) -> Meaning:
     if method.keep_ratio == 1:
         return Meaning((n_tokens,) * info.text_layers, float(n_tokens), "all in every layer")
     try:
+        if method.module is not None:
+            method.trained(info)
         plan = method.plan(info, n_tokens)
-    except BudgetError as error:
+    except (BudgetError, PrunerUntrainedError) as error:
         return Meaning((), None, str(error))
     rows = min([n_tokens, *(count for stage, count in plan.items() if stage.part is not Part.LANGUAGE_MODEL)])
     per_layer = []

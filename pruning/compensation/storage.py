@@ -99,7 +99,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Parts:
 
 
 def check_made_for(parts: Parts, name: str, identity: Mapping[str, Any]) -> None:
-    """See that a folder belongs to a model. `identity` has the keys `vision_dim`, `vocabulary`, `tower`, `language`.
+    """See that a folder belongs to a model. `identity` has the keys `vision_dim`, `vocabulary`, `tower`, `words`.
 
     Raises:
         CompensatorUnavailableError: naming what does not fit.
@@ -114,7 +114,7 @@ def check_made_for(parts: Parts, name: str, identity: Mapping[str, Any]) -> None
         raise CompensatorUnavailableError(f"This captioner speaks another vocabulary than {name}.", advice)
     if not alike(parts.made_for.get("tower", ()), identity["tower"]):
         raise CompensatorUnavailableError(f"This captioner was trained on another vision tower than {name}'s.", advice)
-    if parts.selector is not None and not alike(parts.made_for.get("language", ()), identity["language"]):
+    if parts.selector is not None and not alike(parts.made_for.get("words", ()), identity["words"]):
         raise CompensatorUnavailableError(
             f"This selector was trained on the text states of another language model than {name}'s.", advice
         )

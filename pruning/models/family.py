@@ -72,6 +72,7 @@ class Family(Weights):
         tower_matrices: of a tower layer's feed-forward part (3 where it is gated).
         no_tower_stages: why rows cannot be dropped between the tower's layers; empty where they can.
         no_projector_stage: what is done behind the projector before there are visual tokens; empty for most.
+        reads_videos: whether a prompt may show a video.
         picture_end: the control token that closes a picture, if there is one.
     """
 
@@ -82,6 +83,7 @@ class Family(Weights):
     tower_matrices: ClassVar[int] = 2
     no_tower_stages: ClassVar[str] = ""
     no_projector_stage: ClassVar[str] = ""
+    reads_videos: ClassVar[bool] = False
     picture_end: ClassVar[str] = ""
 
     def __init__(self, model, processor, name: str, *, limits=None) -> None:
@@ -163,11 +165,20 @@ class Family(Weights):
     def layout_of(self, shown: Shown) -> TokenLayout:
         """The layout of all that is shown; a video is refused (`ImageRejectedError`) where the family reads none."""
         if isinstance(shown, Clip):
+            self.check_video()
+        return TokenLayout.joined([self.layout((p.shape[1], p.shape[0])) for p in pictures_of(shown)])
+
+    def check_video(self) -> None:
+        """See that the family reads videos, before one is decoded.
+
+        Raises:
+            ImageRejectedError.
+        """
+        if not self.reads_videos:
             raise ImageRejectedError(
                 f"{self.info.name} is shown pictures here, no video; Qwen2.5-VL and Qwen3-VL read both.",
                 "Choose one of these, or bring a few frames as pictures.",
             )
-        return TokenLayout.joined([self.layout((p.shape[1], p.shape[0])) for p in pictures_of(shown)])
 
     # -- picture and question -------------------------------------------------------------------------------------
 
@@ -376,12 +387,16 @@ class Family(Weights):
         return torch.stack(vectors), cost
 
     def identity(self) -> dict[str, Any]:
-        """What something trained for this model can be recognised by; see `pruning.identity`."""
+        """What something trained beside this model reads of it; see `pruning.identity`."""
+        tower, decoder = self._anatomy.tower, self._anatomy.decoder
+        elsewhere = {id(p) for part in (tower, decoder) for p in part.parameters()}
+        words = [self.model.get_input_embeddings(), *decoder.layers[:TEXT_LAYERS]]
         return {
             "vision_dim": self.info.token_dim,
             "vocabulary": vocabulary_digest(self.tokenizer),
-            "tower": sketch(self._anatomy.tower),
-            "language": sketch(self._anatomy.decoder),
+            "tower": sketch(tower.parameters()),
+            "projector": sketch(p for p in self.model.parameters() if id(p) not in elsewhere),
+            "words": sketch(p for part in words for p in part.parameters()),
         }
 
     def layers_of(self, model) -> dict[Part, Sequence[nn.Module]]:

@@ -367,7 +367,7 @@ def test_a_folder_that_is_no_captioner(tiny, folder, tmp_path, damage):
     ("change", "sentence"),
     [
         ({"vision_dim": 1}, "width"), ({"vocabulary": "x"}, "vocabulary"), ({"tower": [0.0] * 8}, "tower"),
-        ({"language": [0.0] * 8}, "language model"),
+        ({"words": [0.0] * 8}, "language model"),
     ],
 )  # fmt: skip
 def test_a_captioner_for_another_model_is_refused(tiny, tmp_path, change, sentence):

@@ -9,9 +9,15 @@ import torch
 from conftest import make_tiny_adapter
 
 from pruning import learned
+from pruning.drawn import DrawnPairs
 from pruning.errors import PrunerUntrainedError
 from pruning.learned import Learned, module_for, read, save
+from pruning.methods import METHODS
 from pruning.methods.covipal import CoViPAL, KeepClassifier
+from pruning.planner import make_plan
+from pruning.plans import PlanRequest
+from pruning.presets import meaning
+from pruning.signals import Part
 from pruning.weights_file import CONFIG, WEIGHTS
 
 KEY, TITLE = "trained_here", "Trained here"
@@ -57,6 +63,41 @@ def test_another_model_and_another_method_are_refused_by_name(place, tiny):
             found(other)
     with pytest.raises(PrunerUntrainedError, match="CoViPAL"):
         CoViPAL(keep_ratio=0.5).check(tiny.info)
+
+
+def test_a_model_that_gives_it_the_same_to_read_may_use_it(place, tiny):
+    """Layers that no module reads may be others: a language model that was trained on, or heads taken out."""
+    module = write(place / "one", tiny)
+    trained_on = make_tiny_adapter()
+    with torch.no_grad():
+        trained_on.model.model.language_model.layers[1].mlp.up_proj.weight.add_(1.0)
+    assert torch.equal(found(trained_on).keep[1].weight, module.keep[1].weight)
+    for part in (trained_on.model.model.multi_modal_projector.linear_1, trained_on.model.get_input_embeddings()):
+        other = make_tiny_adapter()
+        same = dict(trained_on.model.named_modules())
+        name = next(n for n, m in same.items() if m is part)
+        with torch.no_grad():
+            other.model.get_submodule(name).weight.add_(torch.randn_like(part.weight))
+        with pytest.raises(PrunerUntrainedError):
+            found(other)
+
+
+def test_the_view_that_a_plan_makes_of_a_model_may_use_its_modules(place, tiny):
+    write(place / "one", tiny)
+    plan = make_plan(tiny, PlanRequest("tiny", parts=(Part.TOWER.value,), score="magnitude", heads=0.5), DrawnPairs())
+    view = tiny.compressed(plan)
+    try:
+        assert found(view) is found(tiny)
+    finally:
+        view.close()
+
+
+def test_budgets_of_an_untrained_method_are_told_in_a_sentence(place, tiny):
+    for method in METHODS.values():
+        if method.module is not None:
+            said = meaning(method(keep_ratio=0.5), tiny.info, 36)
+            assert said.per_layer == ()
+            assert "there is none for tiny" in said.text
 
 
 @pytest.mark.parametrize(
