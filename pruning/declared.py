@@ -9,6 +9,8 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from pruning.errors import ParameterError, UnknownMethodError
@@ -55,7 +57,8 @@ class Declared:
     settable: ClassVar[str] = "parameter"  # what such a field is called in a sentence
 
     @classmethod
-    def parameters(cls) -> dict[str, Param | Choice]:
+    @cache  # reading annotations takes milliseconds, as long as some methods take to decide
+    def parameters(cls) -> Mapping[str, Param | Choice]:
         """The declared fields by name, in order."""
         hints = get_type_hints(cls, include_extras=True)
         found = {}
@@ -63,7 +66,7 @@ class Declared:
             hint = hints[f.name]
             if get_origin(hint) is Annotated:
                 found[f.name] = next(a for a in get_args(hint)[1:] if isinstance(a, Param | Choice))
-        return found
+        return MappingProxyType(found)
 
     @classmethod
     def check_names(cls, parameters: dict[str, Any]) -> None:

@@ -131,7 +131,7 @@ class Meteor(TokenPruner):
     @torch.inference_mode()
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         scorer = self.trained(context.info).to(context.features.device)
-        window = windows(context.positions)
+        window = context.by_picture(windows(context.positions))
         logits = scorer(context.features.float()[None], context.text.question.float()[None], window)[0]
         score = logits.mean(0).sigmoid()
         keep = best(score, n_keep).sort().values

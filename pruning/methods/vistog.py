@@ -14,6 +14,7 @@ Cost:       G rows of attention over n tokens, and n x G products
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -81,7 +82,7 @@ class VisToG(TokenPruner):
         if most < wanted < n_tokens:
             raise BudgetError(
                 f"{self.title} has {most} semantic tokens for {info.name}; asked: {wanted}.",
-                f"Lower the keep ratio to {most / n_tokens:.2f} or less.",
+                f"Lower the keep ratio to {math.floor(100 * most / n_tokens) / 100:.2f} or less.",
             )
         return self.single_stage(BEFORE_PROJECTOR, n_tokens)
 
