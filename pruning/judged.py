@@ -25,6 +25,8 @@ RANKS = {
     "erank": "ranks by effective rank", "mass": "ranks by mass", "budget": "ranks by budget",
     "bottleneck": "fewer hidden units",
 }  # fmt: skip
+MEANS = ("evidence_kept", "mean_tokens_per_layer")
+DRAW = "#"  # between a method's key and the number of a further random draw
 TOGETHER, DENSE = "heads and ranks", "dense"
 MODULES = {"vision tower": ("tower",), "language model": ("prefill",), "both": ("tower", "prefill")}
 HEAD_COLUMNS = (("infoprune", "static score"), (TRAINED, "trained gates"), ("magnitude", "magnitude"))
@@ -61,9 +63,33 @@ def figures(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
 
 def fewer_scenes(results: dict[str, Any], method: str) -> str:
     """What to put behind a method's name where its accuracy speaks of fewer scenes than the table does."""
-    entries = [e for name, e in results["curve"].items() if name.split("@")[0] == method and "accuracy" in e]
+    curve = draws_joined(results["curve"])
+    entries = [e for name, e in curve.items() if name.split("@")[0] == method and "accuracy" in e]
     scenes = min((e["accuracy"]["n"] for e in entries), default=results["pruned_scenes"])
     return "" if scenes == results["pruned_scenes"] else f" ({scenes} scenes)"
+
+
+def draws_joined(curve: dict[str, Any]) -> dict[str, Any]:
+    """A curve whose random draws on the same questions are one entry: their means, with the lowest and the highest."""
+    found = {}
+    for name, entry in curve.items():
+        method, _, count = name.partition("@")
+        if DRAW in method:
+            continue
+        draws = [entry, *(e for k, e in curve.items() if k.startswith(f"{method}{DRAW}") and k.endswith(f"@{count}"))]
+        if len(draws) > 1 and all("accuracy" in e for e in draws):
+            values = [e["accuracy"]["value"] for e in draws]
+            means = {part: statistics.fmean(e[part] for e in draws) for part in MEANS}
+            share = entry["accuracy"] | {"value": statistics.fmean(values), "n": min(e["accuracy"]["n"] for e in draws)}
+            entry = {"accuracy": share, "lowest": min(values), "highest": max(values), **means}
+        found[name] = entry
+    return found
+
+
+def accuracy_text(entry: dict[str, Any]) -> str:
+    """Right answers in %; of several draws the mean, with the lowest and the highest."""
+    spread = f", {100 * entry['lowest']:.1f} to {100 * entry['highest']:.1f}" if "lowest" in entry else ""
+    return f"{100 * entry['accuracy']['value']:.1f}{spread}"
 
 
 def points(results: dict[str, Any]) -> list[Point]:

@@ -19,7 +19,7 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
     save_file(plain, str(folder / WEIGHTS))
-    digest = _digest(folder)
+    digest = digest_of(folder)
     described = json.dumps({**config, "sha256": digest}, indent=1)
     (folder / CONFIG).write_text(described + "\n", encoding="utf-8")
     return digest
@@ -33,10 +33,11 @@ def read(folder: Path, digest: str | None) -> dict[str, torch.Tensor]:
         ValueError: if they are others.
     """
     tensors = load_file(str(folder / WEIGHTS))
-    if _digest(folder) != digest:
+    if digest_of(folder) != digest:
         raise ValueError(f"its weights are not the ones that {CONFIG} describes")
     return tensors
 
 
-def _digest(folder: Path) -> str:
+def digest_of(folder: Path) -> str:
+    """sha256 of a folder's weights."""
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()

@@ -24,7 +24,7 @@ def accuracy_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Th
     """Accuracy against kept tokens, one line a method, with a standard error on every point.
 
     Args:
-        results: the figures of `python -m pruning.demo_model evaluate`.
+        results: the figures of `python -m pruning.demo_model evaluate`, with joined draws (`judged.draws_joined`).
         titles: what to call every method, in the order of the legend.
     """
     curve = results["curve"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from pruning.judged import accm_section, fewer_scenes, figures
+from pruning.judged import accm_section, accuracy_text, draws_joined, fewer_scenes, figures
 from pruning.methods import METHODS
 from viz.charts import accuracy_chart, captions_chart
 from viz.theme import theme
@@ -44,6 +44,7 @@ dropped, the most that words could do here.
 def build_measured() -> None:
     """Lay out the tab; everything on it was measured before and is only shown here."""
     results = json.loads(FIGURES.read_text(encoding="utf-8"))
+    results["curve"] = draws_joined(results["curve"])
     titles = {key: m.title for key, m in METHODS.items()} | {"oracle": "Oracle"}
     gr.Markdown(INTRODUCTION.format(scenes=results["pruned_scenes"]))
     gr.Plot(accuracy_chart(results, titles, theme=theme(dark=False)), show_label=False, elem_id="accuracy", buttons=[])
@@ -65,10 +66,13 @@ def _show_captions(titles: dict[str, str]) -> None:
 def _curve_table(results: dict, titles: dict[str, str]) -> str:
     counts = sorted({int(name.rsplit("@", 1)[1]) for name in results["curve"]} - {0}, reverse=True)[1:]
     lines = ["| asked to keep | " + " | ".join(str(c) for c in counts) + " |", "| --- |" + " --- |" * len(counts)]
+    curve = results["curve"]
     for key, title in titles.items():
-        cells = [_cell(results["curve"].get(f"{key}@{count}", {})) for count in counts]
+        cells = [_cell(curve.get(f"{key}@{count}", {})) for count in counts]
         lines.append(f"| {title}{fewer_scenes(results, key)} | " + " | ".join(cells) + " |")
     note = "Exact match in %, in brackets the evidence kept at the end in % and the mean number of pieces a layer."
+    if any("lowest" in entry for entry in curve.values()):
+        note += " Of random tokens the mean of several draws, with the lowest and the highest."
     return "\n".join([*lines, "", note])
 
 
@@ -76,7 +80,7 @@ def _cell(entry: dict) -> str:
     if "accuracy" not in entry:
         return "not possible" if "refused" in entry else "–"
     kept, mean = entry["evidence_kept"], entry["mean_tokens_per_layer"]
-    return f"{100 * entry['accuracy']['value']:.1f} ({100 * kept:.0f}, {mean:.0f})"
+    return f"{accuracy_text(entry)} ({100 * kept:.0f}, {mean:.0f})"
 
 
 def _kinds_table(results: dict) -> str:

@@ -1,9 +1,10 @@
 """What the bundled model can do, and how much of it survives pruning: on scenes it was never trained on.
 
-Beside the methods stand a blind baseline (the question is asked about another scene's picture) and an oracle that
-keeps the tokens of the objects that hold the answer. Scenes are shared out to processes with one thread each; figures
-are written after every part and every method, and running again goes on with what is missing: so a new method is
-measured alone, and more scenes for the methods are added to those that were there.
+Beside the methods stand a blind baseline (the question is asked about another scene's picture), random tokens in
+several draws, and an oracle that keeps the tokens of the objects that hold the answer. Scenes are shared out to
+processes with one thread each; a scene is looked at once, then every method answers. Figures are written after every
+part and every few scenes, and running again goes on with what is missing: so a new method is measured alone, and more
+scenes for the methods are added to those that were there.
 """
 
 from __future__ import annotations
@@ -21,13 +22,20 @@ import numpy as np
 import torch
 
 from pruning.demo_model.judge import N_TOKENS, SHORT_KINDS, EvidenceOracle, Judge, Outcome, objects_named, phrases
-from pruning.judged import fewer_scenes
+from pruning.errors import PrunerUntrainedError
+from pruning.judged import DRAW, accuracy_text, draws_joined, fewer_scenes
 from pruning.methods import METHODS
+from pruning.methods.random_baseline import RandomBaseline
 from pruning.models import load
+from pruning.weights_file import digest_of
 
 BUDGETS = (192, 128, 64, 36, 18)
 
 PROBED = 60  # scenes
+PART = 50  # scenes between two writings of the file
+MORE_DRAWS = tuple(f"{RandomBaseline.key}{DRAW}{n}" for n in (2, 3))  # beside the one that is in the table of methods
+
+Configuration = tuple[str, int | None]  # a method, the oracle or "full"; tokens asked to keep
 
 _judge: Judge  # one in every process
 
@@ -46,8 +54,8 @@ def _description(number: int, shown: int) -> tuple[str, str]:
     return _judge.description(number, shown)
 
 
-def _pruned(number: int, method: str) -> list[Outcome]:
-    return _judge.pruned(number, _configurations(method))
+def _pruned(number: int, asked: list[Configuration]) -> list[Outcome]:
+    return _judge.pruned(number, asked)
 
 
 def _importance(number: int) -> dict[int, tuple[float, float, float]]:
@@ -58,7 +66,7 @@ class Evaluation:
     """Shares the scenes out and keeps the figures in a JSON file.
 
     Args:
-        model: folder of the model.
+        model: folder of the model; figures of other weights are not gone on with.
         path: the figures.
         n_scenes: scenes for accuracy by kind; the first `n_described` of them are described in words, and one question
             about each of the first `n_pruned` goes through every method at every budget.
@@ -68,7 +76,10 @@ class Evaluation:
     def __init__(self, model: str, path: Path, n_scenes: int, n_described: int, n_pruned: int, n_jobs: int) -> None:
         self.model, self.path, self.n_jobs = model, path, n_jobs
         sizes = {"scenes": n_scenes, "described_scenes": n_described, "pruned_scenes": n_pruned}
-        self.results: dict = json.loads(path.read_text()) if path.exists() else sizes
+        weights = digest_of(Path(model))
+        self.results: dict = json.loads(path.read_text()) if path.exists() else {"weights": weights, **sizes}
+        if self.results.get("weights") != weights:
+            raise SystemExit(f"{path} holds figures of other weights; delete it, or choose another --out.")
         known = {name: self.results[name] for name in sizes}
         if known | {"pruned_scenes": n_pruned} != sizes or n_pruned < known["pruned_scenes"]:
             raise SystemExit(
@@ -85,17 +96,38 @@ class Evaluation:
                 if name not in self.results:
                     self.results[name] = make()
                     self._write()
-            curve = self.results.setdefault("curve", {})
-            for method in ("full", *METHODS, EvidenceOracle.key):
-                asked = _configurations(method)
-                judged = min(_judged(curve.get(name_of(*one))) for one in asked)
-                scenes = range(int(min(judged, self.results["pruned_scenes"])), self.results["pruned_scenes"])
-                if scenes:
-                    found = pool.map(_pruned, scenes, [method] * len(scenes))
-                    for name, entry in _curve(asked, _progress(method, len(scenes), found)).items():
-                        curve[name] = _together(curve.get(name), entry)
-                    self._write()
+            self._judge_methods(pool)
         return self.results
+
+    def _judge_methods(self, pool: ProcessPoolExecutor) -> None:
+        """Go on with those configurations that had fewest scenes, until all have had as many as are wanted."""
+        curve, wanted = self.results.setdefault("curve", {}), self.results["pruned_scenes"]
+        methods = [key for key in METHODS if key not in self._untrained()]
+        asked = [one for m in ("full", *methods, *MORE_DRAWS, EvidenceOracle.key) for one in _configurations(m)]
+        while True:
+            judged = {one: min(_judged(curve.get(name_of(*one))), wanted) for one in asked}
+            start = int(min(judged.values()))
+            if start == wanted:
+                return
+            behind = [one for one in asked if judged[one] == start]
+            stop = int(min(start + PART, *(n for n in (*judged.values(), wanted) if n > start)))
+            found = pool.map(_pruned, range(start, stop), [behind] * (stop - start))
+            for name, entry in _curve(behind, found).items():
+                curve[name] = _together(curve.get(name), entry)
+            self._write()
+            print(json.dumps({"evaluate": f"{len(behind)} budgets", "scene": stop, "of": wanted}), flush=True)
+
+    def _untrained(self) -> set[str]:
+        """Methods that decide with a module that nobody has trained for this model; they are left out."""
+        info, found = load(self.model).info, set()
+        for key, method in METHODS.items():
+            try:
+                if method.module is not None:
+                    method(keep_ratio=0.5).check(info)
+            except PrunerUntrainedError as error:
+                print(json.dumps({"left out": key, "because": str(error)}), flush=True)
+                found.add(key)
+        return found
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,11 +178,11 @@ def _f1(pairs: Iterable[tuple[str, str]]) -> dict[str, float]:
     return figures
 
 
-def _configurations(method: str) -> list[tuple[str, int | None]]:
+def _configurations(method: str) -> list[Configuration]:
     return [(method, None)] if method == "full" else [(method, count) for count in BUDGETS]
 
 
-def _curve(configurations: list[tuple[str, int | None]], scenes: Iterable[list[Outcome]]) -> dict:
+def _curve(configurations: list[Configuration], scenes: Iterable[list[Outcome]]) -> dict:
     curve = {}
     for (method, count), outcomes in zip(configurations, zip(*scenes, strict=True), strict=True):
         refused = next((o.refused for o in outcomes if o.refused), None)
@@ -175,8 +207,10 @@ def _judged(entry: dict | None) -> float:
 
 def _together(before: dict | None, after: dict) -> dict:
     """One entry of the curve for the scenes of two."""
-    if before is None or "refused" in before or "refused" in after:
-        return after if before is None else before
+    if before is None or "refused" in after:
+        return after
+    if "refused" in before:
+        return before
     a, b = before["accuracy"], after["accuracy"]
     right, n = round(a["value"] * a["n"]) + round(b["value"] * b["n"]), a["n"] + b["n"]
     means = {
@@ -224,12 +258,12 @@ def table(results: dict) -> str:
     lines.append(f"| **all but describe** | **{_percent(full['exact_match'])}** | {_percent(blind['exact_match'])} |")
     for key, label in (("objects", "describe, F1 of objects"), ("objects_and_places", "the same with places")):
         lines.append(f"| {label} | {results['described'][key]:.3f} | {results['described_blind'][key]:.3f} |")
-    curve = results["curve"]
+    curve = draws_joined(results["curve"])
     lines += ["", f"| kept of {N_TOKENS} | " + " | ".join(str(k) for k in BUDGETS) + " |"]
     lines.append("| --- |" + " --- |" * len(BUDGETS))
     titles = {key: m.title for key, m in METHODS.items()} | {EvidenceOracle.key: EvidenceOracle.title}
     for method, title in titles.items():
-        cells = [_cell(curve[name_of(method, k)]) for k in BUDGETS]
+        cells = [_cell(curve.get(name_of(method, k))) for k in BUDGETS]
         lines.append(f"| {title}{fewer_scenes(results, method)} | " + " | ".join(cells) + " |")
     lines += ["", f"Full picture on the same questions: {_percent(curve[name_of('full', None)]['accuracy'])}."]
     return "\n".join(lines)
@@ -248,7 +282,7 @@ def _percent(share: dict[str, float]) -> str:
     return f"{100 * share['value']:.1f} ± {100 * share['standard_error']:.1f}"
 
 
-def _cell(entry: dict) -> str:
-    if "refused" in entry:
-        return "refused"
-    return f"{100 * entry['accuracy']['value']:.1f} ({100 * entry['evidence_kept']:.0f})"
+def _cell(entry: dict | None) -> str:
+    if entry is None or "refused" in entry:
+        return "–" if entry is None else "refused"
+    return f"{accuracy_text(entry)} ({100 * entry['evidence_kept']:.0f})"

@@ -18,7 +18,7 @@ import numpy as np
 from pruning.archive import pack
 from pruning.demo_model.questions import NUMBERS, describe
 from pruning.demo_model.scene import Scene, draw, sample_scene, scene_rng
-from pruning.errors import BudgetError
+from pruning.errors import BudgetError, PrunerUntrainedError
 from pruning.give_back import open_compensator
 from pruning.help_record import Compensation
 from pruning.methods import METHODS
@@ -198,7 +198,7 @@ def record_examples(adapter: VLMAdapter, folder: Path, out: Path) -> None:
             for count in RECORDED_COUNTS:
                 try:
                     records[f"{method}-{count}"] = asked.run(method, count)
-                except BudgetError as error:
+                except (BudgetError, PrunerUntrainedError) as error:
                     print(f"{example.key}: {error}")
         (out / f"{example.key}.zip").write_bytes(pack(records))
         band = {str(count): asked.random_band(count) for count in RECORDED_COUNTS}

@@ -17,6 +17,7 @@ from pruning.demo_model.scene import draw, patch_coverage, sample_scene, scene_r
 from pruning.demo_model.tower import encode, to_pixels
 from pruning.errors import BudgetError
 from pruning.geometry import EVIDENCE_SHARE
+from pruning.judged import DRAW
 from pruning.methods import METHODS
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.methods.vitcop import key_norm
@@ -28,6 +29,7 @@ from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signa
 
 N_TOKENS = ROWS * COLS
 SHORT_KINDS = tuple(k for k in KINDS if k != "describe")
+OTHER_DRAW = 1_000_000  # between the seeds of two random draws of one scene
 TOUCHED = 0.05  # share of a token that an object must cover for the oracle to call it the object's
 
 
@@ -190,6 +192,8 @@ class Judge:
 
     def _session(self, method: str, count: int, item: Item, prompt: Prompt, seed: int) -> Session:
         ratio = count / N_TOKENS
+        method, _, draw = method.partition(DRAW)
+        seed += OTHER_DRAW * int(draw or 0)
         request = RunRequest("demo", method, ratio, item.question.text, seed=seed)
         if method == EvidenceOracle.key:
             pruner = EvidenceOracle(keep_ratio=ratio, coverage=torch.from_numpy(item.coverage))
