@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pruning.demo_model.accm_evaluate import evaluate_accm
-from pruning.demo_model.card import finish
+from pruning.demo_model.card import write_card
 from pruning.demo_model.evaluate import Evaluation, table
 from pruning.demo_model.examples import record_examples, record_more, write_examples
 from pruning.demo_model.language import FeatureCache
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     learn = commands.add_parser("train", help="train from scratch, or go on where an earlier call stopped")
     learn.add_argument("--work", type=Path, default=Path(".training"), help="checkpoints (default: %(default)s)")
     learn.add_argument("--out", type=Path, default=OUT, help="where the model goes (default: %(default)s)")
+    learn.add_argument("--begin", type=Path, help="folder of a finished model: only the last phase, counting, is run")
     learn.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     _add_sizes(learn, Recipe)
     learn.set_defaults(do=_train)
@@ -110,11 +111,12 @@ def _recipe(kind: type, arguments: argparse.Namespace) -> Any:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    train(arguments.work, arguments.out, _recipe(Recipe, arguments), torch.device(arguments.device))
+    device = torch.device(arguments.device)
+    train(arguments.work, arguments.out, _recipe(Recipe, arguments), device, arguments.begin)
 
 
 def _train_pruner(arguments: argparse.Namespace) -> None:
-    adapter, (training, recipe) = load("demo", dtype="float32"), PRUNERS[arguments.method]
+    adapter, (training, recipe) = load("demo", device="cpu", dtype="float32"), PRUNERS[arguments.method]
     adapter.model.requires_grad_(False)
     arguments.work.mkdir(parents=True, exist_ok=True)
     cache = FeatureCache(arguments.features or arguments.work, Recipe().cached_scenes)
@@ -126,7 +128,7 @@ def _train_pruner(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     sizes = arguments.scenes, arguments.described, arguments.pruned
     results = Evaluation(str(arguments.model), arguments.out, *sizes, arguments.jobs).run()
-    finish(arguments.model, arguments.out, results)
+    write_card(arguments.model, results)
     print(table(results))
 
 

@@ -12,7 +12,7 @@ caption compensation builds on). No pruner's choice is ever trained on. Position
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from pruning.demo_model.build import COLS, ROWS, SIDE, SYSTEM_PROMPT, WIDTH
 from pruning.demo_model.instances import INSTANCE_LAYER, InstanceHead, first_tokens
-from pruning.demo_model.optimise import Trainer
+from pruning.demo_model.optimise import Trainer, autocast
 from pruning.demo_model.questions import HELP_PREFIX, KINDS, Question, ask, ask_many, decorate, phrase
 from pruning.demo_model.scene import Scene, draw, patch_coverage, sample_scene, scene_rng
 from pruning.demo_model.tower import FOREGROUND, encode, to_pixels
@@ -45,26 +45,39 @@ def cached_scene(index: int) -> tuple[Scene, np.random.Generator]:
     return sample_scene(rng, high=2 if index % 10 == 0 else 4 if index % 10 in (1, 2) else 9), rng
 
 
+def _scene_of_the_set(index: int) -> Scene:
+    return cached_scene(index)[0]
+
+
 class FeatureCache:
-    """Tower features of the training scenes on disk: float16 `[scenes, patches, dim]`, and which object owns each
+    """Tower features of training scenes on disk: float16 `[scenes, patches, dim]`, and which object owns each
     patch: uint8 `[scenes, patches]` (0 is background). Goes on where it stopped.
+
+    Args:
+        folder: an ignored folder.
+        n_scenes: how many.
+        scene_of: the scene of a number, a function that other processes can import; by default of the training set.
+        name: of the files, where a folder holds several caches.
     """
 
-    def __init__(self, folder: Path, n_scenes: int) -> None:
+    def __init__(
+        self, folder: Path, n_scenes: int, scene_of: Callable[[int], Scene] | None = None, name: str = "features"
+    ) -> None:
         shape = (n_scenes, N_PATCHES, WIDTH)
-        self._progress = folder / "features.json"
+        self.scene_of, self._progress = scene_of or _scene_of_the_set, folder / f"{name}.json"
         mode = "r+" if self._progress.exists() else "w+"
-        self.features = np.memmap(folder / "features.f16", np.float16, mode, shape=shape)
-        self.owner = np.memmap(folder / "owner.u8", np.uint8, mode, shape=shape[:2])
+        self.features = np.memmap(folder / f"{name}.f16", np.float16, mode, shape=shape)
+        self.owner = np.memmap(folder / f"{name}.owner.u8", np.uint8, mode, shape=shape[:2])
         self.done = json.loads(self._progress.read_text()) if mode == "r+" else 0
 
     @torch.no_grad()
     def fill(self, tower, device: torch.device, batch: int = 32) -> None:
-        loader = DataLoader(_Pictures(self.done, len(self.features)), batch, num_workers=1, prefetch_factor=4)
-        for pixels, owner in loader:
-            hidden, _ = encode(tower, pixels.to(device))
+        pictures = _Pictures(self.scene_of, self.done, len(self.features))
+        for pixels, owner in DataLoader(pictures, batch, num_workers=1, prefetch_factor=4):
+            with autocast(device):
+                hidden, _ = encode(tower, pixels.to(device))
             here = slice(self.done, self.done + len(pixels))
-            self.features[here] = hidden[:, 1:].cpu().numpy()
+            self.features[here] = hidden[:, 1:].half().cpu().numpy()
             self.owner[here] = owner.numpy()
             self.done = here.stop
             if self.done % (batch * 32) == 0 or self.done == len(self.features):
@@ -75,14 +88,14 @@ class FeatureCache:
 
 
 class _Pictures(torch.utils.data.Dataset):
-    def __init__(self, start: int, stop: int) -> None:
-        self.start, self.stop = start, stop
+    def __init__(self, scene_of: Callable[[int], Scene], start: int, stop: int) -> None:
+        self.scene_of, self.start, self.stop = scene_of, start, stop
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, np.ndarray]:
-        scene, _ = cached_scene(self.start + index)
+        scene = self.scene_of(self.start + index)
         picture, ids = draw(scene, SIDE)
         return to_pixels(picture), owner_of(ids, len(scene.objects))
 

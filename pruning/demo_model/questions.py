@@ -8,7 +8,7 @@ This module knows nothing of pixels, tokens or models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -202,7 +202,7 @@ def _group(scene: Scene, rng: np.random.Generator) -> dict[str, str]:
     return {"color": color, "shape": shape}
 
 
-def _matching(scene: Scene, wanted: dict[str, str]) -> tuple[int, ...]:
+def _matching(scene: Scene, wanted: Mapping[str, str]) -> tuple[int, ...]:
     return tuple(i for i, o in enumerate(scene.objects) if all(getattr(o, k) == v for k, v in wanted.items()))
 
 
@@ -211,7 +211,11 @@ def _everything(scene: Scene) -> tuple[int, ...]:
 
 
 def _ask_count(scene: Scene, rng: np.random.Generator) -> Question:
-    wanted = _group(scene, rng)
+    return count(scene, _group(scene, rng), rng)
+
+
+def count(scene: Scene, wanted: Mapping[str, str], rng: np.random.Generator) -> Question:
+    """How many objects have these attributes (`color`, `shape` or both)?"""
     found = _matching(scene, wanted)
     noun = _plural(wanted["shape"]) if "shape" in wanted else "objects"
     many = f"{wanted['color']} {noun}" if "color" in wanted else noun
@@ -219,7 +223,8 @@ def _ask_count(scene: Scene, rng: np.random.Generator) -> Question:
     return Question("count", text, NUMBERS[len(found)], found or _everything(scene))
 
 
-def _ask_count_all(scene: Scene, rng: np.random.Generator) -> Question:
+def count_all(scene: Scene, rng: np.random.Generator) -> Question:
+    """How many objects are there?"""
     return Question("count_all", _pick(WORDINGS["count_all"], rng), NUMBERS[len(scene.objects)], _everything(scene))
 
 
@@ -282,7 +287,7 @@ _ASKERS: dict[str, Callable[[Scene, np.random.Generator], Question | None]] = {
     "size": _about_one("size", "size", lambda o: o.size),
     "where": _about_one("where", None, lambda o: o.zone),
     "count": _ask_count,
-    "count_all": _ask_count_all,
+    "count_all": count_all,
     "exists": _ask_exists,
     "digit": _ask_digit,
     "relation": _ask_relation,

@@ -35,6 +35,7 @@ ZONES = (
     "bottom left", "bottom", "bottom right",
 )  # fmt: skip
 MAX_OBJECTS = 9
+ALIKE = 0.35  # without scenes that repeat a few shapes or colours nearly every count would be one
 SPLITS = {"train": 0, "evaluate": 1, "examples": 2, "windows": 3}
 
 _DIGIT_CARRIERS = ("circle", "square", "diamond", "heart")  # convex enough to hold a glyph
@@ -79,16 +80,16 @@ def scene_rng(split: str, index: int) -> np.random.Generator:
     return np.random.default_rng((SPLITS[split], index))
 
 
-def sample_scene(rng: np.random.Generator, low: int = 1, high: int = MAX_OBJECTS) -> Scene:
+def sample_scene(rng: np.random.Generator, low: int = 1, high: int = MAX_OBJECTS, alike: float = ALIKE) -> Scene:
     """Draw the numbers of a scene with `low` to `high` objects that do not touch.
 
     The more objects are asked for, the smaller they are on average; when the picture is full the scene keeps what fits
-    (always at least one object).
+    (always at least one object). `alike` is the chance that a scene repeats two or three shapes, and that it repeats
+    two or three colours.
     """
     wanted = int(rng.integers(low, high + 1))
-    # A third of the scenes repeat a few shapes, a third a few colours: otherwise nearly every count would be one.
-    shapes = rng.permutation(SHAPES)[: int(rng.integers(2, 4)) if rng.random() < 0.35 else len(SHAPES)]
-    colors = rng.permutation(list(COLORS))[: int(rng.integers(2, 4)) if rng.random() < 0.35 else len(COLORS)]
+    shapes = rng.permutation(SHAPES)[: int(rng.integers(2, 4)) if rng.random() < alike else len(SHAPES)]
+    colors = rng.permutation(list(COLORS))[: int(rng.integers(2, 4)) if rng.random() < alike else len(COLORS)]
     large, small = (0.5, 0.33) if wanted <= 3 else (0.3, 0.48) if wanted <= 6 else (0.15, 0.6)
     objects: list[SceneObject] = []
     for _ in range(200):

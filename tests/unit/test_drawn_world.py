@@ -13,6 +13,7 @@ from PIL import Image
 
 from pruning.demo_model import questions as q
 from pruning.demo_model.build import COLS, PATCH, ROWS, SIDE, build_model, build_processor, build_tokenizer
+from pruning.demo_model.counting import counting_scene, number_questions, running_counts, train_counting
 from pruning.demo_model.judge import EvidenceOracle, Judge, items
 from pruning.demo_model.language import (
     N_PATCHES,
@@ -28,7 +29,18 @@ from pruning.demo_model.language import (
     train_language,
     write_segments,
 )  # fmt: skip
-from pruning.demo_model.scene import COLORS, SHAPES, SIZES, SPLITS, ZONES, draw, patch_coverage, sample_scene, scene_rng
+from pruning.demo_model.scene import (
+    COLORS,
+    SHAPES,
+    SIZES,
+    SPLITS,
+    ZONES,
+    Scene,
+    draw,
+    patch_coverage,
+    sample_scene,
+    scene_rng,
+)
 from pruning.demo_model.tower import DenseHeads, patch_labels, to_pixels, train_tower
 from pruning.demo_model.train import Recipe, train
 
@@ -283,7 +295,7 @@ def test_one_packed_pass_judges_as_the_engine_answers():
 
 SMALL = Recipe(
     window_steps=2, window_scenes=2, scene_steps=2, scene_batch=2, cached_scenes=40, language_steps=4, language_batch=2,
-    check_scenes=4, familiar_scenes=32,
+    counted_scenes=40, counting_steps=2, check_scenes=4, familiar_scenes=32,
 )  # fmt: skip
 
 
@@ -301,10 +313,18 @@ def test_training_runs_end_to_end_and_gives_a_folder_that_opens(tmp_path):
     with pytest.raises(SystemExit, match="another recipe"):
         train(tmp_path / "work", tmp_path / "out", Recipe(), torch.device("cpu"))
     longer = replace(SMALL, language_steps=SMALL.language_steps + 1)
+    with pytest.raises(SystemExit, match="another recipe"):  # what came behind the phase would not know of it
+        train(tmp_path / "work", tmp_path / "out", longer, torch.device("cpu"))
+    longer = replace(SMALL, counting_steps=SMALL.counting_steps + 1)
     train(tmp_path / "work", tmp_path / "out", longer, torch.device("cpu"))
     facts = json.loads((tmp_path / "out" / "training.json").read_text())
-    assert facts["recipe"]["language_steps"] == longer.language_steps
-    assert facts["changes_on_the_way"] == ["until language step 4 the schedule was one of 4 steps"]
+    assert facts["recipe"]["counting_steps"] == longer.counting_steps
+    assert facts["changes_on_the_way"] == ["until counting step 2 the schedule was one of 2 steps"]
+    train(tmp_path / "again", tmp_path / "counted", SMALL, torch.device("cpu"), begin=tmp_path / "out")
+    assert not (tmp_path / "again" / "language.pt").exists()
+    counted = json.loads((tmp_path / "counted" / "training.json").read_text())
+    assert set(counted["phases"]) == {"windows", "scenes", "language", "counting"}
+    assert counted["changes_on_the_way"] == facts["changes_on_the_way"]
 
 
 def test_an_interrupted_phase_goes_on_exactly(tmp_path, monkeypatch):
@@ -338,6 +358,54 @@ def test_an_interrupted_phase_goes_on_exactly(tmp_path, monkeypatch):
     tower_after(tmp_path / "b", stop_at=2)
     resumed = tower_after(tmp_path / "b")
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_running_counts_are_those_of_a_hand():
+    red, blue = (
+        replace(SCENES[0].objects[0], color="red", shape="star"),
+        replace(SCENES[0].objects[0], color="blue", shape="star"),
+    )
+    scene = Scene((red, blue, replace(red, shape="ring")), 0)
+    owner = np.array([0, 2, 2, 0, 1, 3, 2, 1])
+    assert running_counts(scene, owner).tolist() == [
+        [0, -1, -1, -1], [1, 1, 1, 1], [1, 1, 1, 1], [1, -1, -1, -1],
+        [2, 1, 2, 1], [3, 2, 1, 1], [3, 1, 2, 1], [3, 2, 2, 1],
+    ]  # fmt: skip
+
+
+def test_the_last_running_count_of_a_picture_answers_its_questions():
+    for number in range(20):
+        scene = counting_scene(number)
+        _, ids = draw(scene, SIDE)
+        owner = owner_of(ids, len(scene.objects))
+        counts = running_counts(scene, owner)
+        assert counts[-1, 0] == len(scene.objects)
+        for color in {o.color for o in scene.objects}:
+            mine = [i for i, o in enumerate(scene.objects, start=1) if o.color == color]
+            assert counts[np.isin(owner, mine), 1].max() == len(mine)
+
+
+def test_questions_for_numbers_ask_mostly_for_several():
+    rng = np.random.default_rng(3)
+    asked = [question for n in range(1, 200, 2) for question in number_questions(counting_scene(n), rng, 9)]
+    assert {question.kind for question in asked} == {"count", "count_all"}
+    several = [question.answer not in ("zero", "one") for question in asked if question.kind == "count"]
+    assert np.mean(several) > 0.5
+    assert "zero" in {question.answer for question in asked}
+
+
+def test_counting_teaches_the_language_model_and_nothing_before_it(tmp_path):
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    cache = FeatureCache(tmp_path, 40, counting_scene, "counting")
+    cache.fill(model.model.vision_tower, torch.device("cpu"))
+    train_counting(model, tokenizer, cache, 5, 4, 1e-3, tmp_path, check_scenes=2)
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    later = [f"language_model.layers.{n}." for n in range(1, 8)]
+    assert changed
+    assert all(any(part in k for part in (*later, "language_model.norm")) for k in changed)
+    assert all(any(part in k for k in changed) for part in later)
 
 
 def test_language_phase_leaves_the_tower_alone(tmp_path):
