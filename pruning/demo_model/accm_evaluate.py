@@ -37,6 +37,7 @@ from pruning.models import load
 from pruning.models.base import Watch
 from pruning.records import RunRequest
 from pruning.runner import Session, see_for, see_picture
+from pruning.weights_file import digest_of
 
 N_TOKENS = ROWS * COLS
 PRUNERS = ("random_baseline", "vispruner", "vitcop")
@@ -156,12 +157,13 @@ def evaluate_accm(model: str, captioner: Path, out: Path, n_scenes: int, n_jobs:
     """Run or resume; writes the figures to `out`, and finished parts beside it until all are there.
 
     Raises:
-        ParameterError: if the parts beside `out` are those of other weights.
+        ParameterError: if the parts beside `out` are those of another captioner or model.
     """
-    digest = json.loads((captioner / "config.json").read_text())["sha256"]
+    adapter = load(model, device="cpu")
+    of = {"weights": digest_of(captioner), "model": adapter.fingerprint}
     kept = out.with_suffix(".parts.json")
-    parts: dict = json.loads(kept.read_text()) if kept.exists() else {"weights": digest, "scenes": {}}
-    if parts["weights"] != digest:
+    parts: dict = json.loads(kept.read_text()) if kept.exists() else {**of, "scenes": {}}
+    if parts | of != parts:
         raise ParameterError(f"{kept} holds parts for other weights.", "Delete it, or evaluate those weights.")
     out.parent.mkdir(parents=True, exist_ok=True)
     missing = [i for i in range(n_scenes) if str(i) not in parts["scenes"]]
@@ -174,10 +176,10 @@ def evaluate_accm(model: str, captioner: Path, out: Path, n_scenes: int, n_jobs:
             print(json.dumps({"evaluate": "accm", "scene": len(parts["scenes"]), "of": n_scenes}), flush=True)
     scenes = [parts["scenes"][str(i)] for i in range(n_scenes)]
     results = {
-        "weights": digest,
+        **of,
         "scenes": n_scenes,
         "full": _share([whole for _, whole, _ in scenes]),
-        "environment": environment(load(model, device="cpu")),
+        "environment": environment(adapter),
         **summary([(kind, found) for kind, _, found in scenes]),
     }
     out.write_text(json.dumps(results, indent=1) + "\n")

@@ -118,7 +118,7 @@ written from the outline of the paper; nothing was copied. What deviates stands 
 sha256 of `{WEIGHTS}`: `{digest}`
 
 `python -m pruning.demo_model train-pruner {method.key}`, on the bundled model's training scenes; the model is frozen.
-How it does beside other methods: `assets/benchmarks/demo_model.json` and the README's table.
+How it does beside other methods: the table in the card of `assets/models/demo`.
 
 | stage | steps | minutes | last figures |
 | --- | --- | --- | --- |
