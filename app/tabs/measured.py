@@ -30,7 +30,9 @@ hold the answer. Every method is asked for the same number of pieces, **but they
 cuts inside the language model sees everything in its first layers, and some numbers are means over the layers (see the
 table).
 
-It is one small model in a drawn world: a place to study mechanisms, not a ranking of methods on photographs.
+It is one small model in a drawn world: a place to study mechanisms, not a ranking of methods on photographs. It learnt
+to count pieces in reading order: methods that hand them on in another order (HoloV, LLaVA-PruMerge+) lose counting
+first, which says nothing of them elsewhere.
 """
 CAPTIONS = """
 ### How much a caption gives back

@@ -18,16 +18,9 @@ import torch
 from pruning.compensation.objective import kl_to_full
 from pruning.compensation.wording import inserted_text
 from pruning.demo_model.discarded import draw_discarded
-from pruning.demo_model.language import (
-    N_PATCHES,
-    FeatureCache,
-    Segment,
-    cached_scene,
-    encode_prefix,
-    forward,
-    pack,
-)
+from pruning.demo_model.language import FeatureCache, Segment, cached_scene, encode_prefix, forward, pack
 from pruning.demo_model.questions import KINDS, ask_many, decorate
+from pruning.demo_model.views import N_PATCHES
 from pruning.errors import ImageRejectedError, ParameterError
 from pruning.models.base import Picture, VLMAdapter, Watch
 from pruning.pictures import read_picture

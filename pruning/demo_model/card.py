@@ -39,7 +39,8 @@ to different splits. No other data, no other weights. Command: `python -m prunin
 ## What it reached
 
 On scenes that it was never trained on (split `evaluate`, seeds from 0); exact match in percent, ± one standard error.
-*Blind* asks the same questions about another scene's picture.
+*Blind* asks the same questions about another scene's picture; *shuffled* shows all pieces of the right one, in a random
+order with new positions.
 
 - By kind: {scenes} scenes, one question of every kind, all in one pass through the unpruned model; an answer is right
   when each of its tokens is the most likely one, which is when greedy decoding writes it.
@@ -48,8 +49,7 @@ On scenes that it was never trained on (split `evaluate`, seeds from 0); exact m
   of the evidence tokens that is left at the end, in percent. Of random tokens: the mean of three draws, with the lowest
   and the highest. Keep ratios are each method's own: what cuts inside the language model sees all tokens in its first
   layers, and for some (ViTCoP, VScan, SparseVLM, V2Drop) the count is a mean over the layers or near it; the figures
-  file has the mean for each. V2Drop stands below random because what the first layer of this model changes most is
-  background, not because of its schedule (README, known limits).
+  file has the mean for each. Why some stand below random is told in the README, among the known limits.
 
 {table}
 

@@ -21,24 +21,21 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from pruning.demo_model.build import SIDE
 from pruning.demo_model.instances import INSTANCE_LAYER, InstanceHead, first_tokens
 from pruning.demo_model.language import (
     Batch,
     FeatureCache,
+    FreshScenes,
     Segment,
-    View,
     encode_prefix,
-    exact_matches,
-    owner_of,
     pack,
     packed,
     write_segments,
 )
 from pruning.demo_model.optimise import Trainer
-from pruning.demo_model.questions import NUMBERS, Question, ask, count, count_all, decorate
-from pruning.demo_model.scene import COLORS, SHAPES, Scene, draw, sample_scene, scene_rng
-from pruning.demo_model.tower import encode, to_pixels
+from pruning.demo_model.questions import NUMBERS, Question, count, count_all, decorate
+from pruning.demo_model.scene import COLORS, SHAPES, Scene, sample_scene, scene_rng
+from pruning.demo_model.views import View
 
 FIRST_LAYER = 1  # of the language model that learns
 COUNT_LAYER = 6  # of the language model: its output carries the running counts, two layers are left to read them
@@ -48,6 +45,8 @@ MANY_WEIGHT = 3.0  # of a label of two or more, which are rarer
 EASY_SHARE = 0.3  # of questions whose answer is zero or one that are asked, beside those of several
 GENERAL_EVERY = 5  # of so many batches, two ask everything
 DRILLED, GENERAL = 9, 6  # questions about a scene
+CHECKED_KINDS = ("count", "count_all", "count", "exists", "relation")
+CHECKED = {"full": ("full", 0), "thin64": ("thin", 64), "thin36": ("thin", 36)}
 VIEWS = {"full": 0.3, "objects": 0.25, "thin": 0.45}
 
 
@@ -179,7 +178,7 @@ def train_counting(
     if trainer.done:
         return
     prefix = encode_prefix(tokenizer)
-    check = _Check(model, tokenizer, prefix, check_scenes, device)
+    check = FreshScenes(model, tokenizer, CHECKED_KINDS, CHECKED, check_scenes)
     batches = _Batches(tokenizer, cache, steps, size, trainer.start)
     loader = iter(DataLoader(batches, None, num_workers=1, prefetch_factor=6))
     logged = 0
@@ -200,34 +199,3 @@ def train_counting(
             logged += 1
             figures = {"mode": mode, "loss": round(loss.item(), 3), "instances": round(found, 3), "running": right}
             trainer.log(number, **figures, **(check.run() if logged % 5 == 1 else {}))
-
-
-class _Check:
-    """Accuracy on fresh scenes while training: the whole picture, and the objects on 64 and on 36 tokens."""
-
-    def __init__(self, model, tokenizer, prefix: list[int], n_scenes: int, device: torch.device) -> None:
-        self.model, self.prefix = model, prefix
-        rng = np.random.default_rng(13)
-        owners, shown, pixels, segments = [], [], [], []
-        for i in range(n_scenes):
-            scene_random = scene_rng("evaluate", 30_000 + i)
-            scene = sample_scene(scene_random)
-            picture, ids = draw(scene, SIDE)
-            pixels.append(to_pixels(picture))
-            owners.append(owner_of(ids, len(scene.objects)))
-            shown.append(set(range(len(scene.objects))))
-            questions = [ask(scene, k, scene_random) for k in ("count", "count_all", "count", "exists", "relation")]
-            segments.append([Segment(q, q.text) for q in questions if q is not None])
-        with torch.no_grad():
-            self.features = encode(model.model.vision_tower, torch.stack(pixels).to(device))[0][:, 1:]
-        owner = np.stack(owners)
-        views = {"full": View("full", 0), "thin64": View("thin", 64), "thin36": View("thin", 36)}
-        self.batches = {n: pack(tokenizer, v.keep(owner, shown, rng), segments) for n, v in views.items()}
-
-    def run(self) -> dict[str, dict[str, float]]:
-        figures, rows = {}, torch.arange(len(self.features))[:, None]
-        for name, batch in self.batches.items():
-            kept = self.features[rows, batch.kept.to(self.features.device)]
-            found = exact_matches(self.model, self.prefix, kept, batch)
-            figures[name] = {k: round(float(np.mean(v)), 3) for k, v in found.items()}
-        return figures

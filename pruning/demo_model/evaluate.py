@@ -50,6 +50,10 @@ def _every_kind(number: int, shown: int) -> dict[str, bool]:
     return _judge.every_kind(number, shown)
 
 
+def _shuffled(number: int) -> dict[str, bool]:
+    return _judge.every_kind(number, number, shuffled=True)
+
+
 def _description(number: int, shown: int) -> tuple[str, str]:
     return _judge.description(number, shown)
 
@@ -144,6 +148,7 @@ class Evaluation:
 
         return {
             "full": lambda: kinds("full", list(every)),
+            "shuffled": lambda: _by_kind(_progress("shuffled", len(every), pool.map(_shuffled, every))),
             "blind": lambda: kinds("blind", _others(every)),
             "described": lambda: described("described", list(some)),
             "described_blind": lambda: described("described_blind", _others(some)),
@@ -251,13 +256,14 @@ def _progress(what: str, total: int, results: Iterable) -> Iterable:
 
 def table(results: dict) -> str:
     """The figures as text: kinds first, then accuracy against kept tokens."""
-    full, blind = results["full"], results["blind"]
-    lines = ["| kind | full picture | blind |", "| --- | --- | --- |"]
+    parts = [results[name] for name in ("full", "shuffled", "blind")]
+    lines = ["| kind | full picture | its pieces shuffled | blind |", "| --- | --- | --- | --- |"]
     for kind in SHORT_KINDS:
-        lines.append(f"| {kind} | {_percent(full['by_kind'][kind])} | {_percent(blind['by_kind'][kind])} |")
-    lines.append(f"| **all but describe** | **{_percent(full['exact_match'])}** | {_percent(blind['exact_match'])} |")
+        lines.append(f"| {kind} | " + " | ".join(_percent(p["by_kind"][kind]) for p in parts) + " |")
+    full, *others = (_percent(p["exact_match"]) for p in parts)
+    lines.append(f"| **all but describe** | **{full}** | " + " | ".join(others) + " |")
     for key, label in (("objects", "describe, F1 of objects"), ("objects_and_places", "the same with places")):
-        lines.append(f"| {label} | {results['described'][key]:.3f} | {results['described_blind'][key]:.3f} |")
+        lines.append(f"| {label} | {results['described'][key]:.3f} | – | {results['described_blind'][key]:.3f} |")
     curve = draws_joined(results["curve"])
     lines += ["", f"| kept of {N_TOKENS} | " + " | ".join(str(k) for k in BUDGETS) + " |"]
     lines.append("| --- |" + " --- |" * len(BUDGETS))

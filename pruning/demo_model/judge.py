@@ -134,8 +134,9 @@ class Judge:
         self._tokenizer = adapter.processor.tokenizer
         self._prefix = encode_prefix(self._tokenizer)
 
-    def every_kind(self, number: int, shown: int) -> dict[str, bool]:
-        """Per kind but `describe`: exact match on scene `number` while the model sees the picture of scene `shown`.
+    def every_kind(self, number: int, shown: int, *, shuffled: bool = False) -> dict[str, bool]:
+        """Per kind but `describe`: exact match on scene `number` while the model sees the picture of scene `shown`, all
+        of it, in reading order or with its rows `shuffled`.
 
         All questions go through the unpruned model in one packed pass: every answer token must be the most likely
         one, which is when greedy decoding writes the same answer.
@@ -143,10 +144,11 @@ class Judge:
         _, asked = items(number, KINDS)
         picture, _ = items(shown, KINDS)
         segments = [Segment(i.question, i.question.text) for i in asked if i.question.kind != "describe"]
-        batch = pack(self._tokenizer, np.arange(N_TOKENS)[None], [segments])
+        rows = np.random.default_rng(number).permutation(N_TOKENS) if shuffled else np.arange(N_TOKENS)
+        batch = pack(self._tokenizer, rows[None], [segments])
         model = self.adapter.model
         hidden, _ = encode(model.model.vision_tower, to_pixels(picture)[None].to(model.device))
-        found = exact_matches(model, self._prefix, hidden[:, 1:], batch)
+        found = exact_matches(model, self._prefix, hidden[:, 1:][:, rows], batch)
         return {kind: oks[0] for kind, oks in found.items()}
 
     def description(self, number: int, shown: int) -> tuple[str, str]:

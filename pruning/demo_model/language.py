@@ -12,7 +12,7 @@ caption compensation builds on). No pruner's choice is ever trained on. Position
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,15 +27,14 @@ from pruning.demo_model.optimise import Trainer, autocast
 from pruning.demo_model.questions import HELP_PREFIX, KINDS, Question, ask, ask_many, decorate, phrase
 from pruning.demo_model.scene import Scene, draw, patch_coverage, sample_scene, scene_rng
 from pruning.demo_model.tower import FOREGROUND, encode, to_pixels
+from pruning.demo_model.views import N_PATCHES, WHOLE_FROM, View
 
-N_PATCHES = ROWS * COLS
 SHORT_KINDS = tuple(k for k in KINDS if k != "describe")
-SHORT_UNTIL = 0.75  # of the phase: few tokens first, they are cheap and the objects are in them
 DRILL_FROM = 0.15  # of the phase: from here on every other batch asks the kinds that are learnt last, and only them
-WHOLE_FROM = 0.8  # of the phase: counting lags behind on whole pictures, so the last drills show them
 EASY_ANSWERS, EASY_SHARE = ("zero", "one"), 0.3  # two of three counts are these; drills ask fewer of them
 DRILL_KINDS = ("count", "count_all", "relation")
 LOCAL_KINDS = ("color", "shape", "size", "where", "digit", "relation")  # answerable without seeing every object
+CHECKED = {"full": ("full", 0), "objects": ("objects", 16), "random64": ("share", 64 / N_PATCHES)}
 DESCRIBE_WEIGHT = 0.4  # its long answers would outweigh all others
 
 
@@ -215,60 +214,6 @@ def exact_matches(model, prefix, features: torch.Tensor, batch: Batch) -> dict[s
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What a batch lets the language model see: `mode` is full, share, objects, thin or some."""
-
-    mode: str
-    amount: float
-
-    @property
-    def is_long(self) -> bool:
-        """Does it show so many tokens that the picture costs more than its questions?"""
-        return self.mode == "full" or (self.mode == "share" and self.amount > 0.4)
-
-    @staticmethod
-    def draw(rng: np.random.Generator, progress: float, *, drills: bool = False) -> View:
-        """Short sequences first, the whole mixture later; in the end drills show (nearly) whole pictures only."""
-        if drills and progress > WHOLE_FROM:
-            return View("full", 0.0) if rng.random() < 0.7 else View("share", float(rng.uniform(0.3, 1.0)))
-        short = progress < SHORT_UNTIL
-        chances = (0.0, 0.12, 0.55, 0.25, 0.08) if short else (0.3, 0.2, 0.2, 0.15, 0.15)
-        mode = ("full", "share", "objects", "thin", "some")[rng.choice(5, p=chances)]
-        if mode == "share":
-            return View(mode, float(np.exp(rng.uniform(np.log(0.03), np.log(0.3 if short else 1.0)))))
-        return View(mode, float(rng.integers(18, 128) if mode == "thin" else rng.integers(4, 64)))
-
-    def keep(self, owner: np.ndarray, shown: list[set[int]], rng: np.random.Generator) -> np.ndarray:
-        """Indices `[batch, k]`, ascending. `owner` `[batch, patches]`; `shown` names the visible objects per scene."""
-        if self.mode == "full":
-            return np.tile(np.arange(N_PATCHES), (len(owner), 1))
-        noise = rng.random(owner.shape)
-        if self.mode == "share":
-            count = max(1, round(self.amount * N_PATCHES))
-            return np.sort(np.argsort(noise, 1)[:, :count], 1)
-        visible = np.stack([np.isin(row, [i + 1 for i in objects]) for row, objects in zip(owner, shown, strict=True)])
-        hidden = (owner > 0) & ~visible
-        count = int(self.amount) if self.mode == "thin" else min(N_PATCHES, int(visible.sum(1).max() + self.amount))
-        count = min(count, int((~hidden).sum(1).min()))
-        order = np.where(visible, _turn(owner, noise) / N_PATCHES - 2.0, noise + 2.0 * hidden)
-        return np.sort(np.argsort(order, 1)[:, :count], 1)
-
-
-def _turn(owner: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Place of every patch among those of its owner, in the order of `noise`, `[batch, patches]` from 0: whoever
-    takes patches by it takes from every object in turn, so that a thinned picture loses no object.
-    """
-    first = np.lexsort((noise, owner))  # by owner, then by noise
-    sorted_owner = np.take_along_axis(owner, first, 1)
-    columns = np.arange(owner.shape[1])
-    starts = np.diff(sorted_owner, axis=1, prepend=-1) != 0
-    begun = np.maximum.accumulate(np.where(starts, columns, 0), 1)
-    turn = np.empty(owner.shape, np.int64)
-    np.put_along_axis(turn, first, columns - begun, 1)
-    return turn
-
-
 def write_segments(
     scene: Scene, view: View, shown: set[int], rng: np.random.Generator, n_questions: int, drill: Sequence[str] = ()
 ) -> list[Segment]:
@@ -353,7 +298,7 @@ def train_language(
     if trainer.done:
         return
     prefix = encode_prefix(tokenizer)
-    check = _Check(model, tokenizer, prefix, check_scenes)
+    check = FreshScenes(model, tokenizer, KINDS, CHECKED, check_scenes)
     batches = _Batches(tokenizer, cache, steps, size, trainer.start)
     loader = iter(DataLoader(batches, None, num_workers=1, prefetch_factor=6))
     logged = 0
@@ -371,40 +316,44 @@ def train_language(
         trainer.step(loss + instance_loss, number)
         if trainer.time_to_log(number):
             logged += 1
-            figures = check.run(device) if logged % 8 == 1 else {}
+            figures = check.run() if logged % 8 == 1 else {}
             trainer.log(number, mode=mode, loss=round(loss.item(), 3), instances=round(found, 3), **figures)
 
 
-class _Check:
-    """Accuracy per kind on fresh scenes while training: the whole picture, the objects, and a random 64."""
+class FreshScenes:
+    """Accuracy per kind of question while training, on scenes that nobody trains on or is judged by.
 
-    def __init__(self, model, tokenizer, prefix: list[int], n_scenes: int) -> None:
-        self.model, self.prefix = model, prefix
+    Args:
+        kinds: of the questions about every scene. views: by name, mode and amount of a `View`.
+    """
+
+    def __init__(
+        self, model, tokenizer, kinds: Sequence[str], views: Mapping[str, tuple[str, float]], n_scenes: int
+    ) -> None:
+        self.model, self.prefix = model, encode_prefix(tokenizer)
         rng = np.random.default_rng(13)
-        owners, shown, self.pixels, segments = [], [], [], []
+        owners, shown, pixels, segments = [], [], [], []
         for i in range(n_scenes):
             scene_random = scene_rng("evaluate", 20_000 + i)
             scene = sample_scene(scene_random)
             picture, ids = draw(scene, SIDE)
-            self.pixels.append(to_pixels(picture))
+            pixels.append(to_pixels(picture))
             owners.append(owner_of(ids, len(scene.objects)))
             shown.append(set(range(len(scene.objects))))
-            questions = [ask(scene, k, scene_random) for k in KINDS]
+            questions = [ask(scene, k, scene_random) for k in kinds]
             segments.append([Segment(q, q.text) for q in questions if q is not None])
-        owner = np.stack(owners)
-        views = {"full": View("full", 0), "objects": View("objects", 16), "random64": View("share", 64 / N_PATCHES)}
-        self.batches = {n: pack(tokenizer, v.keep(owner, shown, rng), segments) for n, v in views.items()}
-
-    def run(self, device: torch.device) -> dict[str, dict[str, float]]:
         with torch.no_grad():
-            hidden, _ = encode(self.model.model.vision_tower, torch.stack(self.pixels).to(device))
-        figures = {}
+            hidden, _ = encode(model.model.vision_tower, torch.stack(pixels).to(model.device))
+        self.features, owner = hidden[:, 1:], np.stack(owners)
+        self.batches = {n: pack(tokenizer, View(*v).keep(owner, shown, rng), segments) for n, v in views.items()}
+
+    def run(self) -> dict[str, dict[str, float]]:
+        """By view: share of right answers of every kind, and of all short ones."""
+        figures, rows = {}, torch.arange(len(self.features))[:, None]
         for name, batch in self.batches.items():
-            rows = torch.arange(len(hidden))[:, None]
-            features = hidden[:, 1:][rows, batch.kept.to(device)]
-            found = exact_matches(self.model, self.prefix, features, batch)
+            kept = self.features[rows, batch.kept.to(self.features.device)]
+            found = exact_matches(self.model, self.prefix, kept, batch)
             short = [ok for kind, oks in found.items() if kind != "describe" for ok in oks]
             figures[name] = {"all": round(float(np.mean(short)), 3)}
-            if name == "full":
-                figures[name] |= {k: round(float(np.mean(v)), 2) for k, v in found.items()}
+            figures[name] |= {k: round(float(np.mean(v)), 3) for k, v in found.items()}
         return figures

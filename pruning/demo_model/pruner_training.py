@@ -17,9 +17,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from pruning.demo_model.language import N_PATCHES, SHORT_KINDS, Batch, FeatureCache, Segment, cached_scene, pack
+from pruning.demo_model.language import SHORT_KINDS, Batch, FeatureCache, Segment, cached_scene, pack
 from pruning.demo_model.optimise import Trainer, same_sizes
 from pruning.demo_model.questions import ask_many, decorate
+from pruning.demo_model.views import N_PATCHES
 from pruning.learned import Learned, save
 from pruning.machine import processor_and_threads
 from pruning.methods.base import TokenPruner

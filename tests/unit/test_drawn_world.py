@@ -16,10 +16,8 @@ from pruning.demo_model.build import COLS, PATCH, ROWS, SIDE, build_model, build
 from pruning.demo_model.counting import counting_scene, number_questions, running_counts, train_counting
 from pruning.demo_model.judge import EvidenceOracle, Judge, items
 from pruning.demo_model.language import (
-    N_PATCHES,
     FeatureCache,
     Segment,
-    View,
     cached_scene,
     encode_prefix,
     encode_segment,
@@ -28,7 +26,7 @@ from pruning.demo_model.language import (
     pack,
     train_language,
     write_segments,
-)  # fmt: skip
+)
 from pruning.demo_model.scene import (
     COLORS,
     SHAPES,
@@ -43,6 +41,7 @@ from pruning.demo_model.scene import (
 )
 from pruning.demo_model.tower import DenseHeads, patch_labels, to_pixels, train_tower
 from pruning.demo_model.train import Recipe, train
+from pruning.demo_model.views import N_PATCHES, View
 
 SCENES = [sample_scene(scene_rng("evaluate", i)) for i in range(60)]
 

@@ -8,21 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from pruning import learned
-from pruning.demo_model.language import (
-    N_PATCHES,
-    SHORT_KINDS,
-    FeatureCache,
-    Segment,
-    cached_scene,
-    encode_prefix,
-    forward,
-    pack,
-)
+from pruning.demo_model.language import SHORT_KINDS, FeatureCache, Segment, cached_scene, encode_prefix, forward, pack
 from pruning.demo_model.pruner_training import learn
 from pruning.demo_model.questions import ask_many
 from pruning.demo_model.train_covipal import CoViPALRecipe, CoViPALTraining, Teacher
 from pruning.demo_model.train_meteor import MeteorRecipe, MeteorTraining
 from pruning.demo_model.train_vistog import VisToGRecipe, VisToGTraining
+from pruning.demo_model.views import N_PATCHES
 from pruning.errors import PrunerUntrainedError
 from pruning.methods.meteor import TopDownScorer
 from pruning.methods.vistog import members
