@@ -70,11 +70,10 @@ class Handlers:
         try:
             if len(paths) == 1 and is_archive(self.album.sent(new)):
                 return self._open_run(new, session)
-            model = model or self.service.settings.model
             if self.album.is_video(new):
-                self.service.check_video(model)  # before it is decoded
+                self.service.check_video(model or self.service.settings.model)  # before it is decoded
             shown, urls = self.album.shown(new), self.album.urls(new)
-            layout = self.service.layout(model, shown)
+            layout = self.service.layout(model or self.service.settings.model, shown)
         except PruningError as error:
             return state, status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
         self.service.stop(session, superseded=True)
