@@ -21,6 +21,7 @@ SPEED = {
     "recording": {"bundled": {"plain_ms": 100, "engine_over_plain": 1.012, "with_attention_over_plain": 1.2}},
     "selection": {
         "fastv": {"ms_576": 0.2, "ms_2880": 12.3, "growth": 1.0},
+        "dart": {"ms_576": 3.0, "ms_2880": 50.4, "growth": 1.8, "over_published_order": 0.281},
         "vitcop": {"refused": "Too few tokens."},
     },
     "memory": {"random 0.15 B": {"full": 90.0, "fastv": 60.0, "resprune": 70.4}},
@@ -46,6 +47,8 @@ def test_every_figure_is_quoted_with_its_aim_and_where_it_was_measured(tmp_path)
     assert f"| pruned prefill over the bare model on as many rows, {kept} | 1.01 / 0.99 |  |" in said
     assert "| recording over plain `generate`, kept set and counts, bundled | 1.012 | at most 1.03 |" in said
     assert "| deciding, FastV, one thread, on a picture and on five | 0.2 ms, 12 ms | |" in said
+    dart = "3.0 ms, 50 ms; 0.28 of the published order's time | below the published order"
+    assert f"| deciding, DART, one thread, on a picture and on five | {dart} |" in said
     assert not any("ViTCoP" in line for line in said)
     assert "| peak memory of the hungriest method, random 0.15 B | 70 MB | below 90 MB, unpruned |" in said
     live = "a live run with the bundled model, picture not seen before"
