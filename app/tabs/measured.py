@@ -86,18 +86,18 @@ def _cell(entry: dict) -> str:
 
 
 def _kinds_table(results: dict) -> str:
-    full, blind = results["full"], results["blind"]
+    parts = [results[name]["by_kind"] for name in ("full", "shuffled", "blind")]
     lines = [
         "### What it can do with the whole picture",
         "",
-        "| kind of question | right, % | blind, % |",
-        "| --- | --- | --- |",
+        "| kind of question | right, % | pieces shuffled, % | blind, % |",
+        "| --- | --- | --- | --- |",
     ]
-    for kind, share in full["by_kind"].items():
-        lines.append(
-            f"| {KINDS.get(kind, kind)} | {100 * share['value']:.1f} | {100 * blind['by_kind'][kind]['value']:.1f} |"
-        )
+    for kind in parts[0]:
+        shares = " | ".join(f"{100 * part[kind]['value']:.1f}" for part in parts)
+        lines.append(f"| {KINDS.get(kind, kind)} | {shares} |")
     for key, label in (("objects", "objects named"), ("objects_and_places", "objects with their places")):
         seen, unseen = 100 * results["described"][key], 100 * results["described_blind"][key]
-        lines.append(f"| describe: F1 of the {label} | {seen:.1f} | {unseen:.1f} |")
-    return "\n".join([*lines, "", "Blind: the same questions asked about another scene's picture."])
+        lines.append(f"| describe: F1 of the {label} | {seen:.1f} | – | {unseen:.1f} |")
+    note = "Shuffled: all pieces, in a random order. Blind: the same questions asked about another scene's picture."
+    return "\n".join([*lines, "", note])
