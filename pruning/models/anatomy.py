@@ -1,4 +1,4 @@
-"""Where a model keeps its heads and its feed-forward matrices.
+"""Where a model keeps its parts, and where a layer keeps its heads and its feed-forward matrices.
 
 Fits layers that hold `self_attn` (DINOv2: `attention`) with `q_proj`, `k_proj`, `v_proj` and an output projection, and
 `mlp` with either `fc1, fc2` (CLIP, SigLIP, DINOv2) or `gate_proj, up_proj, down_proj` (Llama and its kin). Their
@@ -18,6 +18,27 @@ from pruning.signals import Part
 from pruning.structure import LayerShape, MatrixShape
 
 PLAIN, GATED = ("fc1", "fc2"), ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """Where a family keeps what the hooks hang on.
+
+    Attributes:
+        tower_layers: of `tower`; `attention` is what a layer calls its attention module.
+        feature_layer: the tower layer whose output feeds the projector.
+        prefix: rows before the patches (1 for [CLS], else 0).
+        decoder: the language model, with `layers` and `rotary_emb`.
+        patches: rows of the tower that make one visual token.
+    """
+
+    tower: nn.Module
+    tower_layers: nn.ModuleList
+    attention: str
+    feature_layer: int
+    prefix: int
+    decoder: nn.Module
+    patches: int = 1
 
 
 @dataclass(frozen=True, slots=True)

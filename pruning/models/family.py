@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ from pruning.cost import layer_flops
 from pruning.errors import CaptionRejectedError, GeometryError, ImageRejectedError, QuestionRejectedError
 from pruning.geometry import TokenLayout
 from pruning.identity import sketch, vocabulary_digest
+from pruning.models.anatomy import Anatomy
 from pruning.models.asking import chat, question_span, refuse_commands
 from pruning.models.base import Decider, Generated, Picture, Prompt, Seen, Watch
 from pruning.models.capture import observe
@@ -38,27 +38,6 @@ from pruning.shown import Clip, Shown, pictures_of
 from pruning.signals import LANGUAGE_SIGNALS, TOWER_KEY_SIGNALS, TOWER_SIGNALS, Look, ModelInfo, Part, Signal
 
 TEXT_LAYERS = 1  # of the language model serve as the selector's frozen text encoder
-
-
-@dataclass(frozen=True, slots=True)
-class Anatomy:
-    """Where a family keeps what the hooks hang on.
-
-    Attributes:
-        tower_layers: of `tower`; `attention` is what a layer calls its attention module.
-        feature_layer: the tower layer whose output feeds the projector.
-        prefix: rows before the patches (1 for [CLS], else 0).
-        decoder: the language model, with `layers` and `rotary_emb`.
-        patches: rows of the tower that make one visual token.
-    """
-
-    tower: nn.Module
-    tower_layers: nn.ModuleList
-    attention: str
-    feature_layer: int
-    prefix: int
-    decoder: nn.Module
-    patches: int = 1
 
 
 class Family(Weights):

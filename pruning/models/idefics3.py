@@ -19,8 +19,9 @@ from transformers import Idefics3ForConditionalGeneration, Idefics3Processor, Sm
 from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
 
 from pruning.geometry import TokenLayout
+from pruning.models.anatomy import Anatomy
 from pruning.models.base import Prompt, Seen
-from pruning.models.family import Anatomy, Family
+from pruning.models.family import Family
 from pruning.models.tiles import tiles_then_overview
 from pruning.signals import Signal
 

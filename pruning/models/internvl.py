@@ -15,8 +15,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from pruning.geometry import TokenLayout
+from pruning.models.anatomy import Anatomy
 from pruning.models.base import Prompt, Seen
-from pruning.models.family import Anatomy, Family
+from pruning.models.family import Family
 from pruning.models.pictures_only import pictures_only
 from pruning.models.tiles import tiles_then_overview
 

@@ -11,8 +11,9 @@ from transformers import LlavaForConditionalGeneration
 
 from pruning.errors import ModelUnavailableError
 from pruning.geometry import Tile, TokenLayout, square_view
+from pruning.models.anatomy import Anatomy
 from pruning.models.base import Prompt
-from pruning.models.family import Anatomy, Family
+from pruning.models.family import Family
 from pruning.models.tiles import in_patches
 from pruning.signals import TOWER_KEY_SIGNALS, Signal
 

@@ -18,8 +18,8 @@ from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionP
 
 from pruning.errors import ImageRejectedError, ModelUnavailableError
 from pruning.geometry import Tile, TokenLayout
+from pruning.models.anatomy import Anatomy
 from pruning.models.base import Prompt, Seen
-from pruning.models.family import Anatomy
 from pruning.models.llava_next import LlavaNextAdapter
 from pruning.models.pictures_only import pictures_only
 from pruning.shown import Clip, Shown, pictures_of

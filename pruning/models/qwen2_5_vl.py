@@ -28,9 +28,10 @@ from transformers.vision_utils import get_vision_window_index
 
 from pruning.errors import ImageRejectedError
 from pruning.geometry import Tile, TokenLayout
+from pruning.models.anatomy import Anatomy
 from pruning.models.asking import chat, refuse_commands
 from pruning.models.base import Prompt, Seen
-from pruning.models.family import Anatomy, Family
+from pruning.models.family import Family
 from pruning.models.pictures_only import pictures_only
 from pruning.shown import Clip, Shown
 from pruning.signals import Signal
