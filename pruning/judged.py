@@ -175,8 +175,7 @@ def structural_section(folder: Path = FOLDER) -> str:
         return f"Not measured yet: `{COMMANDS['structural']}`."
     all_points = points(found)
     whole = _percent(found["plans"][DENSE]["accuracy"])
-    note = [found["note"], ""] if "note" in found else []  # what a reader of figures must know, written by hand
-    lines = [_where("structural", found), "", *note, f"The whole model: {whole} % right."]
+    lines = [_where("structural", found), "", f"The whole model: {whole} % right."]
     for where in dict.fromkeys(p.where for p in all_points):
         mine = [p for p in all_points if p.where == where]
         lines += ["", f"Heads out, {_module(where)}:", "", *_heads_rows(mine)]
