@@ -182,9 +182,9 @@ def test_pieces_as_a_table(visit):
     visitor = visit()
     visitor.page.get_by_text("Table of pieces").click()
     rows = visitor.page.locator(".pc-table tr")
-    assert rows.count() == 577
+    expect(rows).to_have_count(577)
     visitor.page.get_by_role("button", name="rank", exact=True).click()
-    assert visitor.page.locator(".pc-table tr").nth(1).locator("td").nth(6).inner_text() == "1"
+    expect(rows.nth(1).locator("td").nth(6)).to_have_text("1")
     kept = visitor.page.locator(".pc-table td:text-is('kept')").count()
     assert kept == visitor.stops()[-1]
 
