@@ -63,8 +63,7 @@ def figures(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
 
 def fewer_scenes(results: dict[str, Any], method: str) -> str:
     """What to put behind a method's name where its accuracy speaks of fewer scenes than the table does."""
-    curve = draws_joined(results["curve"])
-    entries = [e for name, e in curve.items() if name.split("@")[0] == method and "accuracy" in e]
+    entries = [e for name, e in results["curve"].items() if name.split("@")[0] == method and "accuracy" in e]
     scenes = min((e["accuracy"]["n"] for e in entries), default=results["pruned_scenes"])
     return "" if scenes == results["pruned_scenes"] else f" ({scenes} scenes)"
 

@@ -265,6 +265,7 @@ def table(results: dict) -> str:
     for key, label in (("objects", "describe, F1 of objects"), ("objects_and_places", "the same with places")):
         lines.append(f"| {label} | {results['described'][key]:.3f} | – | {results['described_blind'][key]:.3f} |")
     curve = draws_joined(results["curve"])
+    results = results | {"curve": curve}
     lines += ["", f"| kept of {N_TOKENS} | " + " | ".join(str(k) for k in BUDGETS) + " |"]
     lines.append("| --- |" + " --- |" * len(BUDGETS))
     titles = {key: m.title for key, m in METHODS.items()} | {EvidenceOracle.key: EvidenceOracle.title}
