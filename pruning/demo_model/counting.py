@@ -23,10 +23,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from pruning.demo_model.instances import INSTANCE_LAYER, InstanceHead, first_tokens
 from pruning.demo_model.language import (
+    EASY_ANSWERS,
+    EASY_SHARE,
     Batch,
     FeatureCache,
     FreshScenes,
     Segment,
+    answer_loss,
     encode_prefix,
     pack,
     packed,
@@ -42,7 +45,6 @@ COUNT_LAYER = 6  # of the language model: its output carries the running counts,
 COUNTED = ("all", "color", "shape", "both")
 WEIGHT = 0.5
 MANY_WEIGHT = 3.0  # of a label of two or more, which are rarer
-EASY_SHARE = 0.3  # of questions whose answer is zero or one that are asked, beside those of several
 GENERAL_EVERY = 5  # of so many batches, two ask everything
 DRILLED, GENERAL = 9, 6  # questions about a scene
 CHECKED_KINDS = ("count", "count_all", "count", "exists", "relation")
@@ -109,7 +111,7 @@ def number_questions(scene: Scene, rng: np.random.Generator, n_questions: int) -
     wanted += [{"color": c, "shape": s} for c, s in sorted({(o.color, o.shape) for o in scene.objects})]
     absent = {"color": str(rng.choice(list(COLORS)))} if rng.random() < 0.5 else {"shape": str(rng.choice(SHAPES))}
     asked = [count(scene, group, rng) for group in (*wanted, absent)]
-    asked = [q for q in asked if q.answer not in NUMBERS[:2] or rng.random() < EASY_SHARE]
+    asked = [q for q in asked if q.answer not in EASY_ANSWERS or rng.random() < EASY_SHARE]
     chosen = [asked[i] for i in rng.permutation(len(asked))[: n_questions - 1]]
     return [*chosen, count_all(scene, rng)]
 
@@ -187,13 +189,9 @@ def train_counting(
         with trainer.autocast():
             given, seen = packed(model, prefix, features.to(device, torch.float32), batch, renumber=renumber)
             out = language(**given, use_cache=False, output_hidden_states=True)
-            wanted = (batch.target != -100).to(device)
-            logits = model.lm_head(out.last_hidden_state[:, seen.stop :][wanted])
+            loss = answer_loss(model, out.last_hidden_state[:, seen.stop :], batch)
             marked, found = instances(out.hidden_states[INSTANCE_LAYER][:, seen], first.to(device))
             counted, right = counts(out.hidden_states[COUNT_LAYER][:, seen], running.to(device), share.to(device))
-        target, weight = batch.target[batch.target != -100], batch.weight[batch.target != -100].to(device)
-        each = F.cross_entropy(logits.float(), target.to(device), reduction="none")
-        loss = (each * weight).sum() / weight.sum()
         trainer.step(loss + marked + counted, number)
         if trainer.time_to_log(number):
             logged += 1

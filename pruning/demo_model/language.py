@@ -200,6 +200,15 @@ def forward(
     return out.last_hidden_state[:, seen.stop :], out.hidden_states[INSTANCE_LAYER][:, seen]
 
 
+def answer_loss(model, text: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Weighted mean of the answers' cross-entropy, in float32; `text` are the last states of the packed text."""
+    wanted = batch.target != -100
+    logits = model.lm_head(text[wanted.to(text.device)]).float()
+    each = F.cross_entropy(logits, batch.target[wanted].to(text.device), reduction="none")
+    weight = batch.weight[wanted].to(text.device)
+    return (each * weight).sum() / weight.sum()
+
+
 def exact_matches(model, prefix, features: torch.Tensor, batch: Batch) -> dict[str, list[bool]]:
     """Per kind: was every answer token the most likely one? (Teacher-forced; equals greedy decoding on matches.)"""
     with torch.no_grad():
@@ -306,13 +315,8 @@ def train_language(
         features, first, batch, mode, renumber = next(loader)
         with trainer.autocast():
             hidden, picture = forward(model, prefix, features.to(device, torch.float32), batch, renumber=renumber)
-            wanted = (batch.target != -100).to(device)
-            logits = model.lm_head(hidden[wanted])
+            loss = answer_loss(model, hidden, batch)
             instance_loss, found = instances(picture, first.to(device))
-        target, weight = batch.target[batch.target != -100], batch.weight[batch.target != -100]
-        each = F.cross_entropy(logits.float(), target.to(device), reduction="none")
-        weight = weight.to(device)
-        loss = (each * weight).sum() / weight.sum()
         trainer.step(loss + instance_loss, number)
         if trainer.time_to_log(number):
             logged += 1
