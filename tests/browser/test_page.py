@@ -180,9 +180,7 @@ def test_a_word_shows_what_it_attends_to_and_a_piece_its_word(visit):
 
 def test_pieces_as_a_table(visit):
     visitor = visit()
-    visitor.page.get_by_text("Table of pieces").click()
-    rows = visitor.page.locator(".pc-table tr")
-    expect(rows).to_have_count(577)
+    rows = visitor.table(576)
     visitor.page.get_by_role("button", name="rank", exact=True).click()
     expect(rows.nth(1).locator("td").nth(6)).to_have_text("1")
     kept = visitor.page.locator(".pc-table td:text-is('kept')").count()
@@ -236,8 +234,7 @@ def test_canvas_shows_the_kept_set_of_the_record(visit):
         let s = 0; for (let k = 0; k < d.length; k += 4) s += d[k] + d[k + 1] + d[k + 2]; out.push(s / 27); } return out; }"""
     )
     said = visitor.page.locator(".pc-live")
-    visitor.page.get_by_text("Table of pieces").click()
-    rows = visitor.page.locator(".pc-table tr").all_inner_texts()[1:]
+    rows = visitor.table(576).all_inner_texts()[1:]
     kept = [int(r.split()[0]) for r in rows if "kept" in r.split()]
     assert len(kept) == 64
     assert sorted(i for i, b in enumerate(bright) if b > 90) == sorted(kept), said

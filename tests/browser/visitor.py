@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -177,6 +177,13 @@ class Visitor:
 
     def stops(self) -> list[int]:
         return [int(t) for t in self.page.locator(".pc-stops strong").all_inner_texts()]
+
+    def table(self, n_pieces: int) -> Locator:
+        """Open the table of pieces; its rows, the head first. They are drawn a moment after the click."""
+        self.page.get_by_text("Table of pieces").click()
+        rows = self.page.locator(".pc-table tr")
+        expect(rows).to_have_count(1 + n_pieces)
+        return rows
 
     def look(self, name: str, *, full_page: bool = False) -> None:
         """Keep a screenshot for a person to look at."""
