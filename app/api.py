@@ -16,16 +16,16 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from app.asked import Asked, AskedPlan
 from app.errors import sentence_for
-from app.handlers import Handlers
-from app.planning import Planning
+from app.handlers.explore import Handlers
+from app.handlers.requests import Asked, AskedPlan
+from app.handlers.structure import Planning
 from app.session import SessionState, Visitor, visitor_of
 from pruning import catalogue
-from pruning.plans import StructuralPlan
-from pruning.records import RunRecord
-from viz.recipe import figures_of
-from viz.structure import maps_view
+from pruning.records.plan import StructuralPlan
+from pruning.records.run import RunRecord
+from viz.export.recipe import figures_of
+from viz.page.structure import maps_view
 
 
 def build_api(handlers: Handlers, planning: Planning) -> None:

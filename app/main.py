@@ -30,11 +30,11 @@ def _serve(settings: Settings, folder: Path) -> None:
 
     from starlette.middleware import Middleware
 
-    from app.headers import SecurityHeaders
     from app.page import build_page, look
-    from app.service import Service
-    from app.uploads import UploadRoom
-    from pruning.pictures import MAX_BYTES
+    from app.serving.middleware import SecurityHeaders
+    from app.serving.service import Service
+    from app.serving.uploads import UploadRoom
+    from pruning.inputs.images import MAX_BYTES
 
     service = Service(settings)
     page = build_page(service)

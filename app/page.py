@@ -8,14 +8,14 @@ import gradio as gr
 
 from app import messages
 from app.api import build_api
-from app.components import shared_script
-from app.examples import read_examples
-from app.handlers import Handlers
-from app.planning import Planning
-from app.service import Service
-from app.tabs.explore import OPENING, build_explore
-from app.tabs.measured import build_measured
-from app.tabs.structure import build_structure
+from app.handlers.explore import Handlers
+from app.handlers.structure import Planning
+from app.media.examples import read_examples
+from app.serving.service import Service
+from app.ui.components import shared_script
+from app.ui.tabs.explore import OPENING, build_explore
+from app.ui.tabs.measured import build_measured
+from app.ui.tabs.structure import build_structure
 
 STYLE = Path(__file__).parents[1] / "assets" / "style.css"
 HEADER = f"""<header class="ps-top"><h1>{messages.TITLE}</h1><p>{messages.TAGLINE}</p>

@@ -2,6 +2,6 @@
 
 import sys
 
-from pruning.cli import main
+from pruning.cli.parser import main
 
 sys.exit(main())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pruning.compensation import COMPENSATORS
-from pruning.declared import Choice, Param
+from pruning.interface import Signal
 from pruning.methods import METHODS
 from pruning.methods.base import TokenPruner
 from pruning.models import MODELS
-from pruning.signals import Signal
+from pruning.parameters import Choice, Param
 from pruning.structural import STRUCTURAL
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pruning.answer_record import Cost
-from pruning.signals import ModelInfo
+from pruning.interface import ModelInfo
+from pruning.records.answer import Cost
 from pruning.structure import LayerShape
 
 FORMULA = "sum over layers of 2nd^2 + 2nd*d_kv + 2n^2d + 3ndm, n = visual + text tokens entering the layer"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import RecordFormatError
-from pruning.signals import Part
+from pruning.interface import Part
 
 if TYPE_CHECKING:
     import torch

@@ -12,14 +12,14 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
-from pruning import learned
 from pruning.compensation.captioner import Captioner, CaptionerShape
+from pruning.compensation.checkpoint import Parts
 from pruning.compensation.selector import Selector, SelectorShape
-from pruning.compensation.storage import Parts
-from pruning.demo_model.build import build_processor
-from pruning.learned import Learned
+from pruning.demo_model.training.architecture import build_processor
 from pruning.methods import METHODS
-from pruning.models.llava import LlavaAdapter
+from pruning.methods import trained_modules as learned
+from pruning.methods.trained_modules import Learned
+from pruning.models.families.llava import LlavaAdapter
 
 ROOT = Path(__file__).parents[1]
 SIDE, PATCH = 48, 8  # 6 x 6 visual tokens

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from viz.theme import METHOD_COLORS, METHOD_MARKERS, Theme
 
 if TYPE_CHECKING:
-    from pruning.judged import Point  # which knows methods and scores, and so torch
+    from pruning.benchmarks.judged import Point  # which knows methods and scores, and so torch
 
 # Lines that are no method: dash and open marker tell them apart, their grey tells them from the methods.
 CONTROLS = {

@@ -1,6 +1,6 @@
 """The table of compensators: giving back in words what was pruned. A new one is one new file and one line here.
 
-`pruning.give_back.open_compensator` opens one for a loaded model.
+`pruning.engine.compensate.open_compensator` opens one for a loaded model.
 """
 
 from __future__ import annotations

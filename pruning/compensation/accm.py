@@ -21,8 +21,8 @@ import torch
 from pruning.compensation.base import Candidate, Compensator, Discarded, Proposal
 from pruning.compensation.beam import Beams, beam_search, pad_left
 from pruning.compensation.captioner import captioner_flops
+from pruning.compensation.checkpoint import Parts, check_made_for, load
 from pruning.compensation.selector import selector_flops
-from pruning.compensation.storage import Parts, check_made_for, load
 from pruning.compensation.wording import clean_caption, inserted_text
 
 BEAMS = 3

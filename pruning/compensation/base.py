@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from pruning.geometry import TokenLayout
+    from pruning.layout import TokenLayout
 
 
 @dataclass(frozen=True, slots=True)

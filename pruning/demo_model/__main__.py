@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from pruning.demo_model.accm_evaluate import evaluate_accm
-from pruning.demo_model.card import write_card
-from pruning.demo_model.evaluate import Evaluation, table
+from pruning.benchmarks.judged import accm_table
+from pruning.demo_model.accm.evaluate import evaluate_accm
+from pruning.demo_model.evaluation.card import write_card
+from pruning.demo_model.evaluation.evaluate import Evaluation, table
 from pruning.demo_model.examples import record_examples, record_more, write_examples
-from pruning.demo_model.language import FeatureCache
-from pruning.demo_model.pruner_training import learn
-from pruning.demo_model.train import Recipe, train
-from pruning.demo_model.train_covipal import CoViPALRecipe, CoViPALTraining
-from pruning.demo_model.train_meteor import MeteorRecipe, MeteorTraining
-from pruning.demo_model.train_vistog import VisToGRecipe, VisToGTraining
-from pruning.judged import accm_table
+from pruning.demo_model.pruners.covipal import CoViPALRecipe, CoViPALTraining
+from pruning.demo_model.pruners.meteor import MeteorRecipe, MeteorTraining
+from pruning.demo_model.pruners.training import learn
+from pruning.demo_model.pruners.vistog import VisToGRecipe, VisToGTraining
+from pruning.demo_model.training.language import FeatureCache
+from pruning.demo_model.training.recipe import Recipe, train
 from pruning.models import load
 
 ASSETS = Path("assets")

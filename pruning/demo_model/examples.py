@@ -15,21 +15,21 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pruning.archive import pack
-from pruning.demo_model.questions import NUMBERS, describe
-from pruning.demo_model.scene import Scene, draw, sample_scene, scene_rng
+from pruning.demo_model.world.questions import NUMBERS, describe
+from pruning.demo_model.world.scene import Scene, draw, sample_scene, scene_rng
+from pruning.engine.compensate import open_compensator
+from pruning.engine.plan import make_plan
+from pruning.engine.run import FULL_ANSWER, LOOK, Compressed, Listener, answer_in_full, run, see_picture
 from pruning.errors import BudgetError, PrunerUntrainedError
-from pruning.give_back import open_compensator
-from pruning.help_record import Compensation
+from pruning.inputs.images import read_picture
+from pruning.inputs.pairs import Pair
+from pruning.interface import Part
 from pruning.methods import METHODS
 from pruning.models.base import VLMAdapter
-from pruning.pairs import Pair
-from pruning.pictures import read_picture
-from pruning.planner import make_plan
-from pruning.plans import PlanRequest, StructuralPlan
-from pruning.records import RunRecord, RunRequest, random_band
-from pruning.runner import FULL_ANSWER, LOOK, Compressed, Listener, answer_in_full, run, see_picture
-from pruning.signals import Part
+from pruning.records.archive import pack
+from pruning.records.compensation import Compensation
+from pruning.records.plan import PlanRequest, StructuralPlan
+from pruning.records.run import RunRecord, RunRequest, random_band
 
 RECORDED_COUNTS = (18, 36, 64, 128, 192, 576)
 RANDOM_SEEDS = 20

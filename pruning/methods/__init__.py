@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pruning.declared import look_up
 from pruning.methods.accm_pruner import ACCMPruner
 from pruning.methods.base import TokenPruner
 from pruning.methods.cdpruner import CDPruner
@@ -28,6 +27,7 @@ from pruning.methods.vistog import VisToG
 from pruning.methods.vitcop import ViTCoP
 from pruning.methods.vscan import VScan
 from pruning.methods.zspaprune import ZSPAPrune
+from pruning.parameters import look_up
 
 _IN_ORDER: tuple[type[TokenPruner], ...] = (
     ResPrune,

@@ -22,11 +22,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 
-from pruning.declared import Choice
+from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.methods.prumerge import outliers
-from pruning.scoring import best, cosine
-from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.scoring import best, cosine
+from pruning.parameters import Choice
 
 LEAST, MOST = "least like the question", "most like the question"
 PUBLISHED = ((1 / 32, 2 / 3), (1 / 16, 5 / 9), (1 / 8, 5 / 9), (1 / 4, 35 / 72), (1 / 2, 25 / 48))

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from pruning.budget import check_keep_ratio, n_keep
-from pruning.declared import Declared, Param
 from pruning.errors import BudgetError, ParameterError, SignalMissingError
-from pruning.learned import module_for
-from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.methods.trained_modules import module_for
+from pruning.parameters import Declared, Param
 
 BEFORE_PROJECTOR = Stage(Part.PROJECTOR)
 BEFORE_LANGUAGE_MODEL = Stage(Part.LANGUAGE_MODEL)

@@ -25,10 +25,10 @@ from typing import Annotated, ClassVar
 import torch
 from torch.nn import functional as F
 
-from pruning.declared import Choice
+from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
-from pruning.scoring import cosine, greedy_residual
-from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.scoring import cosine, greedy_residual
+from pruning.parameters import Choice
 
 ALIKE, UNLIKE = "like the question counts", "unlike the question counts"
 POOLED, EACH = "mean embedding", "every token"

@@ -19,9 +19,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
-from pruning.scoring import best
-from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.scoring import best
 
 
 class KeepClassifier(nn.Module):

@@ -23,12 +23,12 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep as count_kept
-from pruning.declared import Choice, Param
+from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 from pruning.methods.base import TokenPruner
+from pruning.methods.schedule import AFTER_THE_CUT
 from pruning.methods.staged import BudgetOfOneCut, share_after_cut
-from pruning.schedule import AFTER_THE_CUT
-from pruning.scoring import best, cosine
-from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.ops.scoring import best, cosine
+from pruning.parameters import Choice, Param
 
 EXACT, AS_CODED = "exact", "as coded"
 BY_NORM = "by norm, image first"

@@ -17,9 +17,9 @@ from typing import ClassVar
 
 import torch
 
+from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
-from pruning.scoring import farthest_first
-from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.scoring import farthest_first
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,12 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep
-from pruning.declared import Param
+from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 from pruning.methods.base import TokenPruner
+from pruning.methods.schedule import AFTER_THE_CUT
 from pruning.methods.staged import BudgetOfOneCut, share_after_cut
-from pruning.schedule import AFTER_THE_CUT
-from pruning.scoring import best_ascending
-from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.ops.scoring import best_ascending
+from pruning.parameters import Param
 
 
 @dataclass(frozen=True, kw_only=True)

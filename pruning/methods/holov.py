@@ -24,10 +24,10 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.declared import Choice, Param
+from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
-from pruning.scoring import best, products_among, rank_within, square_parts
-from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.scoring import best, products_among, rank_within, square_parts
+from pruning.parameters import Choice, Param
 
 CROPS, RUNS = "parts of the picture", "runs of the raster"
 WHOLE, ATTENTION = "whole score", "attention"

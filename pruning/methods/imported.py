@@ -18,12 +18,12 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 
-from pruning.decision_file import FIELDS
 from pruning.errors import ParameterError
-from pruning.merging import group_means
+from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import TokenPruner
 from pruning.methods.random_baseline import LAYER, WHERE, chosen_stage
-from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.merging import group_means
+from pruning.records.decisions import FIELDS
 
 AGAIN = "Export the decision for this picture and this model, and bring that."
 

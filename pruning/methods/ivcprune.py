@@ -24,12 +24,12 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep as count_kept
-from pruning.declared import Choice, Param
+from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 from pruning.methods.base import TokenPruner
+from pruning.methods.schedule import AFTER_THE_CUT, cut_layers
 from pruning.methods.staged import BudgetOfOneCut, share_after_cut
-from pruning.schedule import AFTER_THE_CUT, cut_layers
-from pruning.scoring import best
-from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.ops.scoring import best
+from pruning.parameters import Choice, Param
 
 EVERYWHERE, BEHIND = "all layers", "layers behind the cut"
 BEHIND_PICTURE = 2  # tokens between picture and question that the code skips

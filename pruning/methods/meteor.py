@@ -21,9 +21,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
-from pruning.scoring import best
-from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.scoring import best
 
 WINDOWS = 6  # a side
 

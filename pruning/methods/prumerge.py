@@ -23,10 +23,10 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.declared import Choice, Param
+from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
-from pruning.scoring import best, cosine
-from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.scoring import best, cosine
+from pruning.parameters import Choice, Param
 
 OUTLIERS, RATIO = "outliers", "keep ratio"
 NEIGHBOURS = 32

@@ -17,11 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pruning.declared import Choice
+from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal
+from pruning.methods.schedule import AFTER_THE_LAST, AVERAGE
 from pruning.methods.staged import StagedPruner
-from pruning.schedule import AFTER_THE_LAST, AVERAGE
-from pruning.scoring import best_ascending
-from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal
+from pruning.ops.scoring import best_ascending
+from pruning.parameters import Choice
 
 
 @dataclass(frozen=True, kw_only=True)

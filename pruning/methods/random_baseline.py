@@ -15,10 +15,10 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.declared import Choice, Param
+from pruning.interface import Decision, ModelInfo, Part, PruneContext, Signal, Stage
 from pruning.methods.base import TokenPruner
-from pruning.scoring import best_ascending
-from pruning.signals import Decision, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.ops.scoring import best_ascending
+from pruning.parameters import Choice, Param
 
 WHERE = Choice(
     (Part.LANGUAGE_MODEL.value, Part.PROJECTOR.value, Part.TOWER.value),

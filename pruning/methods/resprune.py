@@ -18,10 +18,10 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.declared import Choice, Param
+from pruning.interface import Decision, ModelInfo, PromptText, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
-from pruning.scoring import cosine, greedy_residual
-from pruning.signals import Decision, ModelInfo, PromptText, PruneContext, Signal, Stage
+from pruning.ops.scoring import cosine, greedy_residual
+from pruning.parameters import Choice, Param
 
 RELEVANCE = ("max over words", "mean over words", "pooled question")
 NORMALISE = ("off", "l2")

@@ -25,14 +25,14 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.declared import Choice, Param
 from pruning.errors import SignalMissingError
-from pruning.merging import group_means
+from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL
+from pruning.methods.schedule import PAPER_TOKENS, interpolated
 from pruning.methods.staged import StagedPruner
-from pruning.schedule import PAPER_TOKENS, interpolated
-from pruning.scoring import best, best_ascending
-from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.merging import group_means
+from pruning.ops.scoring import best, best_ascending
+from pruning.parameters import Choice, Param
 
 FIRST, SECOND = "1.5", "2.0"
 SUM, MEAN = "sum", "mean"

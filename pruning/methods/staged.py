@@ -7,10 +7,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pruning.declared import Choice, Param
+from pruning.interface import ModelInfo, Part, Stage
 from pruning.methods.base import TokenPruner
-from pruning.schedule import AFTER_THE_CUT, AS_COUNTED, AVERAGE, cut_layers, ratio_for_average
-from pruning.signals import ModelInfo, Part, Stage
+from pruning.methods.schedule import AFTER_THE_CUT, AS_COUNTED, AVERAGE, cut_layers, ratio_for_average
+from pruning.parameters import Choice, Param
 
 _CUT = "Tokens leave before this layer; 0 scales the published one to the model's depth."
 

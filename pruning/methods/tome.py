@@ -20,12 +20,12 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep as count_kept
-from pruning.declared import Param
 from pruning.errors import BudgetError
-from pruning.merging import merge_by_size
+from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
-from pruning.scoring import best, cosine
-from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.ops.merging import merge_by_size
+from pruning.ops.scoring import best, cosine
+from pruning.parameters import Param
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from typing import Annotated, ClassVar
 
 import torch
 
+from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import TokenPruner
 from pruning.methods.random_baseline import LAYER, WHERE, chosen_stage
-from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
 
 
 @dataclass(frozen=True, kw_only=True)

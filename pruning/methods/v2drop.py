@@ -21,11 +21,11 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.declared import Choice
+from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal
+from pruning.methods.schedule import PAPER_DEPTH, PAPER_TOKENS, interpolated, mean_share
 from pruning.methods.staged import StagedPruner
-from pruning.schedule import PAPER_DEPTH, PAPER_TOKENS, interpolated, mean_share
-from pruning.scoring import best_ascending
-from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal
+from pruning.ops.scoring import best_ascending
+from pruning.parameters import Choice
 
 PAPER, CODE = "paper", "code"
 LAYERS = (3, 17, 22)

@@ -17,12 +17,12 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.declared import Choice, Param
-from pruning.merging import group_means
+from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
-from pruning.records import CLS_SOURCE
-from pruning.scoring import best, cosine
-from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.merging import group_means
+from pruning.ops.scoring import best, cosine
+from pruning.parameters import Choice, Param
+from pruning.records.run import CLS_SOURCE
 
 AVERAGE, AS_CODED = "average", "sum of target and mean"
 

@@ -18,10 +18,10 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.declared import Param
+from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
-from pruning.scoring import best, cosine_among
-from pruning.signals import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.scoring import best, cosine_among
+from pruning.parameters import Param
 
 LOOKED_AT, RECEIVES, UNLIKE = "[CLS] looks at it", "others look at it", "unlike the rest"
 DROPPED_A_ROUND = 8

@@ -24,10 +24,10 @@ from torch.nn import functional as F
 
 from pruning.budget import n_keep as count_kept
 from pruning.errors import BudgetError
-from pruning.learned import module_for
-from pruning.merging import group_means
+from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
-from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.methods.trained_modules import module_for
+from pruning.ops.merging import group_means
 
 
 class Grouping(nn.Module):

@@ -23,12 +23,12 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep as count_kept
-from pruning.declared import Choice, Param
 from pruning.errors import BudgetError, ParameterError
-from pruning.merging import group_means
+from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
-from pruning.scoring import best, best_ascending
-from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.ops.merging import group_means
+from pruning.ops.scoring import best, best_ascending
+from pruning.parameters import Choice, Param
 
 MEAN, AS_CODED = "mean", "mean plus middle member"
 ORIGINAL, REINDEXED = "original", "reindexed"

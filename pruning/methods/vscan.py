@@ -24,12 +24,12 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep as count_kept
-from pruning.declared import Choice, Param
 from pruning.errors import ParameterError
-from pruning.merging import group_means
+from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
-from pruning.scoring import best, best_ascending, cosine, rank_within, square_parts
-from pruning.signals import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.ops.merging import group_means
+from pruning.ops.scoring import best, best_ascending, cosine, rank_within, square_parts
+from pruning.parameters import Choice, Param
 
 SIXTEEN, CAPPED = "16 equal windows", "windows of 4 x 4 tokens"
 WINDOWS_A_SIDE, WINDOW_SIDE = 4, 4

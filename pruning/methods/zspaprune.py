@@ -18,10 +18,10 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.declared import Param
+from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
-from pruning.scoring import best, cosine, farthest_first
-from pruning.signals import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.ops.scoring import best, cosine, farthest_first
+from pruning.parameters import Param
 
 
 @dataclass(frozen=True, kw_only=True)

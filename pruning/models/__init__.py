@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from pruning import pretrained
 from pruning.models.base import BESIDE, ModelSpec, Progress, VLMAdapter
+from pruning.models.loading import fetch_pair as pretrained
 
 DEMO_FOLDER = Path(__file__).parents[2] / "assets" / "models" / "demo"
 
@@ -136,7 +136,7 @@ def load(
     Raises:
         ModelUnavailableError: with what is missing and what to do.
     """
-    from pruning.models.loading import Request, load_adapter  # transformers is slow to import
+    from pruning.models.loading.loader import Request, load_adapter  # transformers is slow to import
 
     return load_adapter(Request(find_spec(name), device, dtype, allow_download, progress))
 
@@ -158,6 +158,6 @@ def check(
     Raises:
         ModelUnavailableError: as `load`.
     """
-    from pruning.models.loading import Request, prepare
+    from pruning.models.loading.loader import Request, prepare
 
     prepare(Request(find_spec(name), device, dtype, allow_download, progress), freed)

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pruning.geometry import TokenLayout
-from pruning.signals import TOWER_KEY_SIGNALS, Decision, Look, ModelInfo, Part, PromptText, Stage
+from pruning.interface import TOWER_KEY_SIGNALS, Decision, Look, ModelInfo, Part, PromptText, Stage
+from pruning.layout import TokenLayout
 
 if TYPE_CHECKING:
     import torch
 
-    from pruning.models.gating import Gated
-    from pruning.plans import StructuralPlan
-    from pruning.shown import Shown
+    from pruning.inputs.content import Shown
+    from pruning.models.weights.gates import Gated
+    from pruning.records.plan import StructuralPlan
     from pruning.structure import BlockFacts
 
 Progress = Callable[[int, int], None]  # of a download: bytes that arrived, bytes in all

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.models.language import LanguageRun
-from pruning.word_signals import nearest_visual
+from pruning.models.hooks.language_model import LanguageRun
+from pruning.ops.decoding_signals import nearest_visual
 
 
 def of_words(run: LanguageRun, logits: Sequence[torch.Tensor], head: nn.Linear, steps: Sequence[int]) -> dict[str, Any]:

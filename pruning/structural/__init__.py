@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pruning.declared import look_up
+from pruning.parameters import look_up
 from pruning.structural.base import HeadScorer
 from pruning.structural.infoprune import InfoPrune
 from pruning.structural.magnitude import Magnitude
-from pruning.structural.random import RandomHeads
+from pruning.structural.random_heads import RandomHeads
 
 STRUCTURAL: dict[str, type[HeadScorer]] = {s.key: s for s in (InfoPrune, Magnitude, RandomHeads)}
 

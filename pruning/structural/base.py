@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from pruning.declared import Declared
 from pruning.errors import PlanError
+from pruning.parameters import Declared
 from pruning.structure import BlockFacts
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pruning.structural.spectra import mass_curve, singular_values
+from pruning.ops.spectra import mass_curve, singular_values
 
 SHARPNESS = 50.0  # of the smooth maximum over a mass curve's gaps
 FLOOR = 1e-8  # beside eigenvalues that sum to 1: keeps the square root's slope finite at a closed gate

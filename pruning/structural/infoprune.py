@@ -5,7 +5,7 @@ Needs:      outputs of every head on calibration pictures (or its attention maps
 Symbols:    eRank -> `erank` (over its largest value); KS -> `ks`; a in `a * eRank/d_h + (1 - a) * KS` -> `a`
 Differs:    only the abstract and short summaries were at hand. Effective rank, Kolmogorov-Smirnov distance and the
             information-bottleneck view are the paper's; which matrix they are taken of, how they are put together and
-            every default here are inferred. The paper's own head pruning is trained: see `pruning.train_heads`
+            every default here are inferred. The paper's own head pruning is trained: see `pruning.engine.train_gates`
 Cost:       one eigendecomposition of `[q_dim, q_dim]` per head and one of `[d_h, d_h]`
 """
 
@@ -16,9 +16,9 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.declared import Choice, Param
+from pruning.ops.spectra import effective_rank, ks_mass, ks_two_sample, shares, singular_values
+from pruning.parameters import Choice, Param
 from pruning.structural.base import HeadScorer, HeadScores, Statistic
-from pruning.structural.spectra import effective_rank, ks_mass, ks_two_sample, shares, singular_values
 from pruning.structure import BlockFacts
 
 HEAD_OUTPUT, ATTENTION_MAP, OV_WEIGHT = "head output", "attention map", "OV weight"

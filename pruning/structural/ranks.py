@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pruning.structural.spectra import effective_rank, shares
+from pruning.ops.spectra import effective_rank, shares
 from pruning.structure import MatrixShape
 
 

@@ -13,10 +13,10 @@ import pytest
 from conftest import ROOT
 
 from pruning.compensation import COMPENSATORS
-from pruning.declared import Choice, Param
+from pruning.interface import Signal
 from pruning.methods import FROM_FILES, METHODS
 from pruning.models import MODELS
-from pruning.signals import Signal
+from pruning.parameters import Choice, Param
 
 ROOMS = ("app", "pruning", "viz")
 SOURCES = [p for room in ROOMS for p in sorted((ROOT / room).rglob("*.py"))]
@@ -57,7 +57,7 @@ def test_the_recipe_is_not_needed_by_anything_that_runs():
     door = ROOT / "pruning" / "drawn.py"
     for path in SOURCES:
         if path.name not in ("structural_cli.py", "structural_bench.py"):
-            assert "pruning.drawn" not in imports(path), path
+            assert "pruning.demo_model.pairs" not in imports(path), path
         if "demo_model" not in path.parts and path != door and path.name != "compensation_cli.py":  # train-accm
             assert not any(i.startswith("pruning.demo_model") for i in imports(path)), path
 
@@ -72,14 +72,14 @@ def test_only_the_models_room_and_the_recipe_know_transformers():
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("pruning.records", ("torch", "transformers", "gradio", "cv2")),
-        ("pruning.plans", ("torch", "transformers", "gradio", "cv2")),
-        ("pruning.cli", ("transformers", "gradio", "cv2", "pruning.demo_model")),
-        ("viz.view", ("torch", "transformers", "gradio")),
-        ("pruning.runner", ("gradio", "plotly", "matplotlib")),
+        ("pruning.records.run", ("torch", "transformers", "gradio", "cv2")),
+        ("pruning.records.plan", ("torch", "transformers", "gradio", "cv2")),
+        ("pruning.cli.parser", ("transformers", "gradio", "cv2", "pruning.demo_model")),
+        ("viz.page.run", ("torch", "transformers", "gradio")),
+        ("pruning.engine.run", ("gradio", "plotly", "matplotlib")),
         ("app.main", ("gradio", "torch", "transformers")),
         ("pruning.models", ("transformers",)),
-        ("pruning.pictures", ("torch",)),
+        ("pruning.inputs.images", ("torch",)),
     ],
 )
 def test_a_fresh_import_stays_light(module, absent):
@@ -93,7 +93,7 @@ def test_the_page_imports_without_a_model_and_without_network(tmp_path):
         "import socket\n"
         "def refuse(*a, **k): raise AssertionError('network')\n"
         "socket.create_connection = refuse; socket.getaddrinfo = refuse\n"
-        "from app.page import build_page; from app.service import Service; from app.settings import Settings\n"
+        "from app.page import build_page; from app.serving.service import Service; from app.settings import Settings\n"
         "import sys; build_page(Service(Settings())); print('transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
@@ -177,7 +177,7 @@ def test_files_stay_readable():
 
 
 def test_the_example_pictures_have_truth_and_recordings():
-    from app.examples import read_examples
+    from app.media.examples import read_examples
 
     for example in read_examples():
         assert example.picture.shape[:2] == example.object_map.shape

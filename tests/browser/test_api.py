@@ -17,7 +17,7 @@ from PIL import Image
 from app.api import ENDPOINTS
 from pruning.compensation import COMPENSATORS
 from pruning.methods import METHODS
-from pruning.records import RunRecord
+from pruning.records.run import RunRecord
 from pruning.structural import STRUCTURAL
 
 pytestmark = pytest.mark.browser

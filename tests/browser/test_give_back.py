@@ -9,7 +9,7 @@ from conftest import tiny_parts
 from test_access import CONTRAST
 from visitor import Server, Visitor
 
-from pruning.compensation.storage import save
+from pruning.compensation.checkpoint import save
 from pruning.models import load
 
 pytestmark = pytest.mark.browser

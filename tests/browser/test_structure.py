@@ -10,8 +10,8 @@ import pytest
 from conftest import make_tiny_adapter
 from visitor import Visitor
 
-from pruning.planner import make_plan
-from pruning.plans import PlanRequest, StructuralPlan, Trajectory
+from pruning.engine.plan import make_plan
+from pruning.records.plan import PlanRequest, StructuralPlan, Trajectory
 
 pytestmark = pytest.mark.browser
 

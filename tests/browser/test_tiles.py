@@ -9,10 +9,10 @@ from conftest import film
 from families import FAMILIES
 from visitor import Server, Visitor, save
 
-from pruning.archive import pack_run
-from pruning.records import RunRequest
-from pruning.runner import run
-from pruning.video import read_clip
+from pruning.engine.run import run
+from pruning.inputs.video import read_clip
+from pruning.records.archive import pack_run
+from pruning.records.run import RunRequest
 
 pytestmark = pytest.mark.browser
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import timings
 
-from pruning.measured import PAGE, page_rows
+from pruning.benchmarks.reports import PAGE, page_rows
 
 pytestmark = pytest.mark.browser
 

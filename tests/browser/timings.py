@@ -127,8 +127,8 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def _environment(chromium: str) -> dict[str, str]:
-    from pruning.bench import commit
-    from pruning.machine import environment
+    from pruning.benchmarks.speed import commit
+    from pruning.engine.environment import environment
     from pruning.models import load
 
     versions = {"chromium": chromium, "gradio": version("gradio"), "playwright": version("playwright")}
@@ -137,7 +137,7 @@ def _environment(chromium: str) -> dict[str, str]:
 
 def main() -> None:
     """Measure, print the page's rows of the README's table, write the figures."""
-    from pruning.measured import page_rows
+    from pruning.benchmarks.reports import page_rows
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)

@@ -10,16 +10,16 @@ import torch
 from families import FAMILIES, Idefics3, SmolVLM
 from reference import QUESTION, log_probs
 
+from pruning.engine.head_attention import head_attention
+from pruning.engine.plan import make_plan
+from pruning.engine.run import Compressed, Listener, run
 from pruning.errors import PlanError, PruningError, QuestionRejectedError
-from pruning.head_look import head_attention
+from pruning.inputs.pairs import Pair
+from pruning.interface import Part, Signal
 from pruning.methods import METHODS
 from pruning.models.base import Watch
-from pruning.pairs import Pair
-from pruning.planner import make_plan
-from pruning.plans import PlanRequest
-from pruning.records import RunRequest
-from pruning.runner import Compressed, Listener, run
-from pruning.signals import Part, Signal
+from pruning.records.plan import PlanRequest
+from pruning.records.run import RunRequest
 
 N_NEW = 3
 WHERE = [

@@ -15,24 +15,24 @@ from test_runs import fingerprint
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.accm import Accm
 from pruning.compensation.captioner import Captioner
-from pruning.compensation.storage import save
+from pruning.compensation.checkpoint import save
 from pruning.compensation.untrained import without_kept
 from pruning.compensation.wording import inserted_text
 from pruning.cost import prefill_flops
-from pruning.demo_model.language import Segment, encode_prefix, encode_segment
-from pruning.demo_model.questions import Question
+from pruning.demo_model.training.language import Segment, encode_prefix, encode_segment
+from pruning.demo_model.world.questions import Question
+from pruning.engine.compensate import Replay, open_compensator, what_was_discarded
+from pruning.engine.plan import make_plan
+from pruning.engine.run import Compressed, Listener, Session, run, see_picture
 from pruning.errors import CaptionRejectedError, CompensatorUnavailableError, PruningError, RecordFormatError
-from pruning.give_back import Replay, open_compensator, what_was_discarded
-from pruning.help_record import Compensation
+from pruning.interface import Part
 from pruning.methods import METHODS, method_class
-from pruning.models import captioning
+from pruning.models import captioners as captioning
 from pruning.models.base import Watch
-from pruning.models.splice import insertion_points
-from pruning.planner import make_plan
-from pruning.plans import PlanRequest
-from pruning.records import RunRecord, RunRequest
-from pruning.runner import Compressed, Listener, Session, run, see_picture
-from pruning.signals import Part
+from pruning.models.prompt import insertion_points
+from pruning.records.compensation import Compensation
+from pruning.records.plan import PlanRequest
+from pruning.records.run import RunRecord, RunRequest
 
 CAPTION = "a large red circle with the digit 5 at the top left"
 N_NEW = 4

@@ -9,17 +9,17 @@ from joined_pair import CELLS, HEAD_DIM, PATCH, exported, tiny_language, tiny_pa
 from reference import QUESTION, log_probs
 from test_families import IN_TOWER, Noise, ask, followed
 
+from pruning.engine.plan import make_plan
+from pruning.engine.run import Compressed, run
 from pruning.errors import ModelUnavailableError
+from pruning.interface import Part
 from pruning.methods import METHODS
 from pruning.models import load
-from pruning.models.asking import chat
 from pruning.models.base import Watch
-from pruning.models.joined import join, tower_of
-from pruning.models.llava import LlavaAdapter
-from pruning.planner import make_plan
-from pruning.plans import PlanRequest
-from pruning.runner import Compressed, run
-from pruning.signals import Part
+from pruning.models.chat import chat
+from pruning.models.families.llava import LlavaAdapter
+from pruning.models.loading.joined_pair import join, tower_of
+from pruning.records.plan import PlanRequest
 
 
 @pytest.fixture(scope="module")

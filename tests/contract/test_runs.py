@@ -11,13 +11,13 @@ import torch
 from conftest import broken_fastv, make_tiny_adapter, tiny_llava
 from reference import QUESTION, log_probs
 
+from pruning.engine.run import Listener, run
 from pruning.errors import ParameterError, RunStopped, SignalMissingError
+from pruning.interface import TOWER_SIGNALS, Part, Signal
 from pruning.methods import METHODS
 from pruning.models.base import Watch
-from pruning.models.pieces import Pieces
-from pruning.records import RunRequest
-from pruning.runner import Listener, run
-from pruning.signals import TOWER_SIGNALS, Part, Signal
+from pruning.models.generation import Pieces
+from pruning.records.run import RunRequest
 
 N_NEW = 5
 BASELINES = [
@@ -255,7 +255,7 @@ def test_encoded_picture_is_used_again(tiny, noise):
 
 
 def _tower_looks(adapter):
-    from pruning.signals import Look
+    from pruning.interface import Look
 
     return [Look(s, adapter.info.feature_layer) for s in (Signal.CLS_ATTENTION, Signal.TOWER_KEYS)]
 

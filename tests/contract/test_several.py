@@ -9,13 +9,13 @@ from conftest import PATCH, SIDE, make_tiny_adapter, quadrants
 from families import FAMILIES, patches
 from reference import QUESTION, log_probs
 
+from pruning.engine.run import run
 from pruning.errors import CaptionRejectedError, ImageRejectedError, ParameterError, QuestionRejectedError
-from pruning.help_record import Compensation
+from pruning.inputs.content import MOST_PICTURES, Clip, digest_of
 from pruning.methods import METHODS
 from pruning.models.base import Watch
-from pruning.records import RunRecord, RunRequest, kept_by_picture
-from pruning.runner import run
-from pruning.shown import MOST_PICTURES, Clip, digest_of
+from pruning.records.compensation import Compensation
+from pruning.records.run import RunRecord, RunRequest, kept_by_picture
 
 N_NEW = 3
 ONE_ONLY = "llava_onevision"  # reads several without their tiles

@@ -11,11 +11,9 @@ from conftest import make_tiny_adapter, tiny_llava
 from families import FAMILIES
 from reference import QUESTION
 
-from pruning.head_look import head_attention
-from pruning.models.base import Seen, Watch
-from pruning.records import RunRequest
-from pruning.runner import run
-from pruning.signals import (
+from pruning.engine.head_attention import head_attention
+from pruning.engine.run import run
+from pruning.interface import (
     ATTENTION_SIGNALS,
     LANGUAGE_SIGNALS,
     STATE_SIGNALS,
@@ -26,6 +24,8 @@ from pruning.signals import (
     Signal,
     Stage,
 )
+from pruning.models.base import Seen, Watch
+from pruning.records.run import RunRequest
 
 
 class Curious:
@@ -158,8 +158,8 @@ def test_what_a_head_looks_at_is_its_mean_row_in_the_eager_maps(noise):
 @torch.inference_mode()
 def test_word_attention_equals_the_eager_maps(noise):
     """Mean over heads and layers of the row that produced each word, for the prompt and for new tokens."""
-    from pruning.records import RunRequest
-    from pruning.runner import Listener, run
+    from pruning.engine.run import Listener, run
+    from pruning.records.run import RunRequest
 
     adapter = make_tiny_adapter()
     request = RunRequest("tiny", "resprune", 1.0, QUESTION, max_new_tokens=4)
@@ -178,9 +178,9 @@ def test_word_attention_equals_the_eager_maps(noise):
 
 
 def test_word_attention_of_a_pruned_run_lies_on_survivors_only(noise):
+    from pruning.engine.run import Listener, run
     from pruning.methods import METHODS
-    from pruning.records import RunRequest
-    from pruning.runner import Listener, run
+    from pruning.records.run import RunRequest
 
     adapter = make_tiny_adapter()
     for method in METHODS:
@@ -203,9 +203,9 @@ def test_word_attention_of_a_pruned_run_lies_on_survivors_only(noise):
 
 
 def test_what_the_tower_showed_is_there_behind_the_projector(noise, monkeypatch):
+    from pruning.engine.run import run
     from pruning.methods import METHODS
-    from pruning.records import RunRequest
-    from pruning.runner import run
+    from pruning.records.run import RunRequest
 
     adapter, shown, select = make_tiny_adapter(), [], METHODS["vscan"].select
 

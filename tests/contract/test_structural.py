@@ -15,15 +15,15 @@ from reference import QUESTION
 from test_runs import fingerprint
 
 from pruning.cost import prefill_flops, shaped_flops
+from pruning.engine.plan import make_plan
+from pruning.engine.run import Compressed, run
 from pruning.errors import ParameterError, PlanError
+from pruning.inputs.pairs import Pair
+from pruning.interface import Part
 from pruning.methods import METHODS
 from pruning.models import load
-from pruning.pairs import Pair
-from pruning.planner import make_plan
-from pruning.plans import PlanRequest, StructuralPlan
-from pruning.records import RunRecord, RunRequest
-from pruning.runner import Compressed, run
-from pruning.signals import Part
+from pruning.records.plan import PlanRequest, StructuralPlan
+from pruning.records.run import RunRecord, RunRequest
 
 BOTH = (Part.TOWER, Part.LANGUAGE_MODEL)
 N_NEW = 4
@@ -308,7 +308,7 @@ def test_the_bundled_model_takes_a_plan_and_is_left_alone(noise):
 def test_a_plan_is_read_without_torch(adapter, tmp_path):
     plan_for(adapter, heads=0.5).save(tmp_path / "p.zip")
     code = (
-        "import sys; from pathlib import Path; from pruning.plans import StructuralPlan;"
+        "import sys; from pathlib import Path; from pruning.records.plan import StructuralPlan;"
         f"p = StructuralPlan.load(Path({str(tmp_path / 'p.zip')!r}));"
         "assert not {'torch', 'transformers', 'gradio', 'cv2'} & set(sys.modules); print(p.layers[0].n_heads)"
     )

@@ -9,14 +9,14 @@ from conftest import make_tiny_adapter
 from test_runs import fingerprint
 from test_structural import Noise
 
+from pruning.engine.train_gates import HeadRecipe, HeadTraining
 from pruning.errors import ParameterError, RunStopped
-from pruning.plans import PlanRequest, StructuralPlan
-from pruning.signals import Part
+from pruning.interface import Part
+from pruning.ops.spectra import ks_mass, singular_values
+from pruning.records.plan import PlanRequest, StructuralPlan
 from pruning.structural.base import choose_heads
 from pruning.structural.gates import gate_values, ramp, soft_ks, temperature
 from pruning.structural.infoprune import _leave_out
-from pruning.structural.spectra import ks_mass, singular_values
-from pruning.train_heads import HeadRecipe, HeadTraining
 
 REQUEST = PlanRequest("tiny", parts=[Part.TOWER.value, Part.LANGUAGE_MODEL.value], n_pairs=2)
 QUICK = {"pool": 3, "batch": 1, "answer_tokens": 3, "rate": 0.05}

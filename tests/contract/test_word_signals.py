@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import tiny_llava
 
-from pruning.records import RunRecord, RunRequest
-from pruning.runner import Listener, run
-from pruning.word_signals import entropy_ratio, nearest_visual
+from pruning.engine.run import Listener, run
+from pruning.ops.decoding_signals import entropy_ratio, nearest_visual
+from pruning.records.run import RunRecord, RunRequest
 
 QUESTION = "What color is the star?"
 

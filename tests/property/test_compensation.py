@@ -12,6 +12,7 @@ from pruning.compensation.accm import BEAMS, Accm
 from pruning.compensation.base import Discarded
 from pruning.compensation.beam import beam_search, pad_left
 from pruning.compensation.captioner import Captioner, CaptionerShape, captioner_flops
+from pruning.compensation.checkpoint import Parts
 from pruning.compensation.objective import (
     BETA,
     best_and_worst,
@@ -21,13 +22,12 @@ from pruning.compensation.objective import (
     losses,
 )
 from pruning.compensation.selector import Selector, SelectorShape
-from pruning.compensation.storage import Parts
 from pruning.compensation.wording import LEAD, clean_caption, inserted_text
 from pruning.cost import break_even, prefill_flops
-from pruning.demo_model.build import build_tokenizer
-from pruning.demo_model.questions import HELP_PREFIX
-from pruning.geometry import Tile, TokenLayout
-from pruning.signals import ModelInfo
+from pruning.demo_model.training.architecture import build_tokenizer
+from pruning.demo_model.world.questions import HELP_PREFIX
+from pruning.interface import ModelInfo
+from pruning.layout import Tile, TokenLayout
 
 TOKENIZER = build_tokenizer()
 SHAPE = CaptionerShape(vision_dim=12, vocab=len(TOKENIZER), width=32, layers=2, heads=2, max_caption=10)

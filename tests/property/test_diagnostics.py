@@ -10,14 +10,24 @@ import numpy as np
 import pytest
 import torch
 
-from pruning.diagnostics import DRAWS, Overlap, Traits, diagnose, distances, edge_rows, random_sets, told, word_entropy
+from pruning.engine.overlap import with_overlaps
+from pruning.engine.run import Listener, run
 from pruning.errors import PruningError, RecordFormatError, RunStopped
-from pruning.geometry import Tile, TokenLayout
+from pruning.layout import Tile, TokenLayout
 from pruning.methods import METHODS
-from pruning.overlap import with_overlaps
-from pruning.records import RunRecord, RunRequest
-from pruning.runner import Listener, run
-from pruning.traits import entropy, likeness, rank_of, traits_of
+from pruning.metrics.diagnostics import (
+    DRAWS,
+    Overlap,
+    Traits,
+    diagnose,
+    distances,
+    edge_rows,
+    random_sets,
+    told,
+    word_entropy,
+)
+from pruning.metrics.token_statistics import entropy, likeness, rank_of, traits_of
+from pruning.records.run import RunRecord, RunRequest
 
 TILES = (Tile((0, 0, 60, 40), (4, 6), (48, 32)), Tile((0, 40, 60, 90), (5, 3), (24, 40)))
 LAYOUT = TokenLayout((60, 90), TILES)

@@ -18,7 +18,7 @@ from test_methods import MAY_REFUSE, World, drive, survivors
 from pruning.errors import BudgetError
 from pruning.methods import METHODS
 from pruning.methods.vispruner import important_and_diverse
-from pruning.scoring import best_ascending
+from pruning.ops.scoring import best_ascending
 
 GUARDED = {
     # 1. one result for all: ids of the original grid, reading order, what was merged into what, scores, positions

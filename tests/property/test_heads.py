@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 
 from pruning.errors import ParameterError, PlanError, UnknownMethodError
-from pruning.signals import Part
+from pruning.interface import Part
 from pruning.structural import STRUCTURAL, scorer_class
 from pruning.structural.base import choose_heads, n_heads_kept
 from pruning.structural.infoprune import InfoPrune

@@ -6,14 +6,14 @@ import pytest
 import torch
 from test_methods import World, drive, make_info
 
+from pruning.arrays.language_model import rotary
 from pruning.errors import BudgetError, ParameterError
-from pruning.language_arrays import rotary
 from pruning.methods import METHODS
 from pruning.methods.dart import share_out, visited_as_coded
 from pruning.methods.ivcprune import anchor_places
+from pruning.methods.schedule import cut_layers, interpolated, mean_share
 from pruning.methods.sparsevlm import LEAST_PROFILE, SHARES, density_peaks, distance_profile, text_raters
 from pruning.methods.v2drop import SCHEDULES
-from pruning.schedule import cut_layers, interpolated, mean_share
 
 STAGED = ("sparsevlm", "pyramiddrop", "v2drop")
 N = 24 * 24

@@ -10,9 +10,9 @@ import torch
 
 from pruning.budget import n_keep
 from pruning.errors import BudgetError
+from pruning.interface import Decision, ModelInfo, Part, PromptText, PruneContext, Signal, Stage
 from pruning.methods import METHODS
 from pruning.methods.base import TokenPruner
-from pruning.signals import Decision, ModelInfo, Part, PromptText, PruneContext, Signal, Stage
 
 GRIDS = [(4, 6), (5, 3), (7, 7), (24, 24)]
 BUDGETS = [0.02, 1 / 9, 1 / 3, 0.5, 0.75, 1.0]

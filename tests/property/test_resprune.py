@@ -7,9 +7,9 @@ import pytest
 import scipy.linalg
 import torch
 
+from pruning.interface import PromptText
 from pruning.methods.resprune import content_words, text_relevance
-from pruning.scoring import greedy_residual
-from pruning.signals import PromptText
+from pruning.ops.scoring import greedy_residual
 
 
 def random_rows(n=40, d=24, seed=0) -> torch.Tensor:

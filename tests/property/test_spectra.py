@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pruning.lowrank import output_directions, thin_pair
+from pruning.ops.lowrank import output_directions, thin_pair
+from pruning.ops.spectra import effective_rank, ks_mass, ks_two_sample, mass_curve, shares, singular_values
 from pruning.structural.ranks import below_break_even, bottleneck_rule, budget_rule, erank_rule, mass_rule
-from pruning.structural.spectra import effective_rank, ks_mass, ks_two_sample, mass_curve, shares, singular_values
 from pruning.structure import MatrixShape
 
 SEEDS = range(5)

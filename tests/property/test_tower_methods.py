@@ -12,9 +12,8 @@ import torch
 from conftest import ROOT
 from test_methods import World, drive
 
-from pruning.arrays import select
+from pruning.arrays.kinds import select
 from pruning.errors import BudgetError
-from pruning.merging import merge_by_size
 from pruning.methods import METHODS
 from pruning.methods.accm_pruner import draw, n_text, picks_of
 from pruning.methods.cdpruner import conditional_dpp, scaled_relevance
@@ -22,7 +21,8 @@ from pruning.methods.holov import holistic_score, quotas
 from pruning.methods.prumerge import outliers, spread, stepped
 from pruning.methods.tome import schedule
 from pruning.methods.vscan import capped
-from pruning.scoring import cosine, farthest_first, products_among, rank_within, square_parts
+from pruning.ops.merging import merge_by_size
+from pruning.ops.scoring import cosine, farthest_first, products_among, rank_within, square_parts
 
 
 def rows(n: int, d: int, seed: int = 0) -> torch.Tensor:

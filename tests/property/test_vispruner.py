@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pruning.methods.vispruner import DROPPED_A_ROUND, SHORT_LIST, important_and_diverse
-from pruning.scoring import best, cosine_among
+from pruning.ops.scoring import best, cosine_among
 
 
 def diverse_by_the_rule(score: torch.Tensor, features: torch.Tensor, n_important: int, n_diverse: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 from pruning.budget import check_keep_ratio, mean_per_layer, n_keep
 from pruning.cost import estimate, kv_bytes, layer_flops, prefill_flops
 from pruning.errors import BudgetError
-from pruning.signals import ModelInfo
+from pruning.interface import ModelInfo
 
 LLAVA_7B = {"dim": 4096, "ffn_dim": 11008}
 VITCOP = {192: (288, 253, 51), 128: (230, 165, 33), 64: (172, 77, 15)}

@@ -1,0 +1,83 @@
+"""What opening the panel of diagnostics means, and asking there what the other methods would keep."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from queue import Queue
+from typing import Any
+
+import gradio as gr
+
+from app import messages
+from app.errors import sentence_for
+from app.handlers.explore import Handlers
+from app.handlers.status import Said, follow, status
+from app.serving.service import Event, Hold
+from app.session import Visitor
+from pruning.inputs.content import Shown
+from pruning.records.plan import StructuralPlan
+from pruning.records.run import RunRecord
+from viz.page.diagnostics import diagnosis_view
+
+
+class Diagnosing:
+    """Handlers of the panel, about runs that `handlers` knows."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self.handlers, self.service = handlers, handlers.service
+
+    def show(self, wish: Any, session: str) -> dict[str, Any]:
+        """The figures of the run that is shown; or, under `problem`, why there are none. No model is needed.
+
+        Args:
+            wish: `source`, as `recipe_of` wrote it, and `number`, which is handed back.
+        """
+        number = getattr(wish, "number", 0)
+        try:
+            _, record, _ = self.handlers.at_hand(getattr(wish, "source", None), session)
+            view = diagnosis_view(record)
+            json.dumps(view, allow_nan=False)
+        except Exception as error:  # noqa: BLE001 (a visitor's file may hold anything)
+            return {"number": number, "problem": sentence_for(error)}
+        return view | {"number": number}
+
+    def compare(self, source: Any, visitor: Visitor) -> Iterator[Said]:
+        """Status, and at the end the recipe of the run with the overlaps in it: from then on it is the visitor's last
+        run, so that the panel shows and every file carries them.
+        """
+        try:
+            state, record, plan = self.handlers.at_hand(source, visitor.session, planned=True)
+            shown = self.handlers.album.shown(state)
+        except Exception as error:  # noqa: BLE001 (as in `show`)
+            yield status("error", sentence_for(error)), gr.skip()
+            return
+
+        def start(hold: Hold) -> Iterator[Event]:
+            return self.service.on_a_worker(hold, record.request.model, self._work, record, shown, plan)
+
+        def show(found: RunRecord) -> Said:
+            self.handlers.remember(visitor.session, state, found)
+            recipe = self.handlers.recipe(state, found)
+            return status("idle", messages.OVERLAPS_DONE, state.picture), {"recipe": recipe, "made_for": source}
+
+        yield from follow(self.service, visitor, visitor.session, start, show, state.picture)
+
+    def _work(
+        self,
+        events: Queue[Event],
+        stop: threading.Event,
+        record: RunRecord,
+        shown: Shown,
+        plan: StructuralPlan | None,
+    ) -> RunRecord:
+        from pruning.engine.overlap import with_overlaps  # as in `Service`: torch is slow to import
+
+        def say(title: str) -> None:
+            events.put(Event("phase", "overlap" if title else "see", title))
+
+        adapter = self.service.adapter(record.request.model)
+        if plan is not None:
+            adapter = self.service.compressed(adapter, plan).view
+        return with_overlaps(record, adapter, shown, stop=stop.is_set, say=say)

@@ -1,0 +1,400 @@
+"""What a click means: plain values in, values for the outputs out. No component is named here."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from app import messages
+from app.errors import sentence_for
+from app.handlers.exports import parcel, recipe_of
+from app.handlers.imports import Decisions
+from app.handlers.links import Link
+from app.handlers.requests import Asked
+from app.handlers.status import on_the_way, outcome, status
+from app.media.album import Album
+from app.media.examples import Example
+from app.serving.caches import BoundedCache
+from app.serving.captioners import check_link
+from app.serving.service import Event, Hold, Service
+from app.session import SessionState, Visitor
+from pruning.budget import n_keep
+from pruning.errors import LinkError, PlanError, PruningError, RecordFormatError, RunStopped
+from pruning.inputs.content import Clip, Shown, digest_of, pictures_of
+from pruning.methods import FROM_FILES, METHODS, method_class
+from pruning.models import find_spec
+from pruning.records.archive import is_archive, unpack
+from pruning.records.plan import StructuralPlan
+from pruning.records.run import RunRecord, RunRequest, random_band
+from viz.page.run import picture_view, run_view
+
+RANDOM_SEEDS = 20
+KEPT_RUNS = 64  # last runs of visitors that can be taken away
+LIVE = {"kind": "live"}
+
+
+class Handlers:
+    """Handlers of one page, bound to its service and its example pictures.
+
+    Args:
+        n_tokens: visual tokens of a picture, for the share that people choose.
+        upload_folder: where visitors' files arrive.
+    """
+
+    def __init__(self, service: Service, examples: Sequence[Example], n_tokens: int, upload_folder: Path) -> None:
+        self.service, self.examples, self.n_tokens = service, examples, n_tokens
+        self.album = Album(examples, upload_folder)
+        self._bundles = BoundedCache(16)
+        self._last = BoundedCache(KEPT_RUNS)  # by visitor: the state and the record of the last live or opened run
+        self.decisions = Decisions(self.album)
+        self.plans = BoundedCache(KEPT_RUNS)  # by visitor: the structural plan that they made or opened last
+
+    # -- what a visitor brings ----------------------------------------------------------------------------------------
+
+    def bring(self, paths: Sequence[str], state: SessionState, session: str, model: str = "") -> tuple[Any, ...]:
+        """Pictures for one prompt, a video, or a saved run, that a visitor brought: state, status, what is new of the
+        run, suggestions.
+
+        If it is none of these, or a video and `model` (the page's own by default) is known to read none, the status
+        says why, and what was there stays.
+        """
+        new = SessionState.of_files(paths)
+        try:
+            if len(paths) == 1 and is_archive(self.album.sent(new)):
+                return self._open_run(new, session)
+            if self.album.is_video(new):
+                self.service.check_video(model or self.service.settings.model)  # before it is decoded
+            shown, urls = self.album.shown(new), self.album.urls(new)
+            layout = self.service.layout(model or self.service.settings.model, shown)
+        except PruningError as error:
+            return state, status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
+        self.service.stop(session, superseded=True)
+        canvas = picture_view(urls, shown, layout)
+        empty = {"cost": None, "help": None, "chart": None, "recipe": None, "random": None, "example": None}
+        run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
+        return new, status("idle", self._in_place(shown)), run, {"idea": "", "questions": []}
+
+    def _in_place(self, shown: Shown) -> str:
+        n = len(pictures_of(shown))
+        if isinstance(shown, Clip):
+            return messages.NEW_VIDEO.format(n=n, first=shown.seconds[0], last=shown.seconds[-1])
+        if n == 1:
+            return messages.NEW_PICTURE
+        bundled = f" {messages.ONE_AT_A_TIME}" if self.service.settings.model == "demo" else ""
+        return messages.NEW_PICTURES.format(n=n) + bundled
+
+    def _open_run(self, new: SessionState, session: str) -> tuple[Any, ...]:
+        """The view of a saved run; nothing is computed."""
+        record = next(iter(unpack(self.album.sent(new)).values()))
+        shown, frames = self.album.shown(new), sum(map(len, record.layout.frames()))
+        if digest_of(shown) != record.request.image_digest or len(pictures_of(shown)) != frames:
+            raise RecordFormatError("The picture in the file is not the one of its run.", "Bring an unchanged file.")
+        try:
+            view = run_view(record, self.album.urls(new), recorded=True, how=_how(record), model=_model(record))
+            view["recipe"] = recipe_of(record, LIVE)
+            json.dumps(view)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
+            raise RecordFormatError("The saved run is damaged.", "Save it again.") from error
+        self.service.stop(session, superseded=True)
+        self._last.put(session, (new, record))
+        line = status("idle", messages.OPENED.format(question=record.request.question))
+        shown = view | {"example": None, "random": None, "opens": new.picture}
+        return new, line, shown, {"idea": "", "questions": []}
+
+    # -- recorded runs --------------------------------------------------------------------------------------------
+
+    def pick_example(self, number: Any, method: str, count: float, session: str) -> tuple[Any, ...]:
+        """State, question, suggestions, status and the recorded run of the example that was clicked."""
+        self.service.stop(session, superseded=True)
+        number = str(number)
+        return self.open_example(min(int(number) if number.isdigit() else 0, len(self.examples) - 1), method, count)
+
+    def open_example(self, number: int, method: str, count: float) -> tuple[Any, ...]:
+        """An example with the recorded run that is nearest to the chosen method and number of pieces."""
+        example = self.examples[number]
+        state = SessionState(f"example:{number}")
+        usable = isinstance(count, int | float) and math.isfinite(count)
+        record = example.recording(method, int(count) if usable else self.n_tokens // 9)
+        run = self._recorded_view(number, record, self.album.urls(state)) | {"example": number, "opens": state.picture}
+        more = [{"name": name, "title": messages.MORE[name][0]} for name in example.more]
+        suggestions = {"idea": example.idea, "questions": [q.text for q in example.questions], "more": more}
+        ready = messages.RECORDED if self.service.settings.model == "demo" else messages.RECORDED_ELSEWHERE
+        return state, record.request.question, suggestions, status("idle", ready), run
+
+    def open_more(self, name: Any, state: SessionState, session: str) -> tuple[Any, ...]:
+        """Question, status and view of a run that was recorded of the example beside those of the methods."""
+        example = self.album.example(state)
+        if example is None or name not in example.more:
+            return gr.skip(), status("error", "No such run is recorded of this picture. Press Run instead."), gr.skip()
+        record = example.recorded_more(name)
+        self.service.stop(session, superseded=True)
+        number = self.examples.index(example)
+        run = self._recorded_view(number, record, self.album.urls(state), name)
+        line = status("idle", messages.RECORDED_MORE.format(advice=messages.MORE[name][1]))
+        return record.request.question, line, run | {"example": number, "opens": state.picture}
+
+    def open_link(self, link: Link) -> tuple[SessionState, dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """State, status, run and suggestions for a link; `run["go"]` asks for a live run where none is recorded.
+
+        Raises:
+            PruningError: with what is wrong with the link.
+        """
+        asked = link.asked
+        if asked.model != self.service.settings.model:  # nobody's link may make this page load something else
+            raise LinkError(
+                f"The link asks for the model {asked.model[:60]!r}.", "Start PruneScope with --model for it."
+            )
+        request = self._request(asked)
+        wanted = request.compensation
+        if wanted is not None and wanted.caption is None:
+            check_link(wanted.key, link.captioner, self.service.captioners)
+        method_class(asked.method).from_parameters(request.keep_ratio, request.parameters)
+        state, question, suggestions, line, run = self.open_example(link.example, asked.method, asked.count)
+        source = run["recipe"]["source"]
+        recorded = (source["method"], source["count"], question) == (asked.method, asked.count, asked.question)
+        plain = (request.parameters, request.positions, request.seed, request.compensation) == ({}, "method", 0, None)
+        if not (recorded and plain):
+            run["go"], line = True, status("idle", messages.FROM_LINK)
+        return state, line, run, suggestions
+
+    def recorded(self, number: int) -> str:
+        """All recorded runs of an example as JSON, for switching between them in the browser."""
+        number = number if isinstance(number, int) and 0 <= number < len(self.examples) else 0
+        known = self._bundles.get(number)
+        if known is None:
+            example = self.examples[number]
+            runs = {
+                method: {c: self._recorded_view(number, example.recording(method, c), [""]) for c in counts}
+                for method, counts in example.recorded_stops.items()
+            }
+            [url] = self.album.urls(SessionState(f"example:{number}"))
+            known = json.dumps({"question": example.questions[0].text, "picture": url, "runs": runs})
+            self._bundles.put(number, known)
+        return known
+
+    def _recorded_view(self, number: int, record: RunRecord, urls: Sequence[str], more: str = "") -> dict[str, Any]:
+        example = self.examples[number]
+        truth = self._truth(SessionState(f"example:{number}"), record)
+        view = run_view(record, urls, recorded=True, how=_how(record), truth=truth, model=_model(record))
+        count = n_keep(record.request.keep_ratio, record.layout.n_tokens)
+        source = {"kind": "recorded", "example": number, "method": record.request.method, "count": count}
+        source |= {"more": more} if more else {}
+        view["recipe"] = recipe_of(record, source, example.key, example.place)
+        return view | {"random": example.random_band.get(str(count))}
+
+    # -- live runs ------------------------------------------------------------------------------------------------
+
+    def run(self, state: SessionState, asked: Asked, visitor: Visitor) -> Iterator[tuple[Any, ...]]:
+        """Status and what is new of the run; many times while it goes on.
+
+        Whatever fails, what was on the page stays, and the status says what to do.
+        """
+        began = time.perf_counter()
+        try:
+            self.service.admit(visitor)
+            asked = replace(asked, parameters=self.decisions.fill(asked.method, asked.parameters, visitor.session))
+            request = self._request(asked)
+            plan = self._plan_of(visitor.session) if asked.with_plan else None
+            shown = self.album.shown(state)
+        except (PruningError, TypeError, ValueError, OverflowError) as error:
+            yield status("error", sentence_for(error)), gr.skip()
+            return
+        question, example, urls = request.question, self.album.example(state), self.album.urls(state)
+        silent = {"full": "", "pruned": "", "compensated": ""}
+        texts, phase, note = dict(silent), "see", ""
+
+        def say(text: str, kind: str = "busy") -> dict[str, str]:
+            return status(kind, f"{text} {note}".strip(), state.picture)
+
+        with self.service.hold(visitor.session) as hold:
+            yield say(messages.PHASES["see"]), gr.skip()  # from here on Stop finds something to stop
+            evidence = self._evidence_of(example, question)
+            for event in self.service.run(hold, request, shown, evidence, plan):
+                if event.kind == "failed":
+                    yield from self._failed(event.value, hold, state)
+                    return
+                if event.kind == "done":
+                    self._last.put(visitor.session, (state, event.value))
+                    text = messages.FINISHED.format(seconds=time.perf_counter() - began)
+                    live = {"method": asked.method, "count": asked.count, "question": asked.question}
+                    yield say(text, "idle"), self._live_view(event.value, state, urls) | {"live": live}
+                    return
+                if event.kind in ("waiting", "download"):
+                    yield say(on_the_way(event)), gr.skip()
+                    continue
+                if event.kind == "held_up":
+                    note = messages.HELD_UP
+                elif event.kind == "restarted":
+                    note, texts, phase = messages.RESTARTED, dict(silent), "see"
+                elif event.kind == "phase":
+                    phase = event.phase
+                else:
+                    texts[event.phase] += event.text
+                answers = {"state": "running", "phase": "see" if phase == "load" else phase, "question": question}
+                answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
+                if request.compensation is not None:
+                    answers["helped_text"] = texts["compensated"]
+                yield say(messages.PHASES[phase]), {"answers": answers, "of": state.picture}
+
+    def _live_view(self, record: RunRecord, state: SessionState, urls: Sequence[str]) -> dict[str, Any]:
+        truth = self._truth(state, record)
+        view = run_view(record, urls, recorded=False, how=_how(record), truth=truth, model=_model(record))
+        return view | {"recipe": self.recipe(state, record), "random": None, "of": state.picture}
+
+    def recipe(self, state: SessionState, record: RunRecord) -> dict[str, Any]:
+        """How to have the visitor's last run again."""
+        example = self.album.example(state)
+        where = () if example is None else (example.key, example.place)
+        return recipe_of(record, LIVE, *where)
+
+    def record(
+        self, state: SessionState, asked: Asked, visitor: Visitor, plan: StructuralPlan | None = None
+    ) -> RunRecord:
+        """One run from beginning to end.
+
+        Raises:
+            PruningError: with what is wrong.
+        """
+
+        def start(hold: Hold) -> Iterator[Event]:
+            request, shown = self._request(asked), self.album.shown(state)
+            return self.service.run(hold, request, shown, lambda adapter: None, plan)
+
+        return outcome(self.service, visitor, visitor.session, start)
+
+    def run_random(self, source: Any, visitor: Visitor) -> Iterator[tuple[Any, ...]]:
+        """Status, and at the end how random pruning with `RANDOM_SEEDS` seeds does on the run that is shown.
+
+        Args:
+            source: says which run that is, as `recipe_of` wrote it.
+        """
+        try:
+            self.service.admit(visitor)
+            state, record = self._wished(source, visitor.session)
+            plan = self._plan_of(visitor.session, record.request.structure) if record.request.structure else None
+            shown = self.album.shown(state)
+        except (PruningError, TypeError, ValueError, OverflowError) as error:
+            yield status("error", sentence_for(error)), gr.skip()
+            return
+        words = min(record.request.max_new_tokens, self.service.settings.max_new_tokens)
+        asked = {"parameters": {}, "positions": "method", "max_new_tokens": words, "compensation": None}
+        base = replace(record.request, method="random_baseline", **asked)
+        evidence = self._evidence_of(self.album.example(state), base.question)
+        records: list[RunRecord] = []
+        with self.service.hold(visitor.session) as hold:
+            for seed in range(RANDOM_SEEDS):
+                text = messages.RANDOM.format(done=seed, of=RANDOM_SEEDS)
+                yield status("busy", text, state.picture), gr.skip()
+                for event in self.service.run(hold, replace(base, seed=seed), shown, evidence, plan):
+                    if event.kind == "failed":
+                        yield from self._failed(event.value, hold, state)
+                        return
+                    if event.kind == "done":
+                        records.append(event.value)
+        yield status("idle", messages.RANDOM_DONE), {"random": random_band(records), "of": state.picture}
+
+    # -- take away ------------------------------------------------------------------------------------------------
+
+    def take(self, wish: Any, session: str) -> dict[str, Any]:
+        """The file that a browser asks for: name, type and data; or, under `problem`, why there is none.
+
+        Args:
+            wish: `kind`, `stop`, `dark`, `number` (handed back) and `source`, as `recipe_of` wrote it.
+        """
+        number = getattr(wish, "number", 0)
+        try:
+            state, record = self._wished(getattr(wish, "source", None), session)
+            stop, dark = int(getattr(wish, "stop", 0)), bool(getattr(wish, "dark", False))
+            shown, files, truth = self.album.shown(state), self.album.files(state), self._truth(state, record)
+            made = parcel(record, shown, files, str(wish.kind), stop, dark=dark, truth=truth)
+        except Exception as error:  # noqa: BLE001 (whatever fails while drawing, the browser must hear of it)
+            return {"number": number, "problem": sentence_for(error)}
+        return made | {"number": number}
+
+    def _wished(self, source: Any, session: str) -> tuple[SessionState, RunRecord]:
+        if isinstance(source, dict) and source.get("kind") == "recorded":
+            number = min(max(int(source.get("example", 0)), 0), len(self.examples) - 1)
+            if source.get("more"):
+                return SessionState(f"example:{number}"), self.examples[number].recorded_more(str(source["more"]))
+            record = self.examples[number].recording(str(source.get("method")), int(source.get("count", 0)))
+            return SessionState(f"example:{number}"), record
+        known = self._last.get(session)
+        if known is None:
+            raise RecordFormatError("That run is no longer here.", "Press Run, then take it away.")
+        return known
+
+    def at_hand(
+        self, source: Any, session: str, *, planned: bool = False
+    ) -> tuple[SessionState, RunRecord, StructuralPlan | None]:
+        """The run that a browser speaks of, by a source that `recipe_of` wrote; `planned`: with the plan it ran under.
+
+        Raises:
+            PruningError: if it is gone, or its plan.
+        """
+        state, record = self._wished(source, session)
+        structure = record.request.structure
+        return state, record, self._plan_of(session, structure) if planned and structure else None
+
+    def remember(self, session: str, state: SessionState, record: RunRecord) -> None:
+        """Make a record the run that a visitor can take away."""
+        self._last.put(session, (state, record))
+
+    def stop(self, session: str) -> Any:
+        """Ask the visitor's run to end; its own handler says when it has."""
+        return gr.skip() if self.service.stop(session) else status("idle", messages.READY)
+
+    @staticmethod
+    def _failed(error: BaseException, hold: Hold, state: SessionState) -> Iterator[tuple[Any, ...]]:
+        if hold.superseded:  # the visitor went on to something else, which the page shows already
+            return
+        stopped = isinstance(error, RunStopped)
+        kind, text = ("idle", messages.STOPPED) if stopped else ("error", sentence_for(error))
+        yield status(kind, text, state.picture), {"answers": {"state": "restore"}, "of": state.picture}
+
+    @staticmethod
+    def _evidence_of(example: Example | None, question: str) -> Callable[[Any], np.ndarray | None]:
+        def evidence(adapter: Any) -> np.ndarray | None:
+            return None if example is None else example.evidence(question, adapter.layout_of(example.picture))
+
+        return evidence
+
+    def _truth(self, state: SessionState, record: RunRecord) -> str:
+        example = self.album.example(state)
+        return "" if example is None else example.truth(record.request.question)
+
+    def _plan_of(self, session: str, digest: str = "") -> StructuralPlan:
+        """The visitor's plan; with a digest, only that one."""
+        mine = self.plans.get(session)
+        if mine is None or digest not in ("", mine.plan.digest):
+            raise PlanError("The plan of that run is not at hand.", "Make one under Structure, or open its file there.")
+        return mine.plan
+
+    def _request(self, asked: Asked) -> RunRequest:
+        return asked.request(self.n_tokens, self.service.settings.max_new_tokens)
+
+
+def _model(record: RunRecord) -> str:
+    return find_spec(record.request.model).title
+
+
+def _how(record: RunRecord) -> list[str]:
+    """How the method of a run decides, in the words of its own file."""
+    known = METHODS | FROM_FILES
+    if record.request.method not in known:  # a saved run may come from another version
+        return []
+    said = known[record.request.method].explanation()
+    return [
+        said["Idea"],
+        f"Where: {said['Stage']}. Sees: {said['Needs']}.",
+        f"Ran: {record.variant}. Differs from the paper or its code: {said['Differs']}.",
+        f"Symbols: {said['Symbols']}. Cost: {said['Cost']}.",
+        f"Source: {said['Paper']}.",
+    ]

@@ -1,0 +1,208 @@
+"""What a click on the Structure tab means: making, opening and saving plans, and the curves of a head."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app import messages
+from app.errors import sentence_for
+from app.handlers.explore import Handlers
+from app.handlers.requests import AskedPlan
+from app.handlers.status import Said, follow, outcome, status
+from app.media.examples import ASSETS, Example
+from app.serving.service import Event, Hold, PlanAtHand
+from app.session import SessionState, Visitor
+from pruning.errors import PlanError, PruningError
+from pruning.inputs.pairs import Pair
+from pruning.inputs.questions import clean_question
+from pruning.interface import Part
+from pruning.models import find_spec
+from pruning.records.plan import TRAINED, StructuralPlan
+from viz.page.head_attention import head_look_view
+from viz.page.structure import head_view, plan_view
+
+GATES = ASSETS / "models" / "demo_gates" / "plan.zip"  # trained gates of the bundled model, where they come with it
+FIRST = {"score": "infoprune", "out": 30, "ffn": "mass"}  # the plan that a visitor finds
+_DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError)
+
+
+class ExamplePairs:
+    """The example pictures, each with its first question: small, always there, and the same for everybody."""
+
+    title = "the example pictures"
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, number: int) -> Pair:
+        example = self._examples[number % len(self)]
+        return Pair(example.picture, example.questions[0].text, example.questions[0].answer)
+
+
+class Planning:
+    """Handlers of the Structure tab. A visitor's plan lies in `handlers.plans`, where runs find it.
+
+    Args:
+        gates: file of the trained plan that comes with the bundled model; it need not be there.
+    """
+
+    def __init__(self, handlers: Handlers, gates: Path = GATES) -> None:
+        self.handlers, self.service, self.gates = handlers, handlers.service, gates
+        self.pairs = ExamplePairs(handlers.examples)
+
+    def first(self, model: Any, visitor: Visitor) -> Iterator[Said]:
+        """Status and plan for a visitor who opens the tab: nothing new if they have one; else, for the bundled model,
+        where it takes a moment only, one to look at.
+        """
+        if self.handlers.plans.get(visitor.session) is not None:
+            yield gr.skip(), gr.skip()
+        elif isinstance(model, str) and find_spec(model).bundled:
+            yield from self.make(AskedPlan(model, **FIRST), visitor)
+        else:
+            yield status("idle", messages.NO_PLAN_YET), gr.skip()
+
+    def make(self, asked: AskedPlan, visitor: Visitor) -> Iterator[Said]:
+        """Status, and at the end the plan. Whatever fails, the plan before it stays, and the status says what to do."""
+
+        def start(hold: Hold) -> Iterator[Event]:
+            if asked.score == TRAINED:
+                plan = StructuralPlan.load(self.gates)
+                return self.service.take_plan(hold, plan, asked.model, self.pairs)
+            return self.service.make_plan(hold, asked.request(len(self.pairs)), self.pairs)
+
+        return self._follow(visitor, "plan", start, self._taker(visitor), messages.PLANNED)
+
+    def plan(self, asked: AskedPlan, visitor: Visitor) -> PlanAtHand:
+        """A plan from beginning to end.
+
+        Raises:
+            PruningError: with what is wrong.
+        """
+
+        def start(hold: Hold) -> Iterator[Event]:
+            return self.service.make_plan(hold, asked.request(len(self.pairs)), self.pairs)
+
+        return outcome(self.service, visitor, _key(visitor.session), start)
+
+    def open(self, path: str, model: Any, visitor: Visitor) -> Iterator[Said]:
+        """As `make`, for a plan's file that the visitor sent."""
+
+        def start(hold: Hold) -> Iterator[Event]:
+            file = self.handlers.album.sent(SessionState(f"upload:{path}"))
+            return self.service.take_plan(hold, StructuralPlan.from_bytes(file), model, self.pairs)
+
+        return self._follow(visitor, "plan", start, self._taker(visitor), messages.PLAN_OPENED)
+
+    def save(self, session: str) -> tuple[Any, dict[str, str]]:
+        """The visitor's plan as a file (name, type, base64 data and a number of its own), and a status."""
+        mine = self.handlers.plans.get(session)
+        if mine is None:
+            return gr.skip(), status("error", messages.NO_PLAN_YET)
+        try:
+            data = mine.plan.to_bytes()
+        except PruningError as error:
+            return gr.skip(), status("error", sentence_for(error))
+        score = re.sub(r"[^a-z0-9_]", "", str(mine.plan.request.score).lower())[:40]
+        name = f"prunescope-plan-{score}-{mine.plan.digest[:8]}.zip"
+        parcel = {"name": name, "type": "application/zip", "data": base64.b64encode(data).decode()}
+        return parcel | {"number": time.time_ns()}, status("idle", messages.PLAN_SAVED.format(name=name))
+
+    def head(self, wish: Any, session: str) -> dict[str, Any]:
+        """The curves of a head of the visitor's plan; or, under `problem`, why there are none.
+
+        Args:
+            wish: `part`, `layer` and `head`, as the map sends them.
+        """
+        mine = self.handlers.plans.get(session)
+        if mine is None:
+            return {"problem": messages.NO_PLAN_YET}
+        try:
+            view = head_view(mine.plan, str(wish.part), int(wish.layer), int(wish.head))
+            json.dumps(view, allow_nan=False)
+        except _DAMAGE:
+            return {"problem": "The plan has no curves of that head. Make a plan and click it again."}
+        return view
+
+    def look(self, wish: Any, state: SessionState, question: Any, visitor: Visitor) -> Iterator[Said]:
+        """Status, and at the end the head's card with what it looks at, drawn on the picture that Explore shows.
+
+        Args:
+            wish: `part`, `layer` and `head`, as the card sends them.
+        """
+        card = self.head(wish, visitor.session)
+        if "problem" in card:
+            yield status("error", card["problem"]), gr.skip()
+            return
+
+        model = self.handlers.plans.get(visitor.session).model
+
+        def start(hold: Hold) -> Iterator[Event]:
+            picture, asked = self.handlers.album.pictures(state)[0], clean_question(question)
+            return self.service.on_a_worker(hold, model, self._look, model, picture, asked, card)
+
+        yield from self._follow(visitor, "head", start, lambda look: card | {"look": look}, messages.HEAD_LOOKED)
+
+    def _look(self, events, stop, model, picture, question, card) -> dict[str, Any]:
+        from pruning.engine.head_attention import head_attention  # torch is slow to import; the page is up before
+
+        adapter = self.service.adapter(model)
+        events.put(Event("phase", "head"))
+        prompt, part = adapter.prompt(picture, question), Part(card["part"])
+        weights = head_attention(adapter, prompt, part, card["layer"], card["head"], card["of"], stop.is_set)
+        return head_look_view(picture, prompt.layout, weights, card["part"])
+
+    def _taker(self, visitor: Visitor) -> Callable[[PlanAtHand], dict[str, Any]]:
+        """Takes a plan that was made or opened as the visitor's, and gives its view."""
+
+        def take(at_hand: PlanAtHand) -> dict[str, Any]:
+            view = _view(at_hand)
+            self.handlers.plans.put(visitor.session, at_hand)
+            return view
+
+        return take
+
+    def stop(self, session: str) -> None:
+        """End the visitor's planning, and their run."""
+        self.service.stop(_key(session))
+        self.service.stop(session)
+
+    def _follow(
+        self, visitor: Visitor, phase: str, start: Callable[[Hold], Iterator[Event]], show: Callable[[Any], Any],
+        done: str,
+    ) -> Iterator[Said]:  # fmt: skip
+        """Status while something runs, and what `show` makes of its value; `phase` is said at once."""
+        began = time.perf_counter()
+
+        def finish(value: Any) -> Said:
+            view = show(value)
+            return status("idle", done.format(seconds=time.perf_counter() - began)), view
+
+        yield status("busy", messages.PHASES[phase]), gr.skip()
+        yield from follow(self.service, visitor, _key(visitor.session), start, finish)
+
+
+def _view(at_hand: PlanAtHand) -> dict[str, Any]:
+    """A plan as the browser gets it. A file may hold anything; what cannot be shown is refused."""
+    spec = find_spec(at_hand.model)
+    try:
+        view = plan_view(at_hand.plan, at_hand.cost, f"{spec.title} ({spec.parameters} parameters)")
+        json.dumps(view, allow_nan=False)
+    except _DAMAGE as error:
+        raise PlanError("The plan holds something that cannot be shown.", "Make it again.") from error
+    return view
+
+
+def _key(session: str) -> str:
+    """Planning and running do not end each other."""
+    return f"plan:{session}"

@@ -1,0 +1,43 @@
+"""Controls for the parameters of a method or a head score, built from their declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from pruning.parameters import Declared, Param
+
+
+def build_controls(method: type[Declared]) -> dict[str, gr.components.Component]:
+    """One slider or drop-down per parameter, in order, by name."""
+    defaults = method()
+    controls: dict[str, gr.components.Component] = {}
+    for name, declared in method.parameters().items():
+        value: Any = getattr(defaults, name)
+        if isinstance(declared, Param):
+            controls[name] = gr.Slider(
+                declared.low, declared.high, value=value, step=declared.step, label=declared.label, info=declared.help
+            )
+        else:
+            controls[name] = gr.Dropdown(list(declared.options), value=value, label=declared.label, info=declared.help)
+    return controls
+
+
+def build_groups(
+    table: Mapping[str, type[Declared]], chosen: str
+) -> tuple[list[gr.Group], dict[str, dict[str, gr.components.Component]]]:
+    """A group of controls for every entry of a table, of which only the chosen one shows; and the controls by key."""
+    groups, controls = [], {}
+    for key, entry in table.items():
+        with gr.Group(visible=key == chosen) as group:
+            controls[key] = build_controls(entry)
+        groups.append(group)
+    return groups, controls
+
+
+def changed_parameters(method: type[Declared], values: dict[str, Any]) -> dict[str, Any]:
+    """The values that differ from the method's defaults, so that equal runs have equal requests; unknown names too."""
+    defaults = method()
+    return {n: v for n, v in values.items() if v != getattr(defaults, n, None)}

@@ -1,0 +1,69 @@
+"""Training of VisToG's grouping, for the bundled model: every picture becomes a few groups, and the frozen language
+model has to answer from them.
+
+Tokens choose their group hard, by Gumbel-softmax; the gradient is the soft choice's (the paper's way). How many groups
+there are is drawn for every step, so that fewer of the semantic tokens will do as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from pruning.demo_model.pruners.training import Lessons, Phase
+from pruning.demo_model.training.language import Batch, FeatureCache, encode_prefix, forward
+from pruning.methods.vistog import Grouping, VisToG, members
+from pruning.models.base import VLMAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class VisToGRecipe:
+    """A step is `scenes` pictures with `questions` questions each; the number of groups is drawn evenly in logarithm
+    from `fewest` to `groups`.
+    """
+
+    steps: int = 500
+    scenes: int = 12
+    questions: int = 6
+    rate: float = 1e-3
+    groups: int = 192
+    fewest: int = 16
+
+
+class VisToGTraining:
+    """What `pruner_training.learn` asks of a training."""
+
+    method = VisToG
+    about: ClassVar[str] = """Not the paper's: its semantic tokens pass through the vision tower and its language model
+is tuned with them; here they read the tower's output, and only they and the grouping layer learn.
+
+One stage: right answers from the groups alone; `groups`: how many the last step had, `used`: how many of them had
+members."""
+
+    def __init__(self, adapter: VLMAdapter, cache: FeatureCache, recipe: VisToGRecipe) -> None:
+        self.recipe, self.adapter = recipe, adapter
+        self.prefix = encode_prefix(adapter.tokenizer)
+        self.shape = {"dim": adapter.info.token_dim, "groups": recipe.groups}
+        self.module = Grouping(**self.shape)
+        lessons = Lessons(adapter.tokenizer, cache, recipe.scenes, recipe.questions, seed=31)
+        self.phases = (Phase("grouped", recipe.steps, recipe.rate, lessons, self.answer),)
+
+    def answer(self, features: torch.Tensor, batch: Batch, number: int) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss of a step, and figures for the log."""
+        low, high = np.log((self.recipe.fewest, self.recipe.groups))
+        n_groups = round(float(np.exp(np.random.default_rng((37, number)).uniform(low, high))))
+        affinity, added = self.module(features, n_groups)
+        shares = F.gumbel_softmax(affinity, dim=-1, hard=True)
+        size = shares.sum(1)
+        rows = shares.mT @ features / size.clamp(min=1)[..., None] + added
+        order = torch.stack([members(a)[1].argsort() for a in affinity.detach()])  # as they stand in the picture
+        rows = rows.gather(1, order[..., None].expand_as(rows))
+        kept = replace(batch, kept=torch.arange(n_groups).expand(len(rows), -1))
+        hidden, _ = forward(self.adapter.model, self.prefix, rows, kept, renumber=True)
+        wanted = batch.target != -100
+        loss = F.cross_entropy(self.adapter.model.lm_head(hidden[wanted]), batch.target[wanted])
+        return loss, {"groups": n_groups, "used": float((size > 0).sum(1).float().mean())}

@@ -1,0 +1,50 @@
+"""What a structural plan would save on paper, before anything is run: multiply-adds and parameters, by part and in all.
+
+The part that was compressed and the whole model are told apart on purpose: a tower of a third of the work is not a
+model of a third of the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pruning.cost import estimate
+from pruning.interface import ModelInfo, Part
+from pruning.records.plan import StructuralPlan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCost:
+    """Estimated multiply-adds (before, after) of one prefill with the whole picture.
+
+    Attributes:
+        parts: of the layers that the plan names, by part; whole: of tower and language model together.
+        visual, text: visual and text tokens that entered the language model; tower: tokens in the first tower layer.
+    """
+
+    parts: dict[Part, tuple[int, int]]
+    whole: tuple[int, int]
+    visual: int
+    text: int
+    tower: int
+
+
+def plan_cost(
+    plan: StructuralPlan, info: ModelInfo, visual: int, text: int, tower_per_layer: Sequence[int]
+) -> PlanCost:
+    """The estimate for a plan.
+
+    Args:
+        info: of the model before anything is taken out.
+        tower_per_layer: tokens ([CLS] included) that enter each tower layer.
+    """
+    parts: dict[Part, tuple[int, int]] = {}
+    for layer in plan.layers:
+        n = tower_per_layer[layer.layer] if layer.part is Part.TOWER else visual + text
+        before, after = parts.get(layer.part, (0, 0))
+        parts[layer.part] = before + layer.shape.flops(n), after + layer.compressed.flops(n)
+    dense = estimate(info, [visual] * info.text_layers, text, tower_per_layer, 1)
+    whole = int(dense.prefill_flops + dense.tower_flops)
+    saved = sum(before - after for before, after in parts.values())
+    return PlanCost(parts, (whole, whole - saved), visual, text, tower_per_layer[0])

@@ -1,0 +1,152 @@
+"""Several records, or one, in a single file: a zip with `<name>.json` and `<name>.npz` for each.
+
+The form in which recorded runs ship and in which a visitor takes a run away and brings it back. No torch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pruning.errors import RecordFormatError
+from pruning.inputs.content import MOST_PICTURES
+from pruning.records.run import RunRecord
+
+MAX_UNPACKED = 64 * 2**20
+MAX_RECORDS = 500
+PICTURE = "picture"
+_PICTURES = (PICTURE, *(f"{PICTURE}{n}" for n in range(2, MOST_PICTURES + 1)))
+ADVICE = "Bring a file that Take away, Record wrote."
+DAMAGE = (KeyError, OSError, ValueError, NotImplementedError, RuntimeError, EOFError, MemoryError)
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # equal records make equal files
+
+
+def is_archive(data: bytes) -> bool:
+    """Whether a file begins as a zip does."""
+    return data.startswith(b"PK\x03\x04")
+
+
+def pack(records: Mapping[str, RunRecord]) -> bytes:
+    """The zip's bytes. Names may hold letters, digits, dots, dashes and underscores."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, record in records.items():
+            if not _NAME.fullmatch(name):
+                raise RecordFormatError(f"{name!r} cannot be the name of a record.", "Use letters, digits, . - and _.")
+            write_parts(archive, name, *record.to_parts())
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> dict[str, RunRecord]:
+    """The records of a zip made by `pack`, in its order.
+
+    Raises:
+        RecordFormatError: if it is not such a zip, is damaged, or unpacks to more than `MAX_UNPACKED` bytes.
+    """
+    with _opened(data) as archive:
+        names = _names(archive)
+        if not names or len(names) > MAX_RECORDS:
+            raise RecordFormatError("The file holds no record.", ADVICE)
+        return {name: _read(archive, name) for name in names}
+
+
+def pack_run(record: RunRecord, *pictures: bytes) -> bytes:
+    """One run with the files of its pictures, which `unpack_run` opens again."""
+    buffer = io.BytesIO(pack({"run": record}))
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+        for name, picture in zip(_PICTURES, pictures, strict=False):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), picture)
+    return buffer.getvalue()
+
+
+def unpack_run(data: bytes) -> tuple[RunRecord, list[bytes]]:
+    """The first record of a zip made by `pack_run`, and the files of its pictures.
+
+    Raises:
+        RecordFormatError: as `unpack`, or if there is no picture in it.
+    """
+    return next(iter(unpack(data).values())), pictures_in(data)
+
+
+def pictures_in(data: bytes) -> list[bytes]:
+    """The pictures' files in a zip made by `pack_run`; its record is left packed.
+
+    Raises:
+        RecordFormatError: if there is none, or as `unpack`.
+    """
+    with _opened(data) as archive:
+        there = set(archive.namelist())
+        if PICTURE not in there:
+            raise RecordFormatError("The saved run holds no picture.", ADVICE)
+        return [archive.read(name) for name in _PICTURES if name in there]
+
+
+def read_one(path: Path, name: str) -> RunRecord:
+    """One record of a file that `pack` made."""
+    with zipfile.ZipFile(path) as archive:
+        return _read(archive, name)
+
+
+def names_in(path: Path) -> list[str]:
+    """Names of the records in a file that `pack` made."""
+    with zipfile.ZipFile(path) as archive:
+        return _names(archive)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(i.file_size for i in archive.infolist()) > MAX_UNPACKED:
+                raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
+            yield archive
+    except (zipfile.BadZipFile, *DAMAGE) as error:
+        raise RecordFormatError("The file is not a saved run, or it is damaged.", ADVICE) from error
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [i.removesuffix(".json") for i in archive.namelist() if i.endswith(".json")]
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> RunRecord:
+    return RunRecord.from_parts(*read_parts(archive, name))
+
+
+def write_parts(archive: zipfile.ZipFile, name: str, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Add `<name>.json` and `<name>.npz` to an open zip."""
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    archive.writestr(zipfile.ZipInfo(f"{name}.json", _EPOCH), json.dumps(data, ensure_ascii=False), 8)
+    archive.writestr(zipfile.ZipInfo(f"{name}.npz", _EPOCH), packed.getvalue(), 8)
+
+
+def read_parts(archive: zipfile.ZipFile, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What `write_parts` added, with bombs not unpacked."""
+    if sum(archive.getinfo(f"{name}.{kind}").file_size for kind in ("json", "npz")) > MAX_UNPACKED:
+        raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
+    parsed = json.loads(archive.read(f"{name}.json"))
+    if not isinstance(parsed, dict):
+        raise RecordFormatError(f"{name}.json is not a record.", ADVICE)
+    return parsed, read_npz(archive.read(f"{name}.npz"))
+
+
+def read_npz(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an NPZ, which is a zip of its own and may be a bomb of its own; pickles are refused.
+
+    Raises:
+        RecordFormatError: if it unpacks to more than `MAX_UNPACKED` bytes; one of `DAMAGE` if it is damaged.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as inner:
+        if sum(i.file_size for i in inner.infolist()) > MAX_UNPACKED:
+            raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return {k: file[k] for k in file.files}

@@ -1,0 +1,192 @@
+"""What the page shows of a compensation: candidate captions, the prompt with its insertion, the price, plain sentences.
+
+Plain data, as in `viz.page.run`. Everything a captioner or a person wrote is text and never markup.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pruning.metrics.agreement import Verdict, content, telling_words, verdict
+from pruning.records.compensation import CandidateEntry, Compensated, NextWord
+from pruning.records.run import RunRecord
+
+CANDIDATES_HOW = (
+    "log-probability: natural logarithm of the chance that the captioner gives to these words and to ending there; "
+    "beside it the mean over the tokens, by which beams are ranked. Selector: its probability for each candidate, "
+    "which add up to 1; equal captions get equal ones."
+)
+KL_HOW = (
+    "KL: how far the answer with this caption is from the unpruned one, in nats: Kullback-Leibler divergence of the "
+    "next word's distribution, mean over the words of the unpruned answer; 0 would be no difference. The smallest is "
+    "marked closest, the largest farthest. It needs the unpruned answer, so no deployed system can choose by it."
+)
+WORDS_HOW = (
+    "Next words: a row is one likely token at the chosen place of the unpruned answer, whose words before it are given "
+    "to all three runs; its bars are probabilities. The KL above them is for that place alone."
+)
+LOOKED_HOW = (
+    "Looked at: what the prompt's last token, which produces the first word of the answer, attends to in the run with "
+    "the caption; softmax weights, mean over the heads of a layer. Picture, caption and all other text add up to 1. "
+    "Looking is not the same as using."
+)
+PRICE_HOW = (
+    "Estimated multiply-adds: the caption's tokens in every layer of the language model, captioner and selector, "
+    "beside the pruned prompt without them. “Visual tokens”: how many more of them in every layer would cost the same."
+)
+GATE_HOW = "The confidence gate is an extension of this tool, not part of the paper."
+AGAIN_HOW = "Dotted: a word that tells something (no articles, no small words) and that caption and answer share."
+
+
+def help_view(record: RunRecord) -> dict[str, Any] | None:
+    """What the caption panel needs; None for a run without compensation."""
+    found = record.compensated
+    if found is None:
+        return None
+    by_hand = record.request.compensation is not None and record.request.compensation.caption is not None
+    marks = _kl_marks(found.candidates)
+    again = telling_words(found.answer.text)
+    how = [] if by_hand else [CANDIDATES_HOW]
+    how += [KL_HOW, WORDS_HOW, LOOKED_HOW] if found.kl_pruned is not None else []
+    return {
+        "title": found.title,
+        "by_hand": by_hand,
+        "candidates": [
+            {
+                "words": marked_words(c.text, again if found.caption and i == found.chosen else frozenset()),
+                "text": c.text,
+                "log_prob": c.log_prob,
+                "mean": c.log_prob / c.length if c.log_prob is not None and c.length else None,
+                "probability": None if by_hand else c.probability,
+                "kl": c.kl,
+                "mark": marks[i],
+                "chosen": i == found.chosen,
+            }
+            for i, c in enumerate(found.candidates)
+        ],
+        "inserted": bool(found.caption),
+        "kl_pruned": found.kl_pruned,
+        "prompt": {"before": found.before, "inserted": found.inserted, "behind": found.behind},
+        "caption": found.caption or (found.candidates[found.chosen].text if found.chosen is not None else ""),
+        "sentences": sentences(record, found),
+        "price": price_view(record, found),
+        "next_words": [next_word_view(w) for w in found.next_words],
+        "looked": looked_view(found),
+        "how": [*how, PRICE_HOW, AGAIN_HOW, GATE_HOW],
+    }
+
+
+def price_view(record: RunRecord, found: Compensated) -> dict[str, Any]:
+    """The caption's price, estimated: `parts` of the prefill in multiply-adds beside the `full` one, and in words; the
+    vision tower's, of the full answer and of this one, apart.
+    """
+    side = found.captioner_flops + found.selector_flops
+    plain = record.pruned_cost.prefill_flops
+    return {
+        "full": record.full_cost.prefill_flops,
+        "parts": [
+            ["pruned prompt", plain],
+            ["caption's tokens", found.cost.prefill_flops - plain],
+            ["captioner", found.captioner_flops],
+            ["selector", found.selector_flops],
+        ],
+        "text": price(found) if found.caption_tokens or side else "",
+        "tokens": found.caption_tokens,
+        "tower": [record.full_cost.tower_flops, found.cost.tower_flops],
+        "ms": found.propose_ms,
+    }
+
+
+def next_word_view(found: NextWord) -> dict[str, Any]:
+    """The probabilities at one place of the unpruned answer: `rows` of [token, whole, pruned, with caption]."""
+    rows = zip(found.words, found.full, found.pruned, found.helped, strict=True)
+    return {
+        "word": visible(found.word),
+        "rows": [[visible(word), *shares] for word, *shares in rows],
+        "kl": [found.kl_pruned, found.kl_helped],
+    }
+
+
+def looked_view(found: Compensated) -> dict[str, Any] | None:
+    """Per layer, what the prompt's last token gives to picture, caption and other text; None where it was not noted or
+    nothing was inserted.
+    """
+    if not found.layer_attention or not found.caption:
+        return None
+    picture, caption, other = (list(column) for column in zip(*found.layer_attention, strict=True))
+    return {"picture": picture, "caption": caption, "other": other, "tokens": found.caption_tokens,
+            "rows": list(found.answer.visual_per_layer)}  # fmt: skip
+
+
+def visible(token: str) -> str:
+    """A token that people can see."""
+    return token.strip() or "(blank)"
+
+
+def price(found: Compensated) -> str:
+    """The break-even in one sentence."""
+    what = "This caption costs" if found.caption else "Asking for a caption that is not inserted costs"
+    n = found.break_even
+    many = f"{n:.0f} visual token{'' if round(n) == 1 else 's'}" if n >= 1 else "less than one visual token"
+    return f"{what} as much as {many} (estimated)."
+
+
+def sentences(record: RunRecord, found: Compensated) -> list[str]:
+    """What became of the caption, and what it did to the answer."""
+    said = [why] if (why := _why_not(record, found)) else []
+    texts = {c.text for c in found.candidates}
+    if len(found.candidates) > 1 and len(texts) == 1:
+        said.append(
+            f"All {len(found.candidates)} candidates are the same, so there is nothing to choose; the first is taken."
+        )
+    if not found.caption:
+        return said
+    wished = record.request.compensation.caption if record.request.compensation else None
+    if wished is not None and content(wished) != content(found.caption):
+        said.append("Role names, picture placeholders and control marks were taken out of the caption first.")
+    said.append(_outcome(record, found))
+    full, pruned, helped = (telling_words(a.text) for a in (record.full, record.pruned, found.answer))
+    back = (telling_words(found.caption) & full & helped) - pruned
+    if back:
+        said.append(f"Brought back by the caption: {', '.join(sorted(back))}.")
+    return said
+
+
+def marked_words(text: str, shared: frozenset[str]) -> list[dict[str, Any]]:
+    """Words of a text; `again` where one tells something that is among `shared`."""
+    return [{"text": w, "again": bool(telling_words(w) & shared)} for w in text.split()]
+
+
+def _why_not(record: RunRecord, found: Compensated) -> str:
+    if found.caption:
+        return ""
+    if not found.candidates:
+        return "Nothing was dropped, so there is nothing to put into words. Lower the share kept."
+    chosen = found.candidates[found.chosen or 0]
+    if not chosen.text:
+        return "The caption is empty, so nothing was inserted: the answer is that of the pruned picture."
+    gate = record.request.compensation.gate if record.request.compensation else 0.0
+    return (
+        f"Rejected by the confidence gate: the selector gives the best caption {chosen.probability:.2f}, "
+        f"and the gate asks for more than {gate:.2f}. Nothing was inserted."
+    )
+
+
+def _outcome(record: RunRecord, found: Compensated) -> str:
+    """What the caption did, without a claim about which answer is right."""
+    without, with_it = (verdict(record.full.text, a.text) is not Verdict.DIFFERS for a in (record.pruned, found.answer))
+    if with_it and not without:
+        return "The caption helps: with it the pruned picture is answered as the whole one."
+    if without and not with_it:
+        return "The caption does harm: without it the pruned picture is answered as the whole one, with it not."
+    if with_it:
+        return "The caption was not needed: the pruned picture is answered as the whole one without it too."
+    return "The caption does not help: the answer still differs from that of the whole picture."
+
+
+def _kl_marks(candidates: tuple[CandidateEntry, ...]) -> list[str]:
+    values = [c.kl for c in candidates if c.kl is not None]
+    if len(set(values)) < 2:
+        return [""] * len(candidates)
+    names = {min(values): "closest", max(values): "farthest"}
+    return [names.get(c.kl, "") for c in candidates]

@@ -1,0 +1,376 @@
+"""A record as the page draws it: JSON-ready dicts for the canvas, the answers, the cost strip and the layer chart.
+
+Everything that the browser shows on hover, scrub or switch is in here, so that none of it has to ask Python. Arrays
+travel as base64: one byte a token for its fate, four for its score.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pruning.budget import mean_per_layer
+from pruning.inputs.content import Clip, Shown, pictures_of
+from pruning.interface import Part
+from pruning.layout import TokenLayout
+from pruning.metrics.agreement import RULE, telling_words, verdict
+from pruning.metrics.token_fates import KEPT, MERGED, fates, fates_after
+from pruning.records.answer import Answer
+from pruning.records.run import PruningStep, RunRecord
+from viz.page.compensation import help_view
+from viz.page.structure import weights_words
+from viz.text_diff import first_difference, word_diff
+
+MAX_SHOWN_SIDE = 1024
+SCORE_HOW = (
+    "Score colours show ranks, not values: yellow is the best of those that were compared. “Most like survivor” is the "
+    "kept piece with the largest cosine between what the language model would read of the two."
+)
+CERTAINTY_HOW = "The bar under a word is the probability that the model gave it, pieces of a word multiplied."
+ATTENTION_HOW = (
+    "Pointing at a word shows what the row that produced it attends to, in the run of its own card: the mean over all "
+    "heads and all layers, after softmax, relative to that word's strongest piece, colours on a square-root scale. "
+    "Looking is not the same as using."
+)
+
+
+SIGNALS_HOW = (
+    "Signal of ONLY: in the first layer of the language model, each head's entropy over the text divided by that over "
+    "the picture; ONLY would silence heads below the mean. Signal of ReVisiT: the piece that predicts most like the "
+    "word's own row does, through the output head, over the plausible words. Neither changes an answer here, and "
+    "neither prunes."
+)
+
+
+def picture_url(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
+    """A data URL of the picture, shrunk to what a screen can show, and the size `(width, height)` it was drawn from."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, MAX_SHOWN_SIDE / max(height, width))
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    if not done:
+        raise ValueError("the picture could not be encoded")
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}", (width, height)
+
+
+def run_view(
+    record: RunRecord, pictures: Sequence[str], *, recorded: bool, how: Sequence[str] = (), truth: str = "",
+    model: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that the page shows of one run.
+
+    Args:
+        pictures: data URLs, of a video one for each frame. recorded: the run was made earlier. how: sentences on how
+            the method decides. truth: the known answer, where there is one. model: what to call the model.
+    """
+    return {
+        "canvas": canvas_view(record, pictures, recorded=recorded, how=how, model=model),
+        "answers": answers_view(record, truth=truth),
+        "help": help_view(record),
+        "cost": cost_view(record),
+        "chart": chart_view(record),
+    }
+
+
+def canvas_view(
+    record: RunRecord, pictures: Sequence[str], *, recorded: bool, how: Sequence[str] = (), model: str = ""
+) -> dict[str, Any]:
+    """What the patch canvas needs."""
+    n = record.layout.n_tokens
+    return {
+        "pictures": list(pictures),
+        "layout": _layout_view(record.layout),
+        "n_tokens": n,
+        "model": model,
+        "method": record.method_title,
+        "variant": record.variant,
+        "positions": record.positions,
+        "recorded": recorded,
+        "date": record.environment["date"],
+        "machine": record.environment["machine"],
+        "stops": [_whole_stop(n), *(_stop(step) for step in record.steps)],
+        "evidence": None if record.evidence is None else record.evidence.tolist(),
+        "evidence_kept": evidence_kept(record),
+        "attention": {name: attention_view(answer) for name, answer in answers_of(record).items()},
+        "nearest": _nearest_view(record),
+        "headline": headline(record),
+        "weights": "" if record.structure is None else f"{record.structure.title}: {weights_words(record.structure)}",
+        "how": [*how, SCORE_HOW],
+    }
+
+
+def answers_of(record: RunRecord) -> dict[str, Answer]:
+    """A run's answers by the name that the browser calls them; `helped` is the one with a caption."""
+    third = {} if record.compensated is None else {"helped": record.compensated.answer}
+    return {"full": record.full, "pruned": record.pruned} | third
+
+
+def attention_view(answer: Answer) -> dict[str, Any] | None:
+    """What every word attends to: `weights`, one byte a token relative to the word's strongest one, and `shares`, the
+    part of its attention that goes to the picture. With it, where they were recorded, the signals of ONLY (`ratios`, a
+    number for each head) and of ReVisiT (`nearest`, a token).
+    """
+    if answer.attention is None:
+        return None
+    pieces = [w["pieces"] for w in _whole_words(answer)]
+    rows = [answer.attention[p].astype(np.float32).mean(0) for p in pieces]
+    if not rows:
+        return None
+    stacked = np.stack(rows)
+    top = stacked.max(1, keepdims=True)
+    weights = np.rint(255 * np.divide(stacked, top, out=np.zeros_like(stacked), where=top > 0)).astype(np.uint8)
+    found = {"weights": _pack(weights), "shares": [round(float(s), 4) for s in stacked.sum(1)]}
+    if answer.head_ratios is not None:
+        found["ratios"] = [np.round(answer.head_ratios[p].mean(0).astype(float), 4).tolist() for p in pieces]
+    if answer.nearest is not None:
+        found["nearest"] = [int(answer.nearest[p[0]]) for p in pieces]
+    return found
+
+
+def chart_view(record: RunRecord) -> dict[str, Any]:
+    """What the chart of tokens per layer needs."""
+    return {
+        "full": list(record.full.visual_per_layer),
+        "pruned": list(record.pruned.visual_per_layer),
+        "text": record.pruned.text_tokens,
+    }
+
+
+def picture_view(
+    pictures: Sequence[str],
+    shown: Shown,
+    layout: TokenLayout | None,
+) -> dict[str, Any]:
+    """Pictures, or a video, without a run, for the canvas.
+
+    Args:
+        pictures: data URLs. layout: how the model cuts what is shown; without one, it is shown uncut.
+    """
+    n, view = layout.n_tokens if layout else 0, _layout_view(layout) if layout else _uncut(shown)
+    return {"pictures": list(pictures), "layout": view, "n_tokens": n, "stops": [_whole_stop(n)], "headline": ""}
+
+
+def _uncut(shown: Shown) -> dict[str, Any]:
+    """As `_layout_view`, while no model says where its tokens are."""
+    sizes = [[p.shape[1], p.shape[0]] for p in pictures_of(shown)]
+    names = [f"picture {i + 1}" for i in range(len(sizes))]
+    if isinstance(shown, Clip):
+        names = [f"frame {i + 1}, {second:.1f} s" for i, second in enumerate(shown.seconds)]
+    frames = [[i] for i in range(len(sizes))]
+    return {"pictures_wh": sizes, "names": names, "frames": frames, "tiles": [], "views": []}
+
+
+def _layout_view(layout: TokenLayout) -> dict[str, Any]:
+    """The layout, which of its tiles can be drawn together, what its pictures are called, and for a video which frames
+    each of its steps shows.
+    """
+    tiles = [t | {"picture": t.get("picture", 0)} for t in layout.to_dict()["tiles"]]
+    sizes = [list(wh) for wh in layout.pictures_wh]
+    names, frames = layout.names(), layout.frames()
+    return {"pictures_wh": sizes, "names": names, "frames": frames, "tiles": tiles, "views": layout.views()}
+
+
+def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:
+    """What the answer cards need."""
+    return {
+        "state": "done",
+        "full": _answer_view(record.full, str(record.layout.n_tokens)),
+        "pruned": _answer_view(record.pruned, pieces_left(record)),
+        **_against(record.full, record.pruned),
+        "helped": _helped_view(record),
+        "question": record.request.question,
+        "truth": truth,
+        "notes": list(record.notes),
+        "weights": "" if record.structure is None else weights_words(record.structure),
+        "how": [RULE, CERTAINTY_HOW, ATTENTION_HOW, SIGNALS_HOW],
+    }
+
+
+def cost_view(record: RunRecord) -> dict[str, Any]:
+    """What the cost strip needs; every figure carries how it came to be: counted, computed, estimated or measured."""
+    full, pruned = record.full, record.pruned
+    entering = list(pruned.visual_per_layer)
+    leaving = [*entering[1:], entering[-1]]
+    times = {
+        name: {
+            "see": answer.timing.see_ms,
+            "prune": answer.timing.prune_ms,
+            "read": answer.timing.read_ms,
+            "word": answer.timing.per_word_ms,
+        }
+        for name, answer in (("full", full), ("pruned", pruned))
+    }
+    return {
+        "counted": record.counts
+        | {
+            "kept_at_end": pieces_left(record),
+            "mean_entering": mean_per_layer(entering),
+            "mean_leaving": mean_per_layer(leaving),
+            "total": record.layout.n_tokens,
+            "text": pruned.text_tokens,
+        },
+        "computed": {"kv_full": record.full_cost.kv_bytes, "kv_pruned": record.pruned_cost.kv_bytes},
+        "estimated": {
+            "full": record.full_cost.prefill_flops,
+            "pruned": record.pruned_cost.prefill_flops,
+            "helped": None if record.compensated is None else record.compensated.total_flops,
+            "tower_full": record.full_cost.tower_flops,
+            "tower_pruned": record.pruned_cost.tower_flops,
+            "formula": record.full_cost.formula,
+        },
+        "measured": times,
+        "reused": list(record.reused),
+        "environment": record.environment,
+    }
+
+
+def headline(record: RunRecord) -> str:
+    """The finding in plain words."""
+    n, rows = record.layout.n_tokens, record.pruned.visual_per_layer
+    if not record.steps and record.structure is None:
+        return f"All {n} image pieces kept: nothing to compare. Lower the share kept."
+    pieces = f"{len(record.kept)} of {n} image pieces" if record.steps else f"all {n} image pieces"
+    if rows[-1] > len(record.kept):
+        pieces += " and [CLS]"
+    if len(set(rows)) > 1:  # naming only what is left at the end would flatter methods that cut late
+        pieces = (
+            f"{mean_per_layer(list(rows)):.0f} of {n} image pieces a layer on average, {pieces_left(record)} at the end"
+        )
+    if record.structure is not None:
+        pieces += f", {weights_words(record.structure)}"
+    outcome = verdict(record.full.text, record.pruned.text).value
+    if outcome == "Same":
+        return f"Answered the same with {pieces}."
+    if outcome == "Wording differs":
+        return f"Worded differently with {pieces}."
+    return f"The answer changes with {pieces}."
+
+
+def evidence_kept(record: RunRecord) -> dict[str, int] | None:
+    """How many tokens that hold the answer survive, directly or merged into a survivor; None where it is not known."""
+    if record.evidence is None:
+        return None
+    fate = fates_after(record, len(record.steps))[record.evidence]
+    return {"kept": int((fate == KEPT).sum()), "merged": int((fate == MERGED).sum()), "of": len(fate)}
+
+
+def pieces_left(record: RunRecord) -> str:
+    """What the last layer reads of the picture, in words: a [CLS] row is no piece of it."""
+    kept = len(record.kept)
+    return f"{kept} and [CLS]" if record.pruned.visual_per_layer[-1] > kept else str(kept)
+
+
+def _whole_stop(n: int) -> dict[str, Any]:
+    everything = np.full(n, KEPT, np.uint8)
+    return {
+        "name": "picture", "title": "The whole picture", "part": "picture", "layer": None, "rows": n or "–",
+        "fate": _pack(everything), "score": None, "merged_into": None, "summary": "", "ms": None, "why": None,
+    }  # fmt: skip
+
+
+def _nearest_view(record: RunRecord) -> dict[str, str] | None:
+    if record.nearest_kept is None or record.nearest_cosine is None:
+        return None
+    return {"token": _pack(record.nearest_kept.astype("<i4")), "cosine": _pack(record.nearest_cosine.astype("<f4"))}
+
+
+def _stop(step: PruningStep) -> dict[str, Any]:
+    s = step.selection
+    return {
+        "name": _short_name(step),
+        "title": _title(step),
+        "part": step.stage.part.value,
+        "layer": step.stage.layer,
+        "rows": s.n_rows,
+        "fate": _pack(fates(s)),
+        "score": None if s.scores is None else _pack(s.scores.astype("<f4")),
+        "merged_into": _pack(s.merged_into.astype("<i4")) if len(s.merged) else None,
+        "summary": step.summary,
+        "ms": step.select_ms,
+        "why": _reasons(step),
+    }
+
+
+def _reasons(step: PruningStep) -> dict[str, Any] | None:
+    """Names of the reasons for which tokens were kept, and the number of each token's reason (255: none)."""
+    if not step.why:
+        return None
+    reason = np.full(step.selection.n_total, 255, np.uint8)
+    for number, ids in enumerate(step.why.values()):
+        reason[ids] = number
+    return {"names": list(step.why), "of": _pack(reason)}
+
+
+def stop_titles(record: RunRecord) -> list[str]:
+    """Names of the stops of the scrubber, the whole picture first."""
+    return ["The whole picture", *(_title(step) for step in record.steps)]
+
+
+def _title(step: PruningStep) -> str:
+    return f"{str(step.stage)[0].upper()}{str(step.stage)[1:]}"
+
+
+def _short_name(step: PruningStep) -> str:
+    if step.stage.part is Part.TOWER:
+        return f"eye {step.stage.layer}"
+    if step.stage.part is Part.PROJECTOR:
+        return "leaving the eye"
+    return "before LLM" if step.stage.layer == 0 else f"layer {step.stage.layer}"
+
+
+def _answer_view(answer: Answer, pieces: str) -> dict[str, Any]:
+    return {
+        "words": _whole_words(answer),
+        "pieces": pieces,
+        "stopped": answer.stopped,
+    }
+
+
+def _against(full: Answer, other: Answer) -> dict[str, Any]:
+    """How an answer differs from the full one."""
+    return {
+        "diff": [{"text": w.text, "fate": w.fate} for w in word_diff(full.text, other.text)],
+        "verdict": verdict(full.text, other.text).value,
+        "parts_at": first_difference(full.text, other.text),
+    }
+
+
+def _helped_view(record: RunRecord) -> dict[str, Any] | None:
+    """The third answer; in its diff, `again` marks words that its caption has too."""
+    found = record.compensated
+    if found is None:
+        return None
+    view = _answer_view(found.answer, pieces_left(record)) | _against(record.full, found.answer)
+    view["tokens"] = found.caption_tokens
+    said = telling_words(found.caption)
+    view["diff"] = [w | {"again": w["fate"] != "gone" and bool(telling_words(w["text"]) & said)} for w in view["diff"]]
+    return view
+
+
+def _whole_words(answer: Answer) -> list[dict[str, Any]]:
+    """Pieces joined to words; a word is as sure as all its pieces together. `pieces` are their numbers."""
+    words: list[dict[str, Any]] = []
+    open_pieces: list[int] = []  # parts of a character that a later piece completes
+    for number, (piece, log_prob) in enumerate(zip(answer.words, answer.log_probs, strict=True)):
+        if not piece:
+            open_pieces.append(number)
+            continue
+        earlier, open_pieces = open_pieces, []
+        log_prob += sum(answer.log_probs[i] for i in earlier)
+        if words and not piece.startswith((" ", "\n")) and piece.strip():
+            words[-1]["text"] += piece
+            words[-1]["log_prob"] += log_prob
+            words[-1]["pieces"] += [*earlier, number]
+        elif piece.strip():
+            words.append({"text": piece.strip(), "log_prob": log_prob, "pieces": [*earlier, number]})
+    return words
+
+
+def _pack(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()

@@ -1,0 +1,228 @@
+"""A structural plan as the page draws it: JSON-ready dicts for the maps, one head, the ranks, the sums and the gates.
+
+Everything that the threshold slider needs is in the plan's view, so that moving it asks nobody; the curves of a head
+are worked out when somebody clicks it. No torch: a plan is arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pruning.interface import Part
+from pruning.metrics.plan_cost import PlanCost
+from pruning.records.plan import LayerPlan, MatrixPlan, PlanRequest, StructuralPlan
+from pruning.structure import StructureSummary
+
+MOST_POINTS, MANY_GATES = 96, 256  # points of a curve on the page; gates above which each gets fewer
+FFN_WORDS = {
+    "none": "feed-forward matrices left whole",
+    "erank": "ranks: {erank_factor:g} × effective rank",
+    "mass": "ranks: at most {tau:g} of the squared spectrum given up",
+    "budget": "ranks: {ffn_flops:.0%} of the feed-forward multiply-adds in all",
+    "bottleneck": "hidden units: at most {tau:g} of their energy given up",
+}
+HOW = (
+    "Effective rank: exp of the entropy of the singular values of a head's output over the calibration tokens, divided "
+    "by the largest value it could have. KS: the largest gap between two cumulative curves, the spectrum of all heads "
+    "of the layer together, with and without this head; mass-weighted. Score: what the plan ranked by; lowest goes "
+    "first, whatever the layer, but every layer keeps its best head.",
+    "A head is the unit that can be taken out alone; with grouped-query attention that is a whole group.",
+)
+PITFALL = (
+    "Plain KS between this spectrum and its own first k values is 1 − k/n for every head, whatever the spectrum: here "
+    "{plain:.2f} for k = {k} of {n}. It says nothing about where to cut. Mass-weighted, the same cut is {mass:.2f}: "
+    "the share of the spectrum that is cut off, and that differs from head to head."
+)
+SINK = "Few directions, but missed if it goes: low effective rank and high KS, as an attention sink has."
+
+
+def weights_words(summary: StructureSummary) -> str:
+    """What is left of the weights, in a few words."""
+    kept, total = (sum(two[i] for two in summary.heads.values()) for i in (0, 1))
+    found = [f"{kept} of {total} heads"] if kept < total else []
+    if summary.factorised:
+        found.append(f"{summary.factorised} of {summary.matrices} matrices thinned")
+    return ", ".join(found) or "all heads and matrices"
+
+
+def plan_view(plan: StructuralPlan, cost: PlanCost, model: str) -> dict[str, Any]:
+    """Everything that the tab shows of a plan, but the curves of single heads.
+
+    Args:
+        model: what to call the model.
+    """
+    summary = plan.summary()
+    return {
+        "digest": plan.digest,
+        "trained": plan.training is not None,
+        "model": model,
+        "headline": f"{plan.title}: {weights_words(summary)}.",
+        "facts": _facts(plan),
+        "notes": list(plan.notes),
+        "maps": maps_view(plan),
+        "ranks": ranks_view(plan),
+        "sums": sums_view(plan, cost),
+        "gates": gates_view(plan),
+        "how": list(HOW),
+    }
+
+
+def maps_view(plan: StructuralPlan) -> dict[str, Any]:
+    """Layer x head values of the plan: `parts` with `layers`, each with `score`, `erank`, `ks` (None where not looked
+    at) and `kept`; `modes`: what there is to show; `given`: why the rest is not there.
+    """
+    parts: dict[Part, list[dict[str, Any]]] = {}
+    for layer in plan.layers:
+        values = {name: _numbers(getattr(layer, name)) for name in ("score", "erank", "ks")}
+        parts.setdefault(layer.part, []).append(
+            {"layer": layer.layer, "heads": layer.n_heads, "kept": layer.heads.tolist()} | values
+        )
+    modes = [name for name in ("score", "erank", "ks") if all(getattr(p, name) is not None for p in plan.layers)]
+    return {"parts": [{"part": part.value, "layers": layers} for part, layers in parts.items()], "modes": modes,
+            "curves": all(p.whole is not None and p.without is not None for p in plan.layers)}  # fmt: skip
+
+
+def head_view(plan: StructuralPlan, part: str, layer: int, head: int) -> dict[str, Any]:
+    """One head: its spectrum, the curves whose gap is its KS, what plain KS would say, and its values.
+
+    Raises:
+        KeyError: if the plan has no such head, or no curves of it.
+    """
+    found = next((p for p in plan.layers if (p.part.value, p.layer) == (part, layer)), None)
+    if found is None or not 0 <= head < found.n_heads:
+        raise KeyError((part, layer, head))
+    view = {
+        "part": part,
+        "layer": layer,
+        "head": head,
+        "of": found.n_heads,
+        "kept": head in found.heads,
+        "values": {n: None if getattr(found, n) is None else float(getattr(found, n)[head])
+                   for n in ("score", "erank", "ks")},
+        "spectrum": None,
+    }  # fmt: skip
+    if found.spectra is None or found.whole is None or found.without is None:
+        return view
+    return view | _curves(found, head, plan.request)
+
+
+def ranks_view(plan: StructuralPlan) -> list[dict[str, Any]]:
+    """One entry per feed-forward matrix: its rank, the one that the rule wanted, break-even, and words for it all."""
+    return [_rank(p, m) for p in plan.layers for m in p.matrices]
+
+
+def sums_view(plan: StructuralPlan, cost: PlanCost) -> dict[str, Any]:
+    """Heads, parameters and estimated multiply-adds before and after, by part and for the whole model."""
+    summary = plan.summary()
+    rows = [
+        {"name": part.value, "heads": list(summary.heads[part]), "parameters": list(summary.parameters[part])[::-1],
+         "flops": list(cost.parts[part])}
+        for part in summary.heads
+    ]  # fmt: skip
+    return {
+        "rows": rows,
+        "whole": list(cost.whole),
+        "tokens": f"{cost.tower} tokens in the tower, {cost.visual} visual and {cost.text} text tokens in the language "
+        "model, no token pruned",
+    }
+
+
+def gates_view(plan: StructuralPlan) -> dict[str, Any] | None:
+    """How the gates of a trained plan came to be, thinned out for the screen; None without a training."""
+    t = plan.training
+    if t is None:
+        return None
+    picks = _picks(len(t.steps), most=MOST_POINTS if t.gates.shape[1] <= MANY_GATES else MOST_POINTS // 4)
+    kept = [head in p.heads for p in plan.layers for head in range(p.n_heads)]
+    names = [f"{p.part.value}, layer {p.layer}, head {head}" for p in plan.layers for head in range(p.n_heads)]
+    terms = {name: _numbers(values[picks]) for name, values in t.terms.items()}
+    return {
+        "steps": t.steps[picks].tolist(),
+        "gates": [_numbers(column) for column in t.gates[picks].T],
+        "kept": kept,
+        "names": names,
+        "terms": terms,
+        "recipe": ", ".join(f"{name} {value}" for name, value in t.recipe.items()),
+    }
+
+
+def two_sample_ks(spectrum: np.ndarray, k: int) -> float:
+    """Plain KS between a spectrum `[n]` and its own first k values: `1 - k/n`, unless values tie across the cut."""
+    points = np.unique(spectrum)
+    below = [np.searchsorted(np.sort(s), points, side="right") / len(s) for s in (spectrum, spectrum[:k])]
+    return float(np.abs(below[0] - below[1]).max())
+
+
+def _curves(layer: LayerPlan, head: int, request: PlanRequest) -> dict[str, Any]:
+    spectrum, whole, without = layer.spectra[head], layer.whole, layer.without[head]
+    n = len(spectrum)
+    one, other = np.cumsum(whole), np.cumsum(without)
+    gap = int(np.abs(one - other).argmax())
+    mass_cut = 1 - np.cumsum(spectrum)
+    share = layer.erank[head] if layer.erank is not None else 0.5
+    k = int(min(max(1, round(float(share) * n)), n - 1)) if n > 1 else 1
+    plain = [two_sample_ks(spectrum, i) for i in range(1, n + 1)]
+    said = PITFALL.format(plain=plain[k - 1], k=k, n=n, mass=float(mass_cut[k - 1]))
+    values = layer.erank is not None and layer.ks is not None
+    sink = values and layer.erank[head] < np.median(layer.erank) and layer.ks[head] > np.median(layer.ks)
+    two_sample = request.parameters.get("ks") == "two-sample"
+    return {
+        "spectrum": _thin(spectrum),
+        "n": n,
+        "whole": _thin(one, keep=gap),
+        "without": _thin(other, keep=gap),
+        "gap": {"at": gap + 1, "of": len(one), "whole": float(one[gap]), "without": float(other[gap])},
+        "plain": _thin(np.array(plain)),
+        "cut": _thin(mass_cut.clip(0)),
+        "k": k,
+        "pitfall": said,
+        "sink": SINK if sink else "",
+        "matrix": str(request.parameters.get("matrix", "head output")),
+        "ranked_by": "two-sample" if two_sample else "mass",
+    }
+
+
+def _rank(layer: LayerPlan, m: MatrixPlan) -> dict[str, Any]:
+    s, hidden = m.shape, layer.hidden
+    most = min(s.d_in, s.d_out)
+    entry = {"part": layer.part.value, "layer": layer.layer, "name": s.name, "size": [s.d_in, s.d_out], "most": most,
+             "break_even": s.break_even, "rank": s.rank, "wanted": m.wanted, "erank": m.erank}  # fmt: skip
+    if hidden is not None:
+        units = layer.shape.matrices[-1].d_in
+        return entry | {"fill": len(hidden) / units, "says": f"{len(hidden)} of {units} hidden units"}
+    if s.rank is not None:
+        saved = 1 - s.weights / (s.d_in * s.d_out)
+        return entry | {"fill": s.rank / most, "says": f"rank {s.rank} of {most}, {saved:.0%} saved"}
+    if m.wanted is None:
+        return entry | {"fill": 1.0, "says": "whole"}
+    return entry | {"fill": 1.0, "says": f"whole: rank {m.wanted} saves nothing"}
+
+
+def _facts(plan: StructuralPlan) -> list[str]:
+    r, environment = plan.request, plan.environment
+    ranks = FFN_WORDS[r.ffn].format(erank_factor=r.erank_factor, tau=r.tau, ffn_flops=r.ffn_flops)
+    changed = "".join(f", {name} = {value}" for name, value in r.parameters.items())
+    shown = "no pictures" if r.n_pairs == 0 else f"{r.n_pairs} pictures with questions ({r.calibration})"
+    return [
+        f"heads kept: {r.heads:.0%}{changed}",
+        f"{ranks}{', whitened' if r.whitening and r.ffn != 'none' else ''}",
+        f"looked at {shown}",
+        f"made {environment.get('date', 'at an unknown time')}",
+        f"plan {plan.digest[:12]}, weights {plan.fingerprint[:12]}",
+    ]
+
+
+def _picks(n: int, keep: int = 0, most: int = MOST_POINTS) -> list[int]:
+    """At most about `most` of n indices, the first, the last and `keep` among them."""
+    return sorted({*np.linspace(0, n - 1, min(n, most)).round().astype(int).tolist(), keep})
+
+
+def _thin(values: np.ndarray, keep: int = 0) -> list[list[float]]:
+    """A curve as [index from 1, value] pairs."""
+    return [[i + 1, round(float(values[i]), 6)] for i in _picks(len(values), keep)]
+
+
+def _numbers(values: np.ndarray | None) -> list[float] | None:
+    return None if values is None else [float(v) for v in values]
