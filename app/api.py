@@ -18,7 +18,7 @@ import numpy as np
 
 from app.errors import sentence_for
 from app.handlers.explore import Handlers
-from app.handlers.requests import Asked, AskedPlan
+from app.handlers.requests import PlanForm, RunForm
 from app.handlers.structure import Planning
 from app.session import SessionState, Visitor, visitor_of
 from pruning import catalogue
@@ -72,10 +72,10 @@ def _endpoint(handlers: Handlers, description: str, shape: Callable[[RunRecord],
         more_images: list[dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
         model = handlers.service.settings.model
-        asked = Asked(question, method, keep, model, positions, seed, parameters or {}, compensation)
+        form = RunForm(question, method, keep, model, positions, seed, parameters or {}, compensation)
         try:
             weights = None if plan is None else StructuralPlan.from_bytes(handlers.album.sent(_files(plan)))
-            return shape(handlers.record(_files(image, *_listed(more_images)), asked, _program(request), weights))
+            return shape(handlers.record(_files(image, *_listed(more_images)), form, _program(request), weights))
         except Exception as error:  # noqa: BLE001 (programs get a sentence too, and the log the rest)
             return {"error": sentence_for(error)}
 
@@ -101,16 +101,16 @@ def _planner(planning: Planning) -> Callable[..., dict[str, Any]]:
         the plan's file in base64, which the endpoints that run take as `plan`.
         """
         model = planning.service.settings.model
-        asked = AskedPlan(
+        form = PlanForm(
             model, score, heads_out, ffn, where, parameters or {}, erank_factor, tau, ffn_flops, whitening, seed
         )
         try:
-            found = planning.plan(asked, _program(request))
+            found = planning.plan(form, _program(request))
             return {
                 "summary": found.plan.summary().to_dict(),
                 "estimated_flops": {
                     "parts": {p.value: two for p, two in found.cost.parts.items()},
-                    "whole": found.cost.whole,
+                    "full": found.cost.full,
                 },
                 "heads": maps_view(found.plan)["parts"],
                 "file": base64.b64encode(found.plan.to_bytes()).decode(),

@@ -30,10 +30,9 @@ def _serve(settings: Settings, folder: Path) -> None:
 
     from starlette.middleware import Middleware
 
-    from app.page import build_page, look
-    from app.serving.middleware import SecurityHeaders
+    from app.page import appearance, build_page
+    from app.serving.middleware import SecurityHeaders, UploadRoom
     from app.serving.service import Service
-    from app.serving.uploads import UploadRoom
     from pruning.inputs.images import MAX_BYTES
 
     service = Service(settings)
@@ -54,5 +53,5 @@ def _serve(settings: Settings, folder: Path) -> None:
         state_session_capacity=200,
         max_threads=80,  # a waiting visitor holds one
         app_kwargs={"middleware": [Middleware(SecurityHeaders), Middleware(UploadRoom, folder=folder)]},
-        **look(),
+        **appearance(),
     )

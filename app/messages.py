@@ -7,7 +7,7 @@ TAGLINE = "What a vision-language model still sees after its visual tokens are p
 READY = "Ready."
 PHASES = {
     "load": "Loading the model…",
-    "see": "The model looks at the picture…",
+    "encode": "The model looks at the picture…",
     "full": "Answering with the whole picture…",
     "prune": "Choosing which pieces to keep…",
     "pruned": "Answering with the kept pieces…",
@@ -50,7 +50,7 @@ OUT_OF_MEMORY = (
 )
 PLANNED = "The plan is made ({seconds:.1f} s). Nothing is taken out until you run with it."
 PLAN_OPENED = "The plan was opened and fits the model."
-HEAD_LOOKED = "What the head looks at is drawn on Explore's picture."
+HEAD_ATTENTION_DONE = "What the head looks at is drawn on Explore's picture."
 PLAN_SAVED = "Saved {name}. Open plan reads it again, and so does python -m pruning run --plan."
 NO_PLAN_YET = "No plan yet. Press Make a plan."
 GATES_SHIPPED = "Gates that were trained for the bundled model come with it: choose them as the score."

@@ -44,7 +44,7 @@ def build_page(service: Service) -> gr.Blocks:
     return page
 
 
-def look() -> dict[str, object]:
+def appearance() -> dict[str, object]:
     """Arguments of `launch` that concern appearance. Fonts are the visitor's own: none is fetched."""
     sans = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     theme = gr.themes.Default(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from pruning.interface import ModelInfo
 from pruning.records.answer import Cost
-from pruning.structure import LayerShape
+from pruning.shapes import LayerShape
 
 FORMULA = "sum over layers of 2nd^2 + 2nd*d_kv + 2n^2d + 3ndm, n = visual + text tokens entering the layer"
 COMPRESSED = "; d and m as left by the structural plan, layer by layer"

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
     import torch
 
-    from pruning.structure import LayerShape
+    from pruning.shapes import LayerShape
+from typing import TYPE_CHECKING
+
+from pruning.shapes import LayerShape
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Part(StrEnum):
@@ -77,7 +83,7 @@ LANGUAGE_SIGNALS = ATTENTION_SIGNALS | STATE_SIGNALS | {Signal.LANGUAGE_VALUES}
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observation:
     """One observation: a signal of the attention module of one layer, as that layer really computes it.
 
     Tower keys are the output of the key projection before it is split into heads. The wide [CLS] attention is computed
@@ -131,11 +137,11 @@ class ModelInfo:
     text_shapes: tuple[LayerShape, ...] = ()
     identity: Callable[[], Mapping[str, Any]] | None = field(default=None, compare=False, repr=False)
 
-    def glance(self, layer: int) -> Look:
+    def default_attention(self, layer: int) -> Observation:
         """Where a layer of the tower looks: the row of [CLS]; in a tower without [CLS], what each token receives, mean
         over all rows, which is what VisPruner's code takes for SigLIP and VisionZip's for Qwen.
         """
-        return Look(Signal.CLS_ATTENTION if self.has_cls else Signal.RECEIVED_ATTENTION, layer)
+        return Observation(Signal.CLS_ATTENTION if self.has_cls else Signal.RECEIVED_ATTENTION, layer)
 
     @property
     def has_cls(self) -> bool:
@@ -154,22 +160,22 @@ class PromptText:
     token, which of them the person wrote (the rest is the chat template), and the whole word each token is part of.
 
     `first` is the place of the first of them in the prompt. `looks` has the observations of a context for these tokens
-    instead of the visual ones, `looks_before` for the text before the picture.
+    instead of the visual ones, `observations_before` for the text before the picture.
     """
 
     states: torch.Tensor
-    words: list[str]
+    token_texts: list[str]
     in_question: torch.Tensor
-    whole: list[str]
+    words: list[str]
     first: int = 0
-    looks: dict[Look, torch.Tensor] = field(default_factory=dict)
-    looks_before: dict[Look, torch.Tensor] = field(default_factory=dict)
+    observations: dict[Observation, torch.Tensor] = field(default_factory=dict)
+    observations_before: dict[Observation, torch.Tensor] = field(default_factory=dict)
 
     @property
     def question(self) -> torch.Tensor:
         """States of the tokens that the person wrote `[tokens, dim]`; of all tokens where nobody wrote any."""
-        asked = self.in_question.nonzero()[:, 0].to(self.states.device)
-        return self.states[asked] if len(asked) else self.states
+        in_question = self.in_question.nonzero()[:, 0].to(self.states.device)
+        return self.states[in_question] if len(in_question) else self.states
 
 
 @dataclass(slots=True)
@@ -198,7 +204,7 @@ class PruneContext:
     n_total: int
     info: ModelInfo
     generator: torch.Generator
-    looks: dict[Look, torch.Tensor] = field(default_factory=dict)
+    observations: dict[Observation, torch.Tensor] = field(default_factory=dict)
     text: PromptText | None = None
     tiles: torch.Tensor | None = None
     pictures: torch.Tensor | None = None
@@ -245,3 +251,40 @@ class Decision:
     why: dict[str, torch.Tensor] = field(default_factory=dict)
     evict: bool = False
     sizes: torch.Tensor | None = None
+
+
+@dataclass(slots=True)
+class BlockFacts:
+    """What a score may know of one layer: its weights, and what calibration pictures made of it.
+
+    Attributes:
+        query, key, value: weights `[q_dim or kv_dim, dim]`; out: `[dim, q_dim]`; head-major.
+        weights: feed-forward weights `[d_out, d_in]` by name.
+        rows: calibration tokens seen; 0 where nothing was run.
+        output_gram: `[q_dim, q_dim]` float64, sum over tokens of y y^T, y the concatenated head outputs before `out`.
+        attention: `[heads, n]` float64, mean normalised singular values of each head's attention map, descending.
+        input_grams: `[d_in, d_in]` float64 by name of the feed-forward matrix, sum over tokens of x x^T.
+    """
+
+    part: Part
+    layer: int
+    shape: LayerShape
+    head_dim: int
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    out: torch.Tensor
+    weights: dict[str, torch.Tensor]
+    rows: int = 0
+    output_gram: torch.Tensor | None = None
+    attention: torch.Tensor | None = None
+    input_grams: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def n_heads(self) -> int:
+        return self.shape.kv_dim // self.head_dim
+
+    @property
+    def width(self) -> int:
+        """Columns of one head's output: all query heads of its group together."""
+        return self.shape.q_dim // self.n_heads

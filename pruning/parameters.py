@@ -120,3 +120,9 @@ def _check_value(title: str, name: str, value: Any, declared: Param | Choice) ->
         )
     if declared.step == int(declared.step) and value != int(value):
         raise ParameterError(f"{name} is {value:g}; {title} needs a whole number.", f"Try {round(value)}.")
+
+
+def changed_parameters(method: type[Declared], values: dict[str, Any]) -> dict[str, Any]:
+    """The values that differ from the method's defaults, so that equal runs have equal requests; unknown names too."""
+    defaults = method()
+    return {n: v for n, v in values.items() if v != getattr(defaults, n, None)}

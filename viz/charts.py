@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import plotly.graph_objects as go
 
+from pruning.metrics.plan_cost import Point
 from viz.theme import METHOD_COLORS, METHOD_MARKERS, Theme
-
-if TYPE_CHECKING:
-    from pruning.benchmarks.judged import Point  # which knows methods and scores, and so torch
 
 # Lines that are no method: dash and open marker tell them apart, their grey tells them from the methods.
 CONTROLS = {
@@ -53,14 +51,14 @@ def accuracy_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Th
             hovertemplate="%{x} kept: %{y:.1f} %<extra>" + title + "</extra>",
         )
     full = next(entry for name, entry in curve.items() if name.startswith("full@"))["accuracy"]["value"]
-    _add_whole(figure, full, "whole picture", theme)
+    _add_full(figure, full, "whole picture", theme)
     ticks = sorted({int(name.rsplit("@", 1)[1]) for name in curve})
     _lay_out(figure, "pieces that the method was asked to keep", "exact match, %", theme)
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(t) for t in ticks])
     return figure
 
 
-def plans_chart(points: Sequence[Point], where: str, whole: float, *, theme: Theme) -> go.Figure:
+def plans_chart(points: Sequence[Point], where: str, full: float, *, theme: Theme) -> go.Figure:
     """Accuracy of structural plans against how many times fewer multiply-adds the compressed module takes, one colour
     and marker a family; random heads are single draws.
 
@@ -88,7 +86,7 @@ def plans_chart(points: Sequence[Point], where: str, whole: float, *, theme: The
             text=[f"{p.label}: {p.fewer:.2f}x fewer multiply-adds, {p.faster:.2f}x faster" for p in row],
             hovertemplate="%{text}: %{y:.1f} %<extra>" + family + "</extra>",
         )
-    _add_whole(figure, whole, "whole model", theme)
+    _add_full(figure, full, "whole model", theme)
     _lay_out(figure, f"times fewer multiply-adds, {where} (estimated)", "exact match, %", theme)
     return figure
 
@@ -109,7 +107,7 @@ def captions_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Th
     """
     rows = {name: row for name, row in results["curve"].items() if "refused" not in row}
     pruners = [name.split("@") for name in rows]
-    colors = (theme.pruned, theme.helped, theme.full, theme.evidence)
+    colors = (theme.pruned, theme.compensated, theme.full, theme.answer_region)
     figure = go.Figure()
     for (part, title, pattern), color in zip(CAPTION_BARS, colors, strict=True):
         figure.add_bar(
@@ -120,12 +118,12 @@ def captions_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Th
             marker={"color": color, "pattern": {"shape": pattern}},
             hovertemplate="%{x}: %{y:.1f} %<extra>" + title + "</extra>",
         )
-    _add_whole(figure, results["full"]["value"], "whole picture", theme)
+    _add_full(figure, results["full"]["value"], "whole picture", theme)
     _lay_out(figure, "", "exact match, %", theme)
     return figure
 
 
-def _add_whole(figure: go.Figure, value: float, text: str, theme: Theme) -> None:
+def _add_full(figure: go.Figure, value: float, text: str, theme: Theme) -> None:
     figure.add_hline(y=100 * value, line={"color": theme.full, "width": 1, "dash": "dash"}, annotation_text=text)
 
 

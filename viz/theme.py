@@ -16,8 +16,8 @@ class Theme:
 
     full: str
     pruned: str
-    helped: str
-    evidence: str
+    compensated: str
+    answer_region: str
     ink: str
     quiet: str
     line: str

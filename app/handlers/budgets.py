@@ -30,7 +30,7 @@ def budgets(
         return _nothing(scale if find_spec(model).bundled else 0, scale) | {"note": messages.UNKNOWN_MODEL}
     found = _nothing(scale, scale)
     try:
-        found = _nothing(adapter.layout_of(handlers.album.shown(state)).n_tokens, scale)
+        found = _nothing(adapter.layout_of(handlers.album.visual_input(state)).n_tokens, scale)
         own = handlers.decisions.fill(key, own, session)
         return found | _told(method_class(key), own, adapter.info, found["total"], scale)
     except PruningError as error:

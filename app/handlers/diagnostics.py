@@ -14,9 +14,9 @@ from app import messages
 from app.errors import sentence_for
 from app.handlers.explore import Handlers
 from app.handlers.status import Said, follow, status
-from app.serving.service import Event, Hold
+from app.serving.worker import Event, Hold
 from app.session import Visitor
-from pruning.inputs.content import Shown
+from pruning.inputs.content import VisualInput
 from pruning.records.plan import StructuralPlan
 from pruning.records.run import RunRecord
 from viz.page.diagnostics import diagnosis_view
@@ -49,13 +49,13 @@ class Diagnosing:
         """
         try:
             state, record, plan = self.handlers.at_hand(source, visitor.session, planned=True)
-            shown = self.handlers.album.shown(state)
+            visual_input = self.handlers.album.visual_input(state)
         except Exception as error:  # noqa: BLE001 (as in `show`)
             yield status("error", sentence_for(error)), gr.skip()
             return
 
         def start(hold: Hold) -> Iterator[Event]:
-            return self.service.on_a_worker(hold, record.request.model, self._work, record, shown, plan)
+            return self.service.on_a_worker(hold, record.request.model, self._work, record, visual_input, plan)
 
         def show(found: RunRecord) -> Said:
             self.handlers.remember(visitor.session, state, found)
@@ -69,15 +69,15 @@ class Diagnosing:
         events: Queue[Event],
         stop: threading.Event,
         record: RunRecord,
-        shown: Shown,
+        visual_input: VisualInput,
         plan: StructuralPlan | None,
     ) -> RunRecord:
         from pruning.engine.overlap import with_overlaps  # as in `Service`: torch is slow to import
 
         def say(title: str) -> None:
-            events.put(Event("phase", "overlap" if title else "see", title))
+            events.put(Event("phase", "overlap" if title else "encode", title))
 
         adapter = self.service.adapter(record.request.model)
         if plan is not None:
             adapter = self.service.compressed(adapter, plan).view
-        return with_overlaps(record, adapter, shown, stop=stop.is_set, say=say)
+        return with_overlaps(record, adapter, visual_input, stop=stop.is_set, say=say)

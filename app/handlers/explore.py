@@ -1,3 +1,4 @@
+# Long because every button of one tab shares the visitor's run; the panels have files of their own.
 """What a click means: plain values in, values for the outputs out. No component is named here."""
 
 from __future__ import annotations
@@ -18,22 +19,25 @@ from app.errors import sentence_for
 from app.handlers.exports import parcel, recipe_of
 from app.handlers.imports import Decisions
 from app.handlers.links import Link
-from app.handlers.requests import Asked
+from app.handlers.requests import RunForm
 from app.handlers.status import on_the_way, outcome, status
 from app.media.album import Album
 from app.media.examples import Example
 from app.serving.caches import BoundedCache
 from app.serving.captioners import check_link
-from app.serving.service import Event, Hold, Service
+from app.serving.service import Service
+from app.serving.worker import Event, Hold
 from app.session import SessionState, Visitor
 from pruning.budget import n_keep
 from pruning.errors import LinkError, PlanError, PruningError, RecordFormatError, RunStopped
-from pruning.inputs.content import Clip, Shown, digest_of, pictures_of
+from pruning.inputs.content import VideoClip, VisualInput, digest_of, images_of
 from pruning.methods import FROM_FILES, METHODS, method_class
+from pruning.metrics.agreement import random_band
 from pruning.models import find_spec
-from pruning.records.archive import is_archive, unpack
+from pruning.records.archive import unpack
+from pruning.records.io import is_archive
 from pruning.records.plan import StructuralPlan
-from pruning.records.run import RunRecord, RunRequest, random_band
+from pruning.records.run import RunRecord, RunRequest
 from viz.page.run import picture_view, run_view
 
 RANDOM_SEEDS = 20
@@ -72,20 +76,20 @@ class Handlers:
                 return self._open_run(new, session)
             if self.album.is_video(new):
                 self.service.check_video(model or self.service.settings.model)  # before it is decoded
-            shown, urls = self.album.shown(new), self.album.urls(new)
-            layout = self.service.layout(model or self.service.settings.model, shown)
+            visual_input, urls = self.album.visual_input(new), self.album.urls(new)
+            layout = self.service.layout(model or self.service.settings.model, visual_input)
         except PruningError as error:
             return state, status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
         self.service.stop(session, superseded=True)
-        canvas = picture_view(urls, shown, layout)
+        canvas = picture_view(urls, visual_input, layout)
         empty = {"cost": None, "help": None, "chart": None, "recipe": None, "random": None, "example": None}
         run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
-        return new, status("idle", self._in_place(shown)), run, {"idea": "", "questions": []}
+        return new, status("idle", self._in_place(visual_input)), run, {"idea": "", "questions": []}
 
-    def _in_place(self, shown: Shown) -> str:
-        n = len(pictures_of(shown))
-        if isinstance(shown, Clip):
-            return messages.NEW_VIDEO.format(n=n, first=shown.seconds[0], last=shown.seconds[-1])
+    def _in_place(self, visual_input: VisualInput) -> str:
+        n = len(images_of(visual_input))
+        if isinstance(visual_input, VideoClip):
+            return messages.NEW_VIDEO.format(n=n, first=visual_input.seconds[0], last=visual_input.seconds[-1])
         if n == 1:
             return messages.NEW_PICTURE
         bundled = f" {messages.ONE_AT_A_TIME}" if self.service.settings.model == "demo" else ""
@@ -94,8 +98,8 @@ class Handlers:
     def _open_run(self, new: SessionState, session: str) -> tuple[Any, ...]:
         """The view of a saved run; nothing is computed."""
         record = next(iter(unpack(self.album.sent(new)).values()))
-        shown, frames = self.album.shown(new), sum(map(len, record.layout.frames()))
-        if digest_of(shown) != record.request.image_digest or len(pictures_of(shown)) != frames:
+        visual_input, frames = self.album.visual_input(new), sum(map(len, record.layout.frames()))
+        if digest_of(visual_input) != record.request.image_digest or len(images_of(visual_input)) != frames:
             raise RecordFormatError("The picture in the file is not the one of its run.", "Bring an unchanged file.")
         try:
             view = run_view(record, self.album.urls(new), recorded=True, how=_how(record), model=_model(record))
@@ -106,8 +110,8 @@ class Handlers:
         self.service.stop(session, superseded=True)
         self._last.put(session, (new, record))
         line = status("idle", messages.OPENED.format(question=record.request.question))
-        shown = view | {"example": None, "random": None, "opens": new.picture}
-        return new, line, shown, {"idea": "", "questions": []}
+        visual_input = view | {"example": None, "random": None, "opens": new.picture}
+        return new, line, visual_input, {"idea": "", "questions": []}
 
     # -- recorded runs --------------------------------------------------------------------------------------------
 
@@ -147,19 +151,19 @@ class Handlers:
         Raises:
             PruningError: with what is wrong with the link.
         """
-        asked = link.asked
-        if asked.model != self.service.settings.model:  # nobody's link may make this page load something else
+        form = link.form
+        if form.model != self.service.settings.model:  # nobody's link may make this page load something else
             raise LinkError(
-                f"The link asks for the model {asked.model[:60]!r}.", "Start PruneScope with --model for it."
+                f"The link asks for the model {form.model[:60]!r}.", "Start PruneScope with --model for it."
             )
-        request = self._request(asked)
+        request = self._request(form)
         wanted = request.compensation
         if wanted is not None and wanted.caption is None:
             check_link(wanted.key, link.captioner, self.service.captioners)
-        method_class(asked.method).from_parameters(request.keep_ratio, request.parameters)
-        state, question, suggestions, line, run = self.open_example(link.example, asked.method, asked.count)
+        method_class(form.method).from_parameters(request.keep_ratio, request.parameters)
+        state, question, suggestions, line, run = self.open_example(link.example, form.method, form.count)
         source = run["recipe"]["source"]
-        recorded = (source["method"], source["count"], question) == (asked.method, asked.count, asked.question)
+        recorded = (source["method"], source["count"], question) == (form.method, form.count, form.question)
         plain = (request.parameters, request.positions, request.seed, request.compensation) == ({}, "method", 0, None)
         if not (recorded and plain):
             run["go"], line = True, status("idle", messages.FROM_LINK)
@@ -192,7 +196,7 @@ class Handlers:
 
     # -- live runs ------------------------------------------------------------------------------------------------
 
-    def run(self, state: SessionState, asked: Asked, visitor: Visitor) -> Iterator[tuple[Any, ...]]:
+    def run(self, state: SessionState, form: RunForm, visitor: Visitor) -> Iterator[tuple[Any, ...]]:
         """Status and what is new of the run; many times while it goes on.
 
         Whatever fails, what was on the page stays, and the status says what to do.
@@ -200,31 +204,31 @@ class Handlers:
         began = time.perf_counter()
         try:
             self.service.admit(visitor)
-            asked = replace(asked, parameters=self.decisions.fill(asked.method, asked.parameters, visitor.session))
-            request = self._request(asked)
-            plan = self._plan_of(visitor.session) if asked.with_plan else None
-            shown = self.album.shown(state)
+            form = replace(form, parameters=self.decisions.fill(form.method, form.parameters, visitor.session))
+            request = self._request(form)
+            plan = self._plan_of(visitor.session) if form.with_plan else None
+            visual_input = self.album.visual_input(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield status("error", sentence_for(error)), gr.skip()
             return
         question, example, urls = request.question, self.album.example(state), self.album.urls(state)
         silent = {"full": "", "pruned": "", "compensated": ""}
-        texts, phase, note = dict(silent), "see", ""
+        texts, phase, note = dict(silent), "encode", ""
 
         def say(text: str, kind: str = "busy") -> dict[str, str]:
             return status(kind, f"{text} {note}".strip(), state.picture)
 
         with self.service.hold(visitor.session) as hold:
-            yield say(messages.PHASES["see"]), gr.skip()  # from here on Stop finds something to stop
-            evidence = self._evidence_of(example, question)
-            for event in self.service.run(hold, request, shown, evidence, plan):
+            yield say(messages.PHASES["encode"]), gr.skip()  # from here on Stop finds something to stop
+            answer_region = self._answer_region_of(example, question)
+            for event in self.service.run(hold, request, visual_input, answer_region, plan):
                 if event.kind == "failed":
                     yield from self._failed(event.value, hold, state)
                     return
                 if event.kind == "done":
                     self._last.put(visitor.session, (state, event.value))
                     text = messages.FINISHED.format(seconds=time.perf_counter() - began)
-                    live = {"method": asked.method, "count": asked.count, "question": asked.question}
+                    live = {"method": form.method, "count": form.count, "question": form.question}
                     yield say(text, "idle"), self._live_view(event.value, state, urls) | {"live": live}
                     return
                 if event.kind in ("waiting", "download"):
@@ -233,12 +237,12 @@ class Handlers:
                 if event.kind == "held_up":
                     note = messages.HELD_UP
                 elif event.kind == "restarted":
-                    note, texts, phase = messages.RESTARTED, dict(silent), "see"
+                    note, texts, phase = messages.RESTARTED, dict(silent), "encode"
                 elif event.kind == "phase":
                     phase = event.phase
                 else:
                     texts[event.phase] += event.text
-                answers = {"state": "running", "phase": "see" if phase == "load" else phase, "question": question}
+                answers = {"state": "running", "phase": "encode" if phase == "load" else phase, "question": question}
                 answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
                 if request.compensation is not None:
                     answers["helped_text"] = texts["compensated"]
@@ -256,7 +260,7 @@ class Handlers:
         return recipe_of(record, LIVE, *where)
 
     def record(
-        self, state: SessionState, asked: Asked, visitor: Visitor, plan: StructuralPlan | None = None
+        self, state: SessionState, form: RunForm, visitor: Visitor, plan: StructuralPlan | None = None
     ) -> RunRecord:
         """One run from beginning to end.
 
@@ -265,8 +269,8 @@ class Handlers:
         """
 
         def start(hold: Hold) -> Iterator[Event]:
-            request, shown = self._request(asked), self.album.shown(state)
-            return self.service.run(hold, request, shown, lambda adapter: None, plan)
+            request, visual_input = self._request(form), self.album.visual_input(state)
+            return self.service.run(hold, request, visual_input, lambda adapter: None, plan)
 
         return outcome(self.service, visitor, visitor.session, start)
 
@@ -280,20 +284,20 @@ class Handlers:
             self.service.admit(visitor)
             state, record = self._wished(source, visitor.session)
             plan = self._plan_of(visitor.session, record.request.structure) if record.request.structure else None
-            shown = self.album.shown(state)
+            visual_input = self.album.visual_input(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield status("error", sentence_for(error)), gr.skip()
             return
         words = min(record.request.max_new_tokens, self.service.settings.max_new_tokens)
-        asked = {"parameters": {}, "positions": "method", "max_new_tokens": words, "compensation": None}
-        base = replace(record.request, method="random_baseline", **asked)
-        evidence = self._evidence_of(self.album.example(state), base.question)
+        form = {"parameters": {}, "positions": "method", "max_new_tokens": words, "compensation": None}
+        base = replace(record.request, method="random_baseline", **form)
+        answer_region = self._answer_region_of(self.album.example(state), base.question)
         records: list[RunRecord] = []
         with self.service.hold(visitor.session) as hold:
             for seed in range(RANDOM_SEEDS):
                 text = messages.RANDOM.format(done=seed, of=RANDOM_SEEDS)
                 yield status("busy", text, state.picture), gr.skip()
-                for event in self.service.run(hold, replace(base, seed=seed), shown, evidence, plan):
+                for event in self.service.run(hold, replace(base, seed=seed), visual_input, answer_region, plan):
                     if event.kind == "failed":
                         yield from self._failed(event.value, hold, state)
                         return
@@ -313,8 +317,12 @@ class Handlers:
         try:
             state, record = self._wished(getattr(wish, "source", None), session)
             stop, dark = int(getattr(wish, "stop", 0)), bool(getattr(wish, "dark", False))
-            shown, files, truth = self.album.shown(state), self.album.files(state), self._truth(state, record)
-            made = parcel(record, shown, files, str(wish.kind), stop, dark=dark, truth=truth)
+            visual_input, files, truth = (
+                self.album.visual_input(state),
+                self.album.files(state),
+                self._truth(state, record),
+            )
+            made = parcel(record, visual_input, files, str(wish.kind), stop, dark=dark, truth=truth)
         except Exception as error:  # noqa: BLE001 (whatever fails while drawing, the browser must hear of it)
             return {"number": number, "problem": sentence_for(error)}
         return made | {"number": number}
@@ -360,11 +368,11 @@ class Handlers:
         yield status(kind, text, state.picture), {"answers": {"state": "restore"}, "of": state.picture}
 
     @staticmethod
-    def _evidence_of(example: Example | None, question: str) -> Callable[[Any], np.ndarray | None]:
-        def evidence(adapter: Any) -> np.ndarray | None:
-            return None if example is None else example.evidence(question, adapter.layout_of(example.picture))
+    def _answer_region_of(example: Example | None, question: str) -> Callable[[Any], np.ndarray | None]:
+        def answer_region(adapter: Any) -> np.ndarray | None:
+            return None if example is None else example.answer_region(question, adapter.layout_of(example.picture))
 
-        return evidence
+        return answer_region
 
     def _truth(self, state: SessionState, record: RunRecord) -> str:
         example = self.album.example(state)
@@ -377,8 +385,8 @@ class Handlers:
             raise PlanError("The plan of that run is not at hand.", "Make one under Structure, or open its file there.")
         return mine.plan
 
-    def _request(self, asked: Asked) -> RunRequest:
-        return asked.request(self.n_tokens, self.service.settings.max_new_tokens)
+    def _request(self, form: RunForm) -> RunRequest:
+        return form.request(self.n_tokens, self.service.settings.max_new_tokens)
 
 
 def _model(record: RunRecord) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pruning.budget import n_keep
 from pruning.errors import RecordFormatError
-from pruning.inputs.content import Shown
+from pruning.inputs.content import VisualInput
 from pruning.records.archive import pack_run
 from pruning.records.decisions import from_file
 from pruning.records.run import RunRecord
@@ -40,7 +40,14 @@ def recipe_of(record: RunRecord, source: dict[str, Any], example: str = "", path
 
 
 def parcel(
-    record: RunRecord, pictures: Shown, files: Sequence[bytes], kind: str, stop: int, *, dark: bool, truth: str = ""
+    record: RunRecord,
+    pictures: VisualInput,
+    files: Sequence[bytes],
+    kind: str,
+    stop: int,
+    *,
+    dark: bool,
+    truth: str = "",
 ) -> dict[str, str]:
     """`name`, `type` and base64 `data` of a file.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.handlers.requests import Asked
+from app.handlers.requests import RunForm
 from app.media.examples import Example
 from pruning.errors import LinkError
 from pruning.methods import method_class
@@ -20,7 +20,7 @@ class Link:
     """
 
     example: int
-    asked: Asked
+    form: RunForm
     captioner: str = ""
 
 
@@ -39,7 +39,7 @@ def read_link(fields: Mapping[str, str], examples: Sequence[Example], model: str
     declared = method_class(method).parameters()
     given = {name.removeprefix("set."): text for name, text in fields.items() if name.startswith("set.")}
     try:
-        asked = Asked(
+        form = RunForm(
             question=fields.get("question") or examples[number].questions[0].text,
             method=method,
             count=int(fields.get("keep", 64)),
@@ -49,7 +49,7 @@ def read_link(fields: Mapping[str, str], examples: Sequence[Example], model: str
             parameters={n: float(t) if isinstance(declared.get(n), Param) else t for n, t in given.items()},
             compensation=_compensation(fields),
         )
-        return Link(number, asked, fields.get("captioner", ""))
+        return Link(number, form, fields.get("captioner", ""))
     except ValueError as error:
         raise LinkError("The link holds something that should be a number and is none.", "Copy it again.") from error
 

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from app.ui.controls import changed_parameters
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.accm import Accm
 from pruning.errors import BudgetError, CaptionRejectedError, ParameterError
 from pruning.inputs.questions import clean_question
 from pruning.interface import Part
 from pruning.methods import method_class
+from pruning.parameters import changed_parameters
 from pruning.records.compensation import Compensation
 from pruning.records.plan import PlanRequest
 from pruning.records.run import MAX_SEED, RunRequest
@@ -34,7 +34,7 @@ FFN_OPTIONS = {  # what each feed-forward rule listens to
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunForm:
     """A run that is wished for. `count` is the number of pieces to keep; `parameters` are the method's own, by name;
     `compensation` has the fields of `pruning.records.compensation.Compensation` by name, or is None; `with_plan` asks
     for the visitor's structural plan.
@@ -78,7 +78,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedPlan:
+class PlanForm:
     """A structural plan that is wished for. `out` is the share of heads to take out, in percent; the rest as in
     `PlanRequest`.
     """
@@ -122,21 +122,23 @@ class AskedPlan:
 
 
 def _seed(seed: Any) -> int:
-    whole = isinstance(seed, int | float) and not isinstance(seed, bool) and math.isfinite(seed) and seed == int(seed)
-    if not whole or not 0 <= seed <= MAX_SEED:
+    is_integer = (
+        isinstance(seed, int | float) and not isinstance(seed, bool) and math.isfinite(seed) and seed == int(seed)
+    )
+    if not is_integer or not 0 <= seed <= MAX_SEED:
         raise ParameterError(f"The seed is {seed!r:.40}; it must be a whole number from 0 to {MAX_SEED}.", "Try 0.")
     return int(seed)
 
 
-def _compensation(wished: Any) -> Compensation | None:
-    if wished is None:
+def _compensation(requested: Any) -> Compensation | None:
+    if requested is None:
         return None
     known = [f.name for f in fields(Compensation)]
-    if not isinstance(wished, dict) or not set(wished) <= set(known):
+    if not isinstance(requested, dict) or not set(requested) <= set(known):
         raise CaptionRejectedError(
-            f"The compensation is {wished!r:.80}; it must have names.", f"Known ones: {', '.join(known)}."
+            f"The compensation is {requested!r:.80}; it must have names.", f"Known ones: {', '.join(known)}."
         )
-    wanted = Compensation(**{"key": Accm.key} | wished)
+    wanted = Compensation(**{"key": Accm.key} | requested)
     if not isinstance(wanted.key, str) or wanted.key not in COMPENSATORS:
         raise CaptionRejectedError(
             f"There is no compensation {wanted.key!r:.60}.", f"Known ones: {', '.join(COMPENSATORS)}."

@@ -9,7 +9,8 @@ import gradio as gr
 
 from app import messages
 from app.errors import sentence_for
-from app.serving.service import Event, Hold, Service
+from app.serving.service import Service
+from app.serving.worker import Event, Hold
 from app.session import Visitor
 from pruning.errors import RunStopped
 

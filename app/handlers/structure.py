@@ -15,18 +15,18 @@ import gradio as gr
 from app import messages
 from app.errors import sentence_for
 from app.handlers.explore import Handlers
-from app.handlers.requests import AskedPlan
+from app.handlers.requests import PlanForm
 from app.handlers.status import Said, follow, outcome, status
 from app.media.examples import ASSETS, Example
-from app.serving.service import Event, Hold, PlanAtHand
+from app.serving.service import PlanAtHand
+from app.serving.worker import Event, Hold
 from app.session import SessionState, Visitor
 from pruning.errors import PlanError, PruningError
-from pruning.inputs.pairs import Pair
-from pruning.inputs.questions import clean_question
+from pruning.inputs.questions import Pair, clean_question
 from pruning.interface import Part
 from pruning.models import find_spec
 from pruning.records.plan import TRAINED, StructuralPlan
-from viz.page.head_attention import head_look_view
+from viz.page.head_attention import head_attention_view
 from viz.page.structure import head_view, plan_view
 
 GATES = ASSETS / "models" / "demo_gates" / "plan.zip"  # trained gates of the bundled model, where they come with it
@@ -68,22 +68,22 @@ class Planning:
         if self.handlers.plans.get(visitor.session) is not None:
             yield gr.skip(), gr.skip()
         elif isinstance(model, str) and find_spec(model).bundled:
-            yield from self.make(AskedPlan(model, **FIRST), visitor)
+            yield from self.make(PlanForm(model, **FIRST), visitor)
         else:
             yield status("idle", messages.NO_PLAN_YET), gr.skip()
 
-    def make(self, asked: AskedPlan, visitor: Visitor) -> Iterator[Said]:
+    def make(self, form: PlanForm, visitor: Visitor) -> Iterator[Said]:
         """Status, and at the end the plan. Whatever fails, the plan before it stays, and the status says what to do."""
 
         def start(hold: Hold) -> Iterator[Event]:
-            if asked.score == TRAINED:
+            if form.score == TRAINED:
                 plan = StructuralPlan.load(self.gates)
-                return self.service.take_plan(hold, plan, asked.model, self.pairs)
-            return self.service.make_plan(hold, asked.request(len(self.pairs)), self.pairs)
+                return self.service.take_plan(hold, plan, form.model, self.pairs)
+            return self.service.make_plan(hold, form.request(len(self.pairs)), self.pairs)
 
         return self._follow(visitor, "plan", start, self._taker(visitor), messages.PLANNED)
 
-    def plan(self, asked: AskedPlan, visitor: Visitor) -> PlanAtHand:
+    def plan(self, form: PlanForm, visitor: Visitor) -> PlanAtHand:
         """A plan from beginning to end.
 
         Raises:
@@ -91,7 +91,7 @@ class Planning:
         """
 
         def start(hold: Hold) -> Iterator[Event]:
-            return self.service.make_plan(hold, asked.request(len(self.pairs)), self.pairs)
+            return self.service.make_plan(hold, form.request(len(self.pairs)), self.pairs)
 
         return outcome(self.service, visitor, _key(visitor.session), start)
 
@@ -134,7 +134,7 @@ class Planning:
             return {"problem": "The plan has no curves of that head. Make a plan and click it again."}
         return view
 
-    def look(self, wish: Any, state: SessionState, question: Any, visitor: Visitor) -> Iterator[Said]:
+    def head_attention(self, wish: Any, state: SessionState, question: Any, visitor: Visitor) -> Iterator[Said]:
         """Status, and at the end the head's card with what it looks at, drawn on the picture that Explore shows.
 
         Args:
@@ -148,19 +148,21 @@ class Planning:
         model = self.handlers.plans.get(visitor.session).model
 
         def start(hold: Hold) -> Iterator[Event]:
-            picture, asked = self.handlers.album.pictures(state)[0], clean_question(question)
-            return self.service.on_a_worker(hold, model, self._look, model, picture, asked, card)
+            picture, form = self.handlers.album.pictures(state)[0], clean_question(question)
+            return self.service.on_a_worker(hold, model, self._head_attention, model, picture, form, card)
 
-        yield from self._follow(visitor, "head", start, lambda look: card | {"look": look}, messages.HEAD_LOOKED)
+        yield from self._follow(
+            visitor, "head", start, lambda head_attention: card | {"look": head_attention}, messages.HEAD_ATTENTION_DONE
+        )
 
-    def _look(self, events, stop, model, picture, question, card) -> dict[str, Any]:
+    def _head_attention(self, events, stop, model, picture, question, card) -> dict[str, Any]:
         from pruning.engine.head_attention import head_attention  # torch is slow to import; the page is up before
 
         adapter = self.service.adapter(model)
         events.put(Event("phase", "head"))
         prompt, part = adapter.prompt(picture, question), Part(card["part"])
         weights = head_attention(adapter, prompt, part, card["layer"], card["head"], card["of"], stop.is_set)
-        return head_look_view(picture, prompt.layout, weights, card["part"])
+        return head_attention_view(picture, prompt.layout, weights, card["part"])
 
     def _taker(self, visitor: Visitor) -> Callable[[PlanAtHand], dict[str, Any]]:
         """Takes a plan that was made or opened as the visitor's, and gives its view."""

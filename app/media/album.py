@@ -12,10 +12,11 @@ from app.media.examples import Example
 from app.serving.caches import BoundedCache
 from app.session import SessionState
 from pruning.errors import ImageRejectedError
-from pruning.inputs.content import Clip, pictures_of
-from pruning.inputs.images import read_picture
+from pruning.inputs.content import VideoClip, images_of
+from pruning.inputs.images import read_image
 from pruning.inputs.video import is_film, read_film
-from pruning.records.archive import is_archive, pictures_in
+from pruning.records.archive import pictures_in
+from pruning.records.io import is_archive
 from viz.page.run import picture_url
 
 MOST_PICTURES = 8
@@ -48,7 +49,7 @@ class Album:
         kind, _, number = state.picture.partition(":")
         return self.examples[int(number)] if kind == "example" else None
 
-    def shown(self, state: SessionState) -> Pictures | Clip:
+    def visual_input(self, state: SessionState) -> Pictures | VideoClip:
         """What a session speaks of: pictures uint8 `[height, width, 3]` RGB, or a video.
 
         Raises:
@@ -71,10 +72,10 @@ class Album:
 
     def pictures(self, state: SessionState) -> tuple[np.ndarray, ...]:
         """The pictures, or the frames that are taken of the video."""
-        return pictures_of(self.shown(state))
+        return images_of(self.visual_input(state))
 
     @staticmethod
-    def _decoded(files: Sequence[bytes], names: Iterable[str]) -> Pictures | Clip:
+    def _decoded(files: Sequence[bytes], names: Iterable[str]) -> Pictures | VideoClip:
         films = [(file, name) for file, name in zip(files, names, strict=False) if is_film(file, name)]
         if films and len(files) > 1:
             raise ImageRejectedError(
@@ -89,7 +90,7 @@ class Album:
             )
         pictures, pixels = [], 0
         for file in files:
-            pictures.append(read_picture(file))
+            pictures.append(read_image(file))
             pixels += pictures[-1].size // 3
             if pixels > MOST_MEGAPIXELS * 1e6 or sum(map(len, files)) > MOST_BYTES:
                 raise ImageRejectedError(

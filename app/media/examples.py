@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pruning.errors import RecordFormatError
-from pruning.inputs.images import read_picture
+from pruning.inputs.images import read_image
 from pruning.layout import TokenLayout
 from pruning.records.archive import names_in, read_one
 from pruning.records.run import RunRecord
@@ -26,7 +26,7 @@ class KnownQuestion:
 
     text: str
     answer: str
-    evidence: tuple[int, ...]
+    answer_region: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Example:
 
     @cached_property
     def picture(self) -> np.ndarray:
-        return read_picture(self.path)
+        return read_image(self.path)
 
     @cached_property
     def object_map(self) -> np.ndarray:
@@ -115,12 +115,12 @@ class Example:
         known = self._known(question)
         return known.answer if known else ""
 
-    def evidence(self, question: str, layout: TokenLayout) -> np.ndarray | None:
+    def answer_region(self, question: str, layout: TokenLayout) -> np.ndarray | None:
         """Ids of the visual tokens that hold the answer to one of the known questions, else None."""
         known = self._known(question)
         if known is None:
             return None
-        mask = np.isin(self.object_map, [i + 1 for i in known.evidence])
+        mask = np.isin(self.object_map, [i + 1 for i in known.answer_region])
         return layout.tokens_of(mask)
 
 

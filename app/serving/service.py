@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextvars
 import json
-import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +22,12 @@ from app.errors import sentence_for
 from app.serving.caches import BoundedCache
 from app.serving.captioners import captioners_of
 from app.serving.queueing import Rate, Turns
+from app.serving.worker import Event, Hold, _heard, log
 from app.session import Visitor
 from app.settings import Settings
 from pruning.compensation.base import Compensator
 from pruning.errors import CompensatorUnavailableError, ModelUnavailableError, RunStopped, WorkerDiedError
-from pruning.inputs.content import Shown, digest_of
+from pruning.inputs.content import VisualInput, digest_of
 from pruning.layout import TokenLayout
 from pruning.metrics.plan_cost import PlanCost, plan_cost
 from pruning.models import MODELS, check, load
@@ -37,10 +37,8 @@ from pruning.records.run import RunRecord, RunRequest
 
 if TYPE_CHECKING:
     from pruning.engine.plan import Pairs
-    from pruning.engine.run import Compressed
+    from pruning.engine.session import Compressed
 
-log = logging.getLogger("prunescope")
-GLANCE = 0.5  # seconds between looks at whether a silent worker still lives
 VIEWS, VIEW_BYTES = 4, 2 * 2**30  # of models with weights taken out; one is kept however large it is
 
 
@@ -61,27 +59,6 @@ class PlanAtHand:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What happens in a run: `kind` is waiting (value: runs before this one), phase, piece, download (of the model;
-    value: bytes that arrived, and in all), restarted (its worker died; it begins anew), held_up (another's worker
-    died), done or failed.
-    """
-
-    kind: str
-    phase: str = ""
-    text: str = ""
-    value: Any = None
-
-
-@dataclass(slots=True)
-class Hold:
-    """One visitor's grip on what runs for them. `superseded`: it ended because they went on to something else."""
-
-    stop: threading.Event = field(default_factory=threading.Event)
-    superseded: bool = False
-
-
 class Service:
     """One per process. Public methods may be called from any thread."""
 
@@ -94,12 +71,12 @@ class Service:
         self._turns, self._rate = Turns(settings.longest_queue), Rate(settings.runs_per_minute)
         self._host_rate = Rate(settings.runs_per_minute_per_host, "from one address")
         self._holds: dict[str, Hold] = {}
-        self._listening: set[queue.Queue[Event]] = set()  # of the runs that go on or wait
+        self._subscribers: set[queue.Queue[Event]] = set()  # of the runs that go on or wait
         self._lock = threading.Lock()
         self._share = -1  # percent of a download that has arrived
         self.warm = threading.Event()  # the start-up model was loaded, or cannot be
         self.problem = ""  # why the start-up model cannot be used, if it cannot
-        self._seen, self._baselines = BoundedCache(12), BoundedCache(128)
+        self._encoded, self._baselines = BoundedCache(12), BoundedCache(128)
         self._plans = BoundedCache(16)
         self._views = BoundedCache(VIEWS, VIEW_BYTES, lambda view: view.adapter.close())
 
@@ -128,16 +105,16 @@ class Service:
             if self._adapter is not None and self._adapter[0] == model:
                 return self._adapter[1]
             s = self.settings
-            asked = {
+            arguments = {
                 "device": s.device, "dtype": s.dtype, "allow_download": s.allow_download, "progress": self._arrived
             }  # fmt: skip
             if self._adapter is not None:
-                check(model, freed=self._adapter[1].nbytes, **asked)  # nobody loses the model at hand for nothing
+                check(model, freed=self._adapter[1].nbytes, **arguments)  # nobody loses the model at hand for nothing
                 self._adapter[1].close()
                 self._adapter = self._compensator = None
-                self._seen.clear()  # tensors on the other model's device
+                self._encoded.clear()  # tensors on the other model's device
                 self._views.clear()
-            adapter = load(model, **asked)
+            adapter = load(model, **arguments)
             self._adapter = (model, adapter)
             return adapter
 
@@ -175,14 +152,14 @@ class Service:
         loaded = self._adapter
         return loaded[1] if loaded is not None and loaded[0] == model else None
 
-    def layout(self, model: str, shown: Shown) -> TokenLayout | None:
+    def layout(self, model: str, visual_input: VisualInput) -> TokenLayout | None:
         """How a model would cut up what is shown; None while it is not loaded.
 
         Raises:
             ImageRejectedError: if it reads nothing of this kind.
         """
         adapter = self.at_hand(model)
-        return None if adapter is None else adapter.layout_of(shown)
+        return None if adapter is None else adapter.layout_of(visual_input)
 
     def check_video(self, model: str) -> None:
         """Refuse a video for a model that is loaded and reads none.
@@ -234,8 +211,8 @@ class Service:
         self,
         hold: Hold,
         request: RunRequest,
-        pictures: Shown,
-        evidence: Callable[[VLMAdapter], np.ndarray | None],
+        pictures: VisualInput,
+        answer_region: Callable[[VLMAdapter], np.ndarray | None],
         plan: StructuralPlan | None = None,
     ) -> Iterator[Event]:
         """Run and yield what happens; ends with `done` (value: the record) or `failed` (value: the exception).
@@ -246,7 +223,7 @@ class Service:
         Args:
             plan: what is out of the weights for the pruned answer.
         """
-        return self.on_a_worker(hold, request.model, self._run, request, pictures, evidence, plan)
+        return self.on_a_worker(hold, request.model, self._run, request, pictures, answer_region, plan)
 
     def make_plan(self, hold: Hold, request: PlanRequest, pairs: Pairs) -> Iterator[Event]:
         """As `run`, for a structural plan; the value of `done` is a `PlanAtHand`. Equal requests share one."""
@@ -256,11 +233,11 @@ class Service:
         """As `make_plan`, for a plan that somebody brought: it is tried on the model, and fails if it does not fit."""
         return self.on_a_worker(hold, model, self._try, plan, model, pairs)
 
-    def on_a_worker(self, hold: Hold, model: str, work: Callable[..., Any], *asked: Any) -> Iterator[Event]:
+    def on_a_worker(self, hold: Hold, model: str, work: Callable[..., Any], *arguments: Any) -> Iterator[Event]:
         """As `run`, for `work(events, stop, *asked)`, whose result is the value of `done`."""
-        with self._listen() as events:
+        with self._subscribe() as events:
             for again in (True, False):
-                job = (self._work, events, hold.stop, model, work, asked)
+                job = (self._work, events, hold.stop, model, work, arguments)
                 worker = threading.Thread(target=contextvars.copy_context().run, args=job, name="run", daemon=True)
                 worker.start()
                 for event in _heard(events, worker):
@@ -275,15 +252,15 @@ class Service:
             yield Event("failed", value=WorkerDiedError())
 
     @contextmanager
-    def _listen(self) -> Iterator[queue.Queue[Event]]:
+    def _subscribe(self) -> Iterator[queue.Queue[Event]]:
         events: queue.Queue[Event] = queue.Queue()
         with self._lock:
-            self._listening.add(events)
+            self._subscribers.add(events)
         try:
             yield events
         finally:
             with self._lock:
-                self._listening.discard(events)
+                self._subscribers.discard(events)
 
     def _tell_the_others(self, mine: queue.Queue[Event]) -> None:
         log.error("a worker died during a run; another one takes its place")
@@ -291,17 +268,17 @@ class Service:
 
     def _tell(self, event: Event, but: queue.Queue[Event] | None = None) -> None:
         with self._lock:
-            for events in self._listening - {but}:
+            for events in self._subscribers - {but}:
                 events.put(event)
 
-    def _work(self, events, stop, model, work, asked) -> None:
+    def _work(self, events, stop, model, work, arguments) -> None:
         try:
             with self._turns.turn(stop.is_set, lambda before: events.put(Event("waiting", value=before))):
                 if stop.is_set():
                     raise RunStopped
                 if not self.is_loaded(model):
                     events.put(Event("phase", "load"))
-                value = work(events, stop, *asked)
+                value = work(events, stop, *arguments)
             events.put(Event("done", value=value))
         except Exception as error:  # noqa: BLE001 (handed to the page's own thread; what is worse ends this one)
             events.put(Event("failed", value=error))
@@ -328,16 +305,17 @@ class Service:
     @staticmethod
     def _cost(adapter: VLMAdapter, plan: StructuralPlan, pairs: Pairs, stop: threading.Event) -> PlanCost:
         """The estimate for the first pair, with the numbers of tokens that this model really makes of it."""
-        from pruning.engine.run import Listener, see_picture
+        from pruning.engine.run import encode_image
+        from pruning.models.base import RunCallbacks
 
         prompt = adapter.prompt(pairs[0].picture, pairs[0].question)
-        seen, _ = see_picture(adapter, prompt, Listener(stop=stop.is_set))
+        encoded, _ = encode_image(adapter, prompt, RunCallbacks(stop=stop.is_set))
         visual = int(prompt.visual.sum())
-        return plan_cost(plan, adapter.info, visual, len(prompt.visual) - visual, seen.tokens_per_layer)
+        return plan_cost(plan, adapter.info, visual, len(prompt.visual) - visual, encoded.tokens_per_layer)
 
     def compressed(self, adapter: VLMAdapter, plan: StructuralPlan) -> Compressed:
         """The model without what a plan takes out; made once for every plan that was used of late."""
-        from pruning.engine.run import Compressed
+        from pruning.engine.session import Compressed
 
         known = self._views.get(plan.digest)
         if known is None:
@@ -346,47 +324,37 @@ class Service:
             self._views.put(plan.digest, known)
         return Compressed(plan, known.adapter)
 
-    def _run(self, events, stop, request, pictures, evidence, plan) -> RunRecord:
+    def _run(self, events, stop, request, pictures, answer_region, plan) -> RunRecord:
         from pruning.engine import run as runner  # torch and transformers are slow to import; the page is up before
 
         adapter = self.adapter(request.model)
         compensator = self._compensator_for(request, adapter)
-        listener = runner.Listener(
+        callbacks = runner.RunCallbacks(
             phase=lambda phase: events.put(Event("phase", phase)),
-            piece=lambda phase, text: events.put(Event("piece", phase, text)),
+            text=lambda phase, text: events.put(Event("piece", phase, text)),
             stop=stop.is_set,
             trace=True,
         )
         compressed = None if plan is None else self.compressed(adapter, plan)
         prompt = adapter.prompt(pictures, request.question)
-        seen_key = (request.model, digest_of(pictures))
-        full_key = (*seen_key, request.question, request.max_new_tokens)
-        seen, reused = self._seen.get(seen_key), []
-        if seen is not None:
+        encoded_key = (request.model, digest_of(pictures))
+        full_key = (*encoded_key, request.question, request.max_new_tokens)
+        encoded, reused = self._encoded.get(encoded_key), []
+        if encoded is not None:
             reused.append(runner.LOOK)
         else:
-            seen = runner.see_picture(adapter, prompt, listener)
-            self._seen.put(seen_key, seen)
+            encoded = runner.encode_image(adapter, prompt, callbacks)
+            self._encoded.put(encoded_key, encoded)
         baseline = self._baselines.get(full_key)
         if baseline is None:
-            baseline = runner.answer_in_full(adapter, prompt, *seen, request.max_new_tokens, listener)
+            baseline = runner.answer_in_full(adapter, prompt, *encoded, request.max_new_tokens, callbacks)
             self._baselines.put(full_key, baseline)
         else:
             reused.append(runner.FULL_ANSWER)
             events.put(Event("phase", "full"))
             events.put(Event("piece", "full", baseline.answer.text))
         return runner.run(
-            request, adapter, pictures, seen=seen[0], see_ms=seen[1], baseline=baseline,
-            evidence=evidence(adapter), reused=reused, listener=listener, compressed=compressed,
+            request, adapter, pictures, encoded=encoded[0], encode_ms=encoded[1], baseline=baseline,
+            answer_region=answer_region(adapter), reused=reused, callbacks=callbacks, compressed=compressed,
             compensator=compensator,
         )  # fmt: skip
-
-
-def _heard(events: queue.Queue[Event], worker: threading.Thread) -> Iterator[Event]:
-    """What a worker says, until it is dead and everything it said was heard."""
-    while True:
-        try:
-            yield events.get(timeout=GLANCE)
-        except queue.Empty:
-            if not worker.is_alive() and events.empty():
-                return

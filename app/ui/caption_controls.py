@@ -10,7 +10,7 @@ import gradio as gr
 
 from app import messages
 from app.serving.captioners import name_of
-from pruning.benchmarks.judged import accm_sentence, figures
+from pruning.benchmarks.reports import accm_sentence, figures
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.accm import Accm
 from pruning.records.compensation import MAX_CAPTION
@@ -61,7 +61,7 @@ def _measured(captioners: Mapping[str, str]) -> str:
     return accm_sentence(found) if bundled and found else ""
 
 
-def wished(on: Any, key: Any, caption: Any, gate: Any, measure_kl: Any) -> dict[str, Any] | None:
+def requested_compensation(on: Any, key: Any, caption: Any, gate: Any, measure_kl: Any) -> dict[str, Any] | None:
     """What the controls ask for, as `app.handlers.requests.Asked` takes it; where the caption is empty, a captioner
     writes one.
     """

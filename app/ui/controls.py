@@ -35,9 +35,3 @@ def build_groups(
             controls[key] = build_controls(entry)
         groups.append(group)
     return groups, controls
-
-
-def changed_parameters(method: type[Declared], values: dict[str, Any]) -> dict[str, Any]:
-    """The values that differ from the method's defaults, so that equal runs have equal requests; unknown names too."""
-    defaults = method()
-    return {n: v for n, v in values.items() if v != getattr(defaults, n, None)}

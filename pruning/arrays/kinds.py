@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from pruning.arrays.language_model import LANGUAGE_KINDS
-from pruning.arrays.spectrum import SPECTRUM_KINDS
 from pruning.arrays.vision_tower import TOWER_KINDS
 from pruning.errors import ParameterError
 from pruning.methods.fastv import last_row_score
@@ -31,6 +30,9 @@ from pruning.methods.vitcop import (
     solve_budget,
 )
 from pruning.ops.scoring import best, best_ascending, farthest_first, greedy_residual
+from pruning.ops.spectra import effective_rank, ks_two_sample, mass_curve
+from pruning.shapes import MatrixShape
+from pruning.structural.ranks import erank_rule, mass_rule
 
 Arrays = dict[str, np.ndarray]
 
@@ -229,6 +231,25 @@ def _divprune(inputs: dict[str, torch.Tensor], params: dict[str, Any]) -> dict[s
     return {"kept": order.sort().values, "pick_order": order}
 
 
+POWER = {"sigma": 1, "sigma2": 2}
+
+
+def _infoprune_spectrum(inputs: dict[str, torch.Tensor], params: dict[str, Any]) -> dict[str, Any]:
+    matrix, power = inputs["matrix"].double(), POWER[params["mass"]]
+    values = torch.linalg.svdvals(matrix)
+    rank = mass_rule(values, float(params["tau"]), power)
+    return {
+        "singular_values": values,
+        "erank": float(effective_rank(values)),
+        "mass_ks": (1 - mass_curve(values, len(values), power)).clamp(min=0),
+        "rank_by_mass_ks": rank,
+        "rank_by_erank": erank_rule(values, float(params["c"])),
+        "truncation_error": float(values[rank:].square().sum()),
+        "two_sample_ks_of_truncation": float(ks_two_sample(values, values[:rank])),
+        "break_even_rank": MatrixShape("matrix", *matrix.shape).break_even,
+    }
+
+
 KINDS: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], dict[str, Any]]] = {
     "divprune": _divprune,
     "fastervlm": _fastervlm,
@@ -241,6 +262,6 @@ KINDS: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], dict[str, A
     "vitcop_stage2": _vitcop_stage2,
     "vitcop_stage3": _vitcop_stage3,
     **TOWER_KINDS,
-    **SPECTRUM_KINDS,
+    "infoprune_spectrum": _infoprune_spectrum,
     **LANGUAGE_KINDS,
 }

@@ -20,15 +20,17 @@ import numpy as np
 import torch
 
 from pruning.benchmarks.published_order import ORDERS, order_ms
-from pruning.benchmarks.random_model import Shape, random_llava
 from pruning.cost import prefill_flops
 from pruning.engine.environment import environment, one_thread
-from pruning.engine.run import Session, see_for, see_picture
+from pruning.engine.run import encode_for, encode_image
+from pruning.engine.session import Session
 from pruning.errors import BudgetError, PrunerUntrainedError
 from pruning.interface import ModelInfo, PromptText, PruneContext, Signal, Stage
 from pruning.methods import METHODS
 from pruning.models import load
-from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
+from pruning.models.base import RunCallbacks, VisionFeatures, VLMAdapter
+from pruning.models.loading.random_model import Shape, random_llava
+from pruning.models.prompt import Prompt
 from pruning.records.run import RunRequest
 
 QUESTION = "What color is the star?"
@@ -104,14 +106,14 @@ def prefill(adapter: VLMAdapter, repeats: int) -> list[dict[str, float]]:
     the machine's (few rows make poorer use of a processor, and weights must be read however few they are).
     """
     prompt = adapter.prompt(picture(), QUESTION)
-    seen, _ = see_picture(adapter, prompt)
+    encoded, _ = encode_image(adapter, prompt)
     total = prompt.layout.n_tokens
     info = adapter.info
 
-    def read_ms(count: int) -> float:
+    def prefill_ms(count: int) -> float:
         session = _session(adapter, prompt, "uniform_grid", count / total)
-        out = adapter.answer(prompt, adapter.project(seen, session), session, 1, Watch())
-        return out.read_ms - session.decide_ms
+        out = adapter.answer(prompt, adapter.project(encoded, session), session, 1, RunCallbacks())
+        return out.prefill_ms - session.decide_ms
 
     text = prompt.input_ids.shape[1] - total
 
@@ -131,7 +133,7 @@ def prefill(adapter: VLMAdapter, repeats: int) -> list[dict[str, float]]:
             "Bench a model with more.",
         )
     for count in counts:
-        works = (lambda c=count: read_ms(c), lambda: read_ms(total), lambda c=count: bare_ms(c))
+        works = (lambda c=count: prefill_ms(c), lambda: prefill_ms(total), lambda c=count: bare_ms(c))
         pruned, full, bare = map(statistics.median, zip(*_in_turns(works, repeats), strict=True))
         time_ratio, work_ratio = pruned / full, work(count) / work(total)
         rows.append(
@@ -160,15 +162,15 @@ def recording(adapter: VLMAdapter, repeats: int) -> dict[str, float]:
         with torch.inference_mode():
             adapter.model.generate(**prompt.inputs(), do_sample=False, max_new_tokens=words)
 
-    def engine(see: Callable[[], Seen], watch: Watch) -> None:
+    def engine(encode: Callable[[], VisionFeatures], callbacks: RunCallbacks) -> None:
         session = _session(adapter, prompt, "uniform_grid", nearly_all)
-        adapter.answer(prompt, adapter.project(see(), session), session, words, watch)
+        adapter.answer(prompt, adapter.project(encode(), session), session, words, callbacks)
 
     def kept_and_counts() -> None:
-        engine(lambda: adapter.see(prompt, (), None, Watch()), Watch())
+        engine(lambda: adapter.encode_image(prompt, (), None, RunCallbacks()), RunCallbacks())
 
     def everything() -> None:
-        engine(lambda: see_picture(adapter, prompt)[0], Watch(attention=True))
+        engine(lambda: encode_image(adapter, prompt)[0], RunCallbacks(trace=True))
 
     works = (plain, kept_and_counts, everything)
     rounds = _in_turns([lambda work=work: _timed(work) for work in works], repeats)
@@ -223,22 +225,23 @@ def _decide_ms(method: Any, grid: tuple[int, int], repeats: int) -> float:
     states = torch.randn(len(words), DIM, generator=g)
 
     def context(stage: Stage, ids: torch.Tensor, features: torch.Tensor, memory: dict) -> PruneContext:
-        looks, behind, before = (
-            {look: shapes[look.signal](rows) for look in method.looks(info)} for rows in (len(ids), len(words), 2)
+        observations, behind, before = (
+            {observation: shapes[observation.signal](rows) for observation in method.observations(info)}
+            for rows in (len(ids), len(words), 2)
         )
         text = PromptText(states, words, torch.ones(len(words), dtype=torch.bool), words, 2 + len(ids), behind, before)
         return PruneContext(
             stage=stage, features=features, ids=ids, positions=places[ids], n_total=n, info=info, generator=g,
-            looks=looks, text=text, memory=memory,
+            observations=observations, text=text, memory=memory,
         )  # fmt: skip
 
     times = []
     for _ in range(max(3, repeats // 2)):
         ids, features, memory, spent = torch.arange(n), torch.randn(n, DIM, generator=g), {}, 0.0
         for stage, wanted in method.plan(info, n).items():
-            shown = context(stage, ids, features, memory)
+            context_now = context(stage, ids, features, memory)
             began = time.perf_counter()
-            decision = method(shown, wanted)
+            decision = method(context_now, wanted)
             spent += 1e3 * (time.perf_counter() - began)
             ids = ids[decision.keep]
             features = features[decision.keep] if decision.features is None else decision.features
@@ -265,14 +268,14 @@ def peak_memory(adapter: VLMAdapter) -> dict[str, float]:
     keeping 64 tokens. Of the GPU, or of the process (Linux).
     """
     prompt = adapter.prompt(picture(), QUESTION)
-    seen, _ = see_picture(adapter, prompt)
+    encoded, _ = encode_image(adapter, prompt)
     found, few = {}, FEWEST / prompt.layout.n_tokens
     for key in ("full", *METHODS):
         try:
             session = _session(adapter, prompt, *(("uniform_grid", 1) if key == "full" else (key, few)))
-            mine = see_for(session, adapter, prompt, seen, Watch())
+            mine = encode_for(session, adapter, prompt, encoded, RunCallbacks())
             base = _reset_peak(adapter.device)
-            adapter.answer(prompt, adapter.project(mine, session), session, 2, Watch())
+            adapter.answer(prompt, adapter.project(mine, session), session, 2, RunCallbacks())
             found[key] = round(_peak(adapter.device) - base, 1)
         except (BudgetError, PrunerUntrainedError):
             continue

@@ -27,10 +27,10 @@ def add_command(commands: Any) -> None:
 
 
 def _budgets(arguments: argparse.Namespace) -> int:
-    from pruning.cli.parser import settings
-    from pruning.inputs.images import read_picture
+    from pruning.cli.options import settings
+    from pruning.inputs.images import read_image
 
-    picture = read_picture(arguments.image)
+    picture = read_image(arguments.image)
     given = settings(arguments.set)
     chosen = [method_class(arguments.method)] if arguments.method else list(METHODS.values())
     adapter = load(

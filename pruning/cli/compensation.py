@@ -16,7 +16,7 @@ from pruning.records.run import RunRequest
 
 def add_options(ran: argparse.ArgumentParser) -> None:
     """Add what `run` takes for its third answer."""
-    from pruning.cli.parser import number  # which builds its parser with this function
+    from pruning.cli.options import number  # which builds its parser with this function
 
     ran.add_argument("--compensation", help=f"give back in words what was dropped: {', '.join(COMPENSATORS)}")
     ran.add_argument("--captioner", help="its folder or hub id, if not the bundled one")

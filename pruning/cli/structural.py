@@ -97,7 +97,7 @@ def _request(a: argparse.Namespace, **more: Any) -> PlanRequest:
 def _open(a: argparse.Namespace) -> tuple[Any, Any]:
     """The model, and the pairs to show it."""
     from pruning.demo_model.pairs import DrawnPairs
-    from pruning.inputs.pairs import FolderPairs
+    from pruning.inputs.questions import FolderPairs
     from pruning.models import find_spec, load
 
     if a.data is None and not find_spec(a.model).bundled:
@@ -110,7 +110,7 @@ def _open(a: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _plan(a: argparse.Namespace) -> int:
-    from pruning.cli.parser import settings, written
+    from pruning.cli.options import settings, written
     from pruning.engine.plan import make_plan
 
     request = _request(a, score=a.score, heads=a.heads, parameters=settings(a.set))
@@ -131,7 +131,7 @@ def _plan(a: argparse.Namespace) -> int:
 def _train(a: argparse.Namespace) -> int:
     import json
 
-    from pruning.cli.parser import written
+    from pruning.cli.options import written
     from pruning.engine.train_gates import HeadRecipe, HeadTraining
 
     recipe = HeadRecipe(

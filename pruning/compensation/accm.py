@@ -18,12 +18,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from pruning.compensation.base import Candidate, Compensator, Discarded, Proposal
+from pruning.compensation.base import Candidate, Compensator, Discarded, Proposal, clean_caption, inserted_text
 from pruning.compensation.beam import Beams, beam_search, pad_left
 from pruning.compensation.captioner import captioner_flops
 from pruning.compensation.checkpoint import Parts, check_made_for, load
 from pruning.compensation.selector import selector_flops
-from pruning.compensation.wording import clean_caption, inserted_text
 
 BEAMS = 3
 DEFAULT_FOLDER = Path(__file__).parents[2] / "assets" / "models" / "accm"

@@ -45,7 +45,7 @@ class Memory:
 
     key: torch.Tensor
     value: torch.Tensor
-    seen: torch.Tensor | None = None
+    visible: torch.Tensor | None = None
 
 
 class Captioner(nn.Module):
@@ -63,12 +63,12 @@ class Captioner(nn.Module):
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.embed.weight, std=0.5)
 
-    def look(self, features: torch.Tensor, seen: torch.Tensor | None = None) -> Memory:
+    def look(self, features: torch.Tensor, visible: torch.Tensor | None = None) -> Memory:
         """Map discarded tokens `[pictures, tokens, vision_dim]`; with `seen` (bool `[pictures, tokens]`) the others are
         as if they were not there.
         """
         key, value = self.mapper(features.float()).chunk(2, -1)
-        return Memory(_heads(key, self.shape.heads), _heads(value, self.shape.heads), seen)
+        return Memory(_heads(key, self.shape.heads), _heads(value, self.shape.heads), visible)
 
     def forward(
         self, memory: Memory, question: torch.Tensor, n_pad: torch.Tensor, caption: torch.Tensor
@@ -106,12 +106,12 @@ class Captioner(nn.Module):
         total = before + x.shape[1]
         place = torch.arange(total, device=x.device)
         own = place[before:]
-        sees = (place[None, :] <= own[:, None])[None] & (place[None, None, :] >= n_pad[:, None, None])
-        sees = sees | (place[None, None, :] == own[None, :, None])  # a padding row sees itself: no empty softmax
+        visible = (place[None, :] <= own[:, None])[None] & (place[None, None, :] >= n_pad[:, None, None])
+        visible = visible | (place[None, None, :] == own[None, :, None])  # a padding row sees itself: no empty softmax
         turn = _rotation(own[None] - n_pad[:, None], x.shape[-1] // self.shape.heads)
         grown = []
         for i, layer in enumerate(self.layers):
-            x, kept = layer(x, memory, n_question, sees[:, None], turn, None if cache is None else cache.layers[i])
+            x, kept = layer(x, memory, n_question, visible[:, None], turn, None if cache is None else cache.layers[i])
             grown.append(kept)
         return x, Cache(grown, total)
 
@@ -148,12 +148,12 @@ class _Layer(nn.Module):
         self.look_out = nn.Linear(width, width, bias=False)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x, memory: Memory, n_question: int, sees: torch.Tensor, turn, past):
+    def forward(self, x, memory: Memory, n_question: int, visible: torch.Tensor, turn, past):
         query, key, value = (_heads(t, self.heads) for t in self.own(self.norms[0](x)).chunk(3, -1))
         query, key = _rotate(query, turn), _rotate(key, turn)
         if past is not None:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
-        x = x + self.own_out(_join(F.scaled_dot_product_attention(query, key, value, attn_mask=sees)))
+        x = x + self.own_out(_join(F.scaled_dot_product_attention(query, key, value, attn_mask=visible)))
         looks = self.look_out(self._looked(self.look(self.norms[1](x[:, n_question:])), memory))
         x = torch.cat([x[:, :n_question], x[:, n_question:] + looks], 1)  # the question itself is only read
         x = x + self.down(F.gelu(self.up(self.norms[2](x))))
@@ -166,7 +166,7 @@ class _Layer(nn.Module):
         if memory.key.shape[2] == 0:  # nothing was discarded
             return torch.zeros_like(query)
         side_by_side = _heads(query.reshape(pictures, rows // pictures * length, width), self.heads)
-        mask = None if memory.seen is None else memory.seen[:, None, None, :]
+        mask = None if memory.visible is None else memory.visible[:, None, None, :]
         out = F.scaled_dot_product_attention(side_by_side, memory.key, memory.value, attn_mask=mask)
         return _join(out).reshape(rows, length, width)
 

@@ -16,11 +16,10 @@ import torch
 from safetensors import SafetensorError
 
 from pruning import checkpoints as weights_file
-from pruning.checkpoints import CONFIG
+from pruning.checkpoints import CONFIG, alike
 from pruning.compensation.captioner import Captioner, CaptionerShape
 from pruning.compensation.selector import Selector, SelectorShape
 from pruning.errors import CompensatorUnavailableError
-from pruning.identity import alike
 
 KIND, FORMAT = "accm", 1
 ADVICE = "Give the folder that `python -m pruning train-accm --out` wrote."

@@ -18,8 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from pruning.compensation.base import Candidate, Compensator, Discarded, Proposal
-from pruning.compensation.wording import clean_caption
+from pruning.compensation.base import Candidate, Compensator, Discarded, Proposal, clean_caption
 
 BEAMS = 3
 

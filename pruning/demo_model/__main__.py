@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pruning.benchmarks.judged import accm_table
+from pruning.benchmarks.reports import accm_table
 from pruning.demo_model.accm.evaluate import evaluate_accm
 from pruning.demo_model.evaluation.card import write_card
 from pruning.demo_model.evaluation.evaluate import Evaluation, table
@@ -63,13 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--out", type=Path, default=FIGURES, help="figures (default: %(default)s); goes on where it was")
     judge.set_defaults(do=_evaluate)
 
-    helped = commands.add_parser("evaluate-accm", help="accuracy with captions, beside as many visual tokens")
-    helped.add_argument("--model", default="demo")
-    helped.add_argument("--captioner", type=Path, default=ASSETS / "models" / "accm")
-    helped.add_argument("--scenes", type=int, default=1000, help="one question each (default: %(default)s)")
-    helped.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
-    helped.add_argument("--out", type=Path, default=ASSETS / "benchmarks" / "accm.json", help="default: %(default)s")
-    helped.set_defaults(do=_evaluate_accm)
+    with_captions = commands.add_parser("evaluate-accm", help="accuracy with captions, beside as many visual tokens")
+    with_captions.add_argument("--model", default="demo")
+    with_captions.add_argument("--captioner", type=Path, default=ASSETS / "models" / "accm")
+    with_captions.add_argument("--scenes", type=int, default=1000, help="one question each (default: %(default)s)")
+    with_captions.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)"
+    )
+    with_captions.add_argument(
+        "--out", type=Path, default=ASSETS / "benchmarks" / "accm.json", help="default: %(default)s"
+    )
+    with_captions.set_defaults(do=_evaluate_accm)
 
     taught = commands.add_parser("train-pruner", help="train what a pruner decides with, for the bundled model")
     pruners = taught.add_subparsers(required=True, dest="method", metavar=" | ".join(PRUNERS))

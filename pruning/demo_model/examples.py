@@ -19,17 +19,19 @@ from pruning.demo_model.world.questions import NUMBERS, describe
 from pruning.demo_model.world.scene import Scene, draw, sample_scene, scene_rng
 from pruning.engine.compensate import open_compensator
 from pruning.engine.plan import make_plan
-from pruning.engine.run import FULL_ANSWER, LOOK, Compressed, Listener, answer_in_full, run, see_picture
+from pruning.engine.run import FULL_ANSWER, LOOK, answer_in_full, encode_image, run
+from pruning.engine.session import Compressed
 from pruning.errors import BudgetError, PrunerUntrainedError
-from pruning.inputs.images import read_picture
-from pruning.inputs.pairs import Pair
+from pruning.inputs.images import read_image
+from pruning.inputs.questions import Pair
 from pruning.interface import Part
 from pruning.methods import METHODS
-from pruning.models.base import VLMAdapter
+from pruning.metrics.agreement import random_band
+from pruning.models.base import RunCallbacks, VLMAdapter
 from pruning.records.archive import pack
 from pruning.records.compensation import Compensation
 from pruning.records.plan import PlanRequest, StructuralPlan
-from pruning.records.run import RunRecord, RunRequest, random_band
+from pruning.records.run import RunRecord, RunRequest
 
 RECORDED_COUNTS = (18, 36, 64, 128, 192, 576)
 RANDOM_SEEDS = 20
@@ -40,7 +42,7 @@ SIDE = 768  # four times what the model sees: crisp on a screen
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ExampleQuestion:
     """A question about the objects with the attributes `about`; `answer` is worked out from the scene."""
 
     text: str
@@ -56,7 +58,7 @@ class ExampleScene:
     scene: int
     title: str
     idea: str
-    questions: tuple[Asked, ...]
+    questions: tuple[ExampleQuestion, ...]
 
 
 EXAMPLES = (
@@ -64,54 +66,54 @@ EXAMPLES = (
         "redundancy", 20, "Redundancy",
         "Three things on a plain ground: most pieces can go and the answer stays.",
         (
-            Asked("What color is the cross?", "color", {"shape": "cross"}),
-            Asked("Where is the ring?", "where", {"shape": "ring"}),
-            Asked("How many yellow objects are there?", "count", {"color": "yellow"}),
+            ExampleQuestion("What color is the cross?", "color", {"shape": "cross"}),
+            ExampleQuestion("Where is the ring?", "where", {"shape": "ring"}),
+            ExampleQuestion("How many yellow objects are there?", "count", {"color": "yellow"}),
         ),
     ),
     ExampleScene(
         "digit", 15, "Reading",
         "A digit lives in a few pieces. Lose one of them and it reads as another digit.",
         (
-            Asked("What digit is on the black heart?", "digit", {"color": "black", "shape": "heart"}),
-            Asked("What color is the ring?", "color", {"shape": "ring"}),
-            Asked("Where is the circle?", "where", {"shape": "circle"}),
+            ExampleQuestion("What digit is on the black heart?", "digit", {"color": "black", "shape": "heart"}),
+            ExampleQuestion("What color is the ring?", "color", {"shape": "ring"}),
+            ExampleQuestion("Where is the circle?", "where", {"shape": "circle"}),
         ),
     ),
     ExampleScene(
         "counting", 9, "Counting",
         "Counting needs every one of the things counted, so evidence is spread wide.",
         (
-            Asked("How many green crosses are there?", "count", {"color": "green", "shape": "cross"}),
-            Asked("How many objects are there?", "count", {}),
-            Asked("How many triangles are there?", "count", {"shape": "triangle"}),
+            ExampleQuestion("How many green crosses are there?", "count", {"color": "green", "shape": "cross"}),
+            ExampleQuestion("How many objects are there?", "count", {}),
+            ExampleQuestion("How many triangles are there?", "count", {"shape": "triangle"}),
         ),
     ),
     ExampleScene(
         "question", 27, "Questions",
         "Two questions, one picture. A pruner that never reads the question keeps the same pieces for both.",
         (
-            Asked("Where is the ring?", "where", {"shape": "ring"}),
-            Asked("What color is the square?", "color", {"shape": "square"}),
-            Asked("Is there a red star?", "exists", {"color": "red", "shape": "star"}),
+            ExampleQuestion("Where is the ring?", "where", {"shape": "ring"}),
+            ExampleQuestion("What color is the square?", "color", {"shape": "square"}),
+            ExampleQuestion("Is there a red star?", "exists", {"color": "red", "shape": "star"}),
         ),
     ),
     ExampleScene(
         "clutter", 4, "Clutter",
         "A busy ground looks important to some pruners and costs them pieces.",
         (
-            Asked("What color is the circle?", "color", {"shape": "circle"}),
-            Asked("How many red objects are there?", "count", {"color": "red"}),
-            Asked("Describe the picture.", "describe", {}),
+            ExampleQuestion("What color is the circle?", "color", {"shape": "circle"}),
+            ExampleQuestion("How many red objects are there?", "count", {"color": "red"}),
+            ExampleQuestion("Describe the picture.", "describe", {}),
         ),
     ),
     ExampleScene(
         "tiny", 19, "Failing",
         "Tiny things own very few pieces: here pruning goes wrong first.",
         (
-            Asked("Where is the tiny triangle?", "where", {"size": "tiny", "shape": "triangle"}),
-            Asked("How many stars are there?", "count", {"shape": "star"}),
-            Asked("Describe the picture.", "describe", {}),
+            ExampleQuestion("Where is the tiny triangle?", "where", {"size": "tiny", "shape": "triangle"}),
+            ExampleQuestion("How many stars are there?", "count", {"shape": "star"}),
+            ExampleQuestion("Describe the picture.", "describe", {}),
         ),
     ),
 )  # fmt: skip
@@ -127,7 +129,7 @@ def write_examples(folder: Path) -> None:
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(folder / f"{example.key}.jpg"), bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])
         cv2.imwrite(str(folder / f"{example.key}.objects.png"), ids)
-        questions = [_known(scene, asked) for asked in example.questions]
+        questions = [_known(scene, question) for question in example.questions]
         alt = f"Drawn scene: {describe(scene.objects)}"
         entries.append(
             {"key": example.key, "title": example.title, "idea": example.idea, "alt": alt, "questions": questions}
@@ -146,20 +148,20 @@ def record_more(adapter: VLMAdapter, folder: Path, out: Path, captioner: Path, g
     out.mkdir(parents=True, exist_ok=True)
     for key, name in MORE.items():
         first = known[key]["questions"][0]
-        asked = _open_example(adapter, folder, key, first)
+        question = _open_example(adapter, folder, key, first)
         if name == "words":
             if not captioner.is_dir():
                 print(f"{key}: no run with words: there is no captioner at {captioner}; train-accm writes one.")
                 continue
-            record = asked.run(
-                "resprune", asked.share(MORE_SHARE), compensation=Compensation("accm", measure_kl=True),
+            record = question.run(
+                "resprune", question.share(MORE_SHARE), compensation=Compensation("accm", measure_kl=True),
                 compensator=open_compensator("accm", adapter, captioner),
             )  # fmt: skip
         else:
             plan = StructuralPlan.load(gates) if gates.exists() else _static_plan(adapter, folder, known)
             view = adapter.compressed(plan)
             try:
-                record = asked.run("resprune", asked.share(MORE_SHARE), compressed=Compressed(plan, view))
+                record = question.run("resprune", question.share(MORE_SHARE), compressed=Compressed(plan, view))
             finally:
                 view.close()
         (out / f"{key}.more.zip").write_bytes(pack({name: record}))
@@ -176,7 +178,7 @@ class _FirstQuestions:
     def __getitem__(self, number: int) -> Pair:
         example = self._known[number % len(self._known)]
         first = example["questions"][0]
-        return Pair(read_picture(self._folder / f"{example['key']}.jpg"), first["text"], first["answer"])
+        return Pair(read_image(self._folder / f"{example['key']}.jpg"), first["text"], first["answer"])
 
 
 def _static_plan(adapter: VLMAdapter, folder: Path, known: dict[str, dict]) -> StructuralPlan:
@@ -192,38 +194,38 @@ def record_examples(adapter: VLMAdapter, folder: Path, out: Path) -> None:
     known = {e["key"]: e for e in json.loads((folder / "examples.json").read_text(encoding="utf-8"))}
     out.mkdir(parents=True, exist_ok=True)
     for example in EXAMPLES:
-        asked = _open_example(adapter, folder, example.key, known[example.key]["questions"][0])
+        question = _open_example(adapter, folder, example.key, known[example.key]["questions"][0])
         records = {}
         for method in METHODS:
             for count in RECORDED_COUNTS:
                 try:
-                    records[f"{method}-{count}"] = asked.run(method, count)
+                    records[f"{method}-{count}"] = question.run(method, count)
                 except (BudgetError, PrunerUntrainedError) as error:
                     print(f"{example.key}: {error}")
         (out / f"{example.key}.zip").write_bytes(pack(records))
-        band = {str(count): asked.random_band(count) for count in RECORDED_COUNTS}
+        band = {str(count): question.random_band(count) for count in RECORDED_COUNTS}
         (out / f"{example.key}.random.json").write_text(json.dumps(band, indent=1) + "\n", encoding="utf-8")
 
 
 def _open_example(adapter: VLMAdapter, folder: Path, key: str, question: dict) -> _Asking:
-    picture = read_picture(folder / f"{key}.jpg")
+    picture = read_image(folder / f"{key}.jpg")
     ids = cv2.imread(str(folder / f"{key}.objects.png"), cv2.IMREAD_GRAYSCALE)
     layout = adapter.layout((picture.shape[1], picture.shape[0]))
-    evidence = layout.tokens_of(np.isin(ids, [i + 1 for i in question["evidence"]]))
-    return _Asking(adapter, picture, question["text"], evidence)
+    answer_region = layout.tokens_of(np.isin(ids, [i + 1 for i in question["evidence"]]))
+    return _Asking(adapter, picture, question["text"], answer_region)
 
 
 class _Asking:
     """One question about one picture, asked again and again; the tower runs once."""
 
-    def __init__(self, adapter: VLMAdapter, picture: np.ndarray, question: str, evidence: np.ndarray) -> None:
-        self.adapter, self.picture, self.question, self.evidence = adapter, picture, question, evidence
-        self.listener = Listener(trace=True)
+    def __init__(self, adapter: VLMAdapter, picture: np.ndarray, question: str, answer_region: np.ndarray) -> None:
+        self.adapter, self.picture, self.question, self.answer_region = adapter, picture, question, answer_region
+        self.callbacks = RunCallbacks(trace=True)
         prompt = adapter.prompt(picture, question)
-        see_picture(adapter, prompt)  # the first pass of a process is slow; its time is not the one to show
-        self.seen, self.see_ms = see_picture(adapter, prompt)
-        answer_in_full(adapter, prompt, self.seen, self.see_ms, MAX_NEW_TOKENS, self.listener)
-        self.baseline = answer_in_full(adapter, prompt, self.seen, self.see_ms, MAX_NEW_TOKENS, self.listener)
+        encode_image(adapter, prompt)  # the first pass of a process is slow; its time is not the one to show
+        self.encoded, self.encode_ms = encode_image(adapter, prompt)
+        answer_in_full(adapter, prompt, self.encoded, self.encode_ms, MAX_NEW_TOKENS, self.callbacks)
+        self.baseline = answer_in_full(adapter, prompt, self.encoded, self.encode_ms, MAX_NEW_TOKENS, self.callbacks)
 
     @property
     def n_tokens(self) -> int:
@@ -240,16 +242,16 @@ class _Asking:
             compensation=compensation,
         )  # fmt: skip
         return run(
-            request, self.adapter, self.picture, seen=self.seen, see_ms=self.see_ms, baseline=self.baseline,
-            evidence=self.evidence, reused=(LOOK, FULL_ANSWER), listener=self.listener, **acting,
+            request, self.adapter, self.picture, encoded=self.encoded, encode_ms=self.encode_ms, baseline=self.baseline,
+            answer_region=self.answer_region, reused=(LOOK, FULL_ANSWER), callbacks=self.callbacks, **acting,
         )  # fmt: skip
 
     def random_band(self, count: int) -> dict[str, object]:
         return random_band([self.run("random_baseline", count, seed) for seed in range(RANDOM_SEEDS)])
 
 
-def _known(scene: Scene, asked: Asked) -> dict[str, object]:
-    found = [i for i, o in enumerate(scene.objects) if all(getattr(o, k) == v for k, v in asked.about.items())]
+def _known(scene: Scene, question: ExampleQuestion) -> dict[str, object]:
+    found = [i for i, o in enumerate(scene.objects) if all(getattr(o, k) == v for k, v in question.about.items())]
     first = scene.objects[found[0]]
     answers: dict[str, Callable[[], str]] = {
         "color": lambda: first.color,
@@ -259,6 +261,6 @@ def _known(scene: Scene, asked: Asked) -> dict[str, object]:
         "exists": lambda: "yes" if found else "no",
         "describe": lambda: describe(scene.objects),
     }
-    if asked.kind in ("color", "where", "digit") and len(found) != 1:
-        raise ValueError(f"{asked.text!r} fits {len(found)} objects")
-    return {"text": asked.text, "kind": asked.kind, "answer": answers[asked.kind](), "evidence": found}
+    if question.kind in ("color", "where", "digit") and len(found) != 1:
+        raise ValueError(f"{question.text!r} fits {len(found)} objects")
+    return {"text": question.text, "kind": question.kind, "answer": answers[question.kind](), "evidence": found}

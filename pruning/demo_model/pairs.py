@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pruning.inputs.pairs import Pair
+from pruning.inputs.questions import Pair
 
 if TYPE_CHECKING:
     import numpy as np

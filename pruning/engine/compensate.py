@@ -18,21 +18,21 @@ import torch
 
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.accm import Accm
-from pruning.compensation.base import Candidate, Compensator, Discarded, Proposal
+from pruning.compensation.base import Candidate, Compensator, Discarded, Proposal, clean_caption, inserted_text
 from pruning.compensation.objective import kl_to_full
 from pruning.compensation.untrained import UntrainedCaptioner
-from pruning.compensation.wording import clean_caption, inserted_text
 from pruning.cost import break_even, prefill_flops
 from pruning.engine.results import to_answer, to_cost, to_next_words, wait_for
 from pruning.errors import CaptionRejectedError, CompensatorUnavailableError
-from pruning.interface import Decision, Look, Part, PromptText, Stage
-from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
+from pruning.interface import Decision, Observation, Part, PromptText, Stage
+from pruning.models.base import RunCallbacks, VisionFeatures, VLMAdapter
+from pruning.models.prompt import Prompt
 from pruning.records.answer import Answer
 from pruning.records.compensation import CandidateEntry, Compensated, Compensation
 from pruning.records.run import RunRequest
 
 if TYPE_CHECKING:
-    from pruning.engine.run import Session
+    from pruning.engine.session import Session
 
 BY_HAND = "written by hand"
 PICTURE_MARK = "[picture]"  # for all the placeholders in a prompt that is shown
@@ -69,7 +69,7 @@ class Replay:
 
     def __init__(self, session: Session) -> None:
         self.stages: Sequence[Stage] = session.stages
-        self.looks: Sequence[Look] = ()
+        self.observations: Sequence[Observation] = ()
         self._decisions, self.positions_at, self.evicts = session.decisions, session.positions_at, session.evicts
 
     def decide(
@@ -77,19 +77,21 @@ class Replay:
         stage: Stage,
         features: torch.Tensor,
         ids: torch.Tensor,
-        looks: Mapping[Look, torch.Tensor],
+        observations: Mapping[Observation, torch.Tensor],
         *,
         text: PromptText | None = None,
     ) -> Decision:
-        del features, ids, looks, text
+        del features, ids, observations, text
         return self._decisions[stage]
 
 
-def what_was_discarded(session: Session, prompt: Prompt, seen: Seen, question: str, picture: np.ndarray) -> Discarded:
+def what_was_discarded(
+    session: Session, prompt: Prompt, encoded: VisionFeatures, question: str, picture: np.ndarray
+) -> Discarded:
     """The complement of the run's kept set; `seen` is the whole picture."""
     kept = _kept(session, prompt)
     ids = np.setdiff1d(np.arange(prompt.layout.n_tokens), kept)
-    features = seen.features[torch.from_numpy(ids).to(seen.features.device)]
+    features = encoded.features[torch.from_numpy(ids).to(encoded.features.device)]
     return Discarded(features, ids, kept, question, picture, prompt.layout)
 
 
@@ -106,19 +108,19 @@ def check_pictures(compensation: Compensation | None, n_pictures: int) -> None:
         )
 
 
-def give_back(
+def compensate(
     request: RunRequest,
     adapter: VLMAdapter,
     compensator: Compensator | None,
     picture: np.ndarray,
     prompt: Prompt,
-    whole: Seen,
-    used: Seen,
+    full: VisionFeatures,
+    used: VisionFeatures,
     session: Session,
     pruned: Answer,
     full_ids: Sequence[int],
-    watch: Watch,
-    plain: tuple[VLMAdapter, Seen],
+    callbacks: RunCallbacks,
+    plain: tuple[VLMAdapter, VisionFeatures],
 ) -> Compensated:
     """Propose, choose, insert, answer.
 
@@ -134,21 +136,21 @@ def give_back(
     """
     wanted = request.compensation
     began = time.perf_counter()
-    proposal, title = _propose(wanted, adapter, compensator, session, prompt, whole, request.question, picture)
+    proposal, title = _propose(wanted, adapter, compensator, session, prompt, full, request.question, picture)
     wait_for(adapter.device)
     propose_ms = 1e3 * (time.perf_counter() - began)
     caption, why = _what_to_insert(wanted, proposal)
-    helped = adapter.insert(prompt, inserted_text(caption))
+    captioned = adapter.insert(prompt, inserted_text(caption))
     replay = Replay(session) if session.stages else None
     rows = adapter.project(used, replay)
-    watch = replace(watch, attention=watch.attention or wanted.measure_kl)
-    out = adapter.answer(helped, rows, replay, request.max_new_tokens, watch)
+    callbacks = replace(callbacks, trace=callbacks.trace or wanted.measure_kl)
+    out = adapter.answer(captioned, rows, replay, request.max_new_tokens, callbacks)
     # A method that prunes in the tower needs a second pass of the whole picture, if the captioner reads its features.
     twice = any(s.part is Part.TOWER for s in session.stages) and wanted.caption is None and compensator.reads_features
-    tower = [*used.tokens_per_layer, *(whole.tokens_per_layer if twice else ())]
+    tower = [*used.tokens_per_layer, *(full.tokens_per_layer if twice else ())]
     timing = pruned.timing
-    answer = to_answer(out, timing.see_ms, timing.prune_ms, out.read_ms)
-    n_caption = helped.input_ids.shape[1] - prompt.input_ids.shape[1]
+    answer = to_answer(out, timing.encode_ms, timing.prune_ms, out.prefill_ms)
+    n_caption = captioned.input_ids.shape[1] - prompt.input_ids.shape[1]
     info, plain_text = adapter.info, out.text_tokens - n_caption
     sizes = info.text_dim, info.text_ffn_dim, info.kv_dim
     extra = prefill_flops(out.visual_per_layer, out.text_tokens, *sizes)
@@ -164,7 +166,7 @@ def give_back(
         kl = [float(kl_to_full(truth, said[c.text])) for c in proposal.candidates]
         kl_pruned = float(kl_to_full(truth, said[""]))
         next_words = to_next_words(adapter.tokenizer, full_ids, truth, said[""], said[caption])
-    before, behind = _around(adapter.tokenizer, prompt, helped)
+    before, behind = _around(adapter.tokenizer, prompt, captioned)
     return Compensated(
         title=title,
         candidates=tuple(
@@ -174,7 +176,7 @@ def give_back(
         chosen=proposal.chosen,
         caption=caption,
         inserted=inserted_text(caption),
-        span=helped.inserted,
+        span=captioned.inserted,
         before=before,
         behind=behind,
         n_discarded=prompt.layout.n_tokens - len(_kept(session, prompt)),
@@ -187,7 +189,7 @@ def give_back(
         cost=to_cost(adapter, out, tower),
         kl_pruned=kl_pruned,
         next_words=next_words,
-        layer_attention=_rounded(out.first_look) if wanted.measure_kl else (),
+        layer_attention=_rounded(out.prompt_attention) if wanted.measure_kl else (),
         provenance=proposal.provenance | why,
     )
 
@@ -203,7 +205,7 @@ def _kept(session: Session, prompt: Prompt) -> np.ndarray:
 
 def _propose(
     wanted: Compensation, adapter: VLMAdapter, compensator: Compensator | None, session: Session, prompt: Prompt,
-    whole: Seen, question: str, picture: np.ndarray,
+    full: VisionFeatures, question: str, picture: np.ndarray,
 ) -> tuple[Proposal, str]:  # fmt: skip
     if wanted.caption is not None:
         text = clean_caption(wanted.caption, adapter.tokenizer.all_special_tokens)
@@ -213,7 +215,7 @@ def _propose(
             f"The run asks for {wanted.key!r}, and no such compensator was opened for this model.",
             "Open it with pruning.engine.compensate.open_compensator, or write a caption by hand.",
         )
-    proposal = compensator(what_was_discarded(session, prompt, whole, question, picture))
+    proposal = compensator(what_was_discarded(session, prompt, full, question, picture))
     named = {"captioner": compensator.source} if compensator.source else {}
     return replace(proposal, provenance=proposal.provenance | named), compensator.title
 
@@ -230,11 +232,11 @@ def _what_to_insert(wanted: Compensation, proposal: Proposal) -> tuple[str, dict
     return best.text, {}
 
 
-def _around(tokenizer: Any, prompt: Prompt, helped: Prompt) -> tuple[str, str]:
+def _around(tokenizer: Any, prompt: Prompt, captioned: Prompt) -> tuple[str, str]:
     """The prompt's text before and behind the place of the insertion, the picture as one mark."""
     places = prompt.visual.nonzero()
     first, last = int(places[0]), int(places[-1])
-    at = helped.inserted[0] if helped.inserted else last + 1
+    at = captioned.inserted[0] if captioned.inserted else last + 1
     ids = prompt.input_ids[0].tolist()
     between = tokenizer.decode(ids[last + 1 : at]) if at > last + 1 else ""
     return f"{tokenizer.decode(ids[:first])} {PICTURE_MARK}{between}", tokenizer.decode(ids[at:])

@@ -7,10 +7,10 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import transformers
 
 from pruning import __version__
 from pruning.models.base import VLMAdapter
@@ -26,7 +26,7 @@ def environment(adapter: VLMAdapter) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "prunescope": __version__,
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "transformers": version("transformers"),
         "python": platform.python_version(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from pruning.errors import PlanError
-from pruning.interface import Decision, Look, Part, PromptText, Signal, Stage
-from pruning.models.base import Prompt, VLMAdapter, Watch
+from pruning.interface import Decision, Observation, Part, PromptText, Signal, Stage
+from pruning.models.base import RunCallbacks, VLMAdapter
+from pruning.models.prompt import Prompt
 
 
 class _Peek:
@@ -17,22 +18,22 @@ class _Peek:
 
     evicts = False
 
-    def __init__(self, look: Look) -> None:
-        self.stages: Sequence[Stage] = (Stage(Part.LANGUAGE_MODEL, look.layer),)
-        self.looks: Sequence[Look] = (look,)
-        self.shown = torch.empty(0)
+    def __init__(self, observation: Observation) -> None:
+        self.stages: Sequence[Stage] = (Stage(Part.LANGUAGE_MODEL, observation.layer),)
+        self.observations: Sequence[Observation] = (observation,)
+        self.visual_input = torch.empty(0)
 
     def decide(
         self,
         stage: Stage,
         features: torch.Tensor,
         ids: torch.Tensor,
-        looks: Mapping[Look, torch.Tensor],
+        observations: Mapping[Observation, torch.Tensor],
         *,
         text: PromptText | None = None,
     ) -> Decision:
         del stage, features, text
-        self.shown = looks[self.looks[0]]
+        self.visual_input = observations[self.observations[0]]
         return Decision(torch.arange(len(ids), device=ids.device))
 
     def positions_at(self, stage: Stage) -> str:
@@ -57,11 +58,11 @@ def head_attention(
         if Signal.RECEIVED_ATTENTION not in adapter.info.signals:
             said = f"What single heads of the vision tower look at cannot be seen in {adapter.info.name}."
             raise PlanError(said, "Choose a head of its language model.")
-        look = Look(Signal.RECEIVED_ATTENTION, layer)
-        each = adapter.see(prompt, [look], None, Watch(stop=stop)).looks[look]
+        observation = Observation(Signal.RECEIVED_ATTENTION, layer)
+        each = adapter.encode_image(prompt, [observation], None, RunCallbacks(stop=stop)).observations[observation]
     else:
-        peek = _Peek(Look(Signal.TEXT_ATTENTION, layer, ahead=True))
-        whole = adapter.project(adapter.see(prompt, [], None, Watch(stop=stop)), None)
-        adapter.answer(prompt, whole, peek, 1, Watch(stop=stop))
-        each = peek.shown.mean(1)
+        peek = _Peek(Observation(Signal.TEXT_ATTENTION, layer, ahead=True))
+        full = adapter.project(adapter.encode_image(prompt, [], None, RunCallbacks(stop=stop)), None)
+        adapter.answer(prompt, full, peek, 1, RunCallbacks(stop=stop))
+        each = peek.visual_input.mean(1)
     return each.reshape(n_heads, -1, each.shape[-1])[head].mean(0).float().cpu().numpy()

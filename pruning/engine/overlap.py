@@ -13,14 +13,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from pruning.engine.run import Session, picture_traits, see_for
+from pruning.engine.run import encode_for, token_statistics
+from pruning.engine.session import Session
 from pruning.errors import GeometryError, PruningError, RunStopped
-from pruning.inputs.content import Shown
-from pruning.interface import TOWER_SIGNALS, Decision, Look, Part, Signal, Stage
+from pruning.inputs.content import VisualInput
+from pruning.interface import TOWER_SIGNALS, Decision, Observation, Part, Signal, Stage
 from pruning.methods import METHODS
 from pruning.methods.random_baseline import RandomBaseline
-from pruning.metrics.diagnostics import Overlap
-from pruning.models.base import Prompt, Seen, VLMAdapter, Watch
+from pruning.models.base import RunCallbacks, VisionFeatures, VLMAdapter
+from pruning.models.prompt import Prompt
+from pruning.records.diagnostics import Overlap
 from pruning.records.run import RunRecord
 
 
@@ -28,11 +30,11 @@ class _Decided(Exception):  # noqa: N818 (nothing went wrong)
     """Ends the reading: nothing more will be decided."""
 
 
-class _Asked(Session):
+class _Requested(Session):
     """A session whose last decision is the end of the run."""
 
-    def decide(self, stage: Stage, *shown, **more) -> Decision:
-        super().decide(stage, *shown, **more)
+    def decide(self, stage: Stage, *visual_input, **more) -> Decision:
+        super().decide(stage, *visual_input, **more)
         if stage != self.stages[-1]:
             return self.decisions[stage]
         raise _Decided
@@ -41,7 +43,7 @@ class _Asked(Session):
 def with_overlaps(
     record: RunRecord,
     adapter: VLMAdapter,
-    shown: Shown,
+    visual_input: VisualInput,
     *,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda title: None,
@@ -55,62 +57,66 @@ def with_overlaps(
         adapter: the model that decided, with weights taken out if they were. shown: as in `pruning.engine.run.run`.
         stop: asked often; ends the work with `RunStopped`. say: hears whose turn it is.
     """
-    watch = Watch(stop=stop)
-    prompt = adapter.prompt(shown, record.request.question)
+    callbacks = RunCallbacks(stop=stop)
+    prompt = adapter.prompt(visual_input, record.request.question)
     if prompt.layout.n_tokens != record.layout.n_tokens:
         raise GeometryError(
             f"The run is about {record.layout.n_tokens} tokens; here the model makes {prompt.layout.n_tokens} of this "
             "picture.", "Run it again."
         )  # fmt: skip
     found: dict[str, Overlap] = {}
-    asked: dict[str, _Asked] = {}
+    sessions: dict[str, _Requested] = {}
     for key, method in METHODS.items():
         if key in (record.request.method, RandomBaseline.key):
             continue
         found[key] = Overlap(key, method.title)
         try:
-            asked[key] = _session(key, record, adapter, prompt)
+            sessions[key] = _session(key, record, adapter, prompt)
         except PruningError as error:
             found[key] = replace(found[key], refused=str(error))
     say("")
-    seen = adapter.see(prompt, _all_looks(asked, adapter), None, watch)
-    for key, session in asked.items():
+    encoded = adapter.encode_image(prompt, _all_observations(sessions, adapter), None, callbacks)
+    for key, session in sessions.items():
         say(found[key].title)
         try:
-            kept = _kept(session, adapter, prompt, seen, watch)
+            kept = _kept(session, adapter, prompt, encoded, callbacks)
             shared = int(np.isin(kept, record.kept).sum())
             found[key] = replace(found[key], kept=len(kept), shared=shared)
         except RunStopped:
             raise
         except PruningError as error:
             found[key] = replace(found[key], refused=str(error))
-    traits = picture_traits(adapter, seen, record.kept, float("inf"))
+    traits = token_statistics(adapter, encoded, record.kept, float("inf"))
     return replace(record, overlaps=tuple(found.values()), traits=traits)
 
 
-def _session(key: str, record: RunRecord, adapter: VLMAdapter, prompt: Prompt) -> _Asked:
+def _session(key: str, record: RunRecord, adapter: VLMAdapter, prompt: Prompt) -> _Requested:
     method = METHODS[key](keep_ratio=record.request.keep_ratio)
     method.check(adapter.info)
     request = replace(record.request, method=key, parameters={}, positions="method", compensation=None)
-    return _Asked(method, adapter, prompt, request)
+    return _Requested(method, adapter, prompt, request)
 
 
-def _all_looks(asked: dict[str, _Asked], adapter: VLMAdapter) -> list[Look]:
-    """Everything that somebody wants to see of the whole picture in the tower, and what `picture_traits` takes."""
+def _all_observations(sessions: dict[str, _Requested], adapter: VLMAdapter) -> list[Observation]:
+    """Everything that somebody wants to see of the whole picture in the tower, and what `token_statistics` takes."""
     info = adapter.info
-    looks = {Look(Signal.CLS_ATTENTION, info.feature_layer)} if Signal.CLS_ATTENTION in info.signals else set()
-    for session in asked.values():
+    observations = (
+        {Observation(Signal.CLS_ATTENTION, info.feature_layer)} if Signal.CLS_ATTENTION in info.signals else set()
+    )
+    for session in sessions.values():
         if not any(stage.part is Part.TOWER for stage in session.stages):
-            looks |= {look for look in session.looks if look.signal in TOWER_SIGNALS}
-    return sorted(looks, key=str)
+            observations |= {observation for observation in session.observations if observation.signal in TOWER_SIGNALS}
+    return sorted(observations, key=str)
 
 
-def _kept(session: _Asked, adapter: VLMAdapter, prompt: Prompt, seen: Seen, watch: Watch) -> np.ndarray:
+def _kept(
+    session: _Requested, adapter: VLMAdapter, prompt: Prompt, encoded: VisionFeatures, callbacks: RunCallbacks
+) -> np.ndarray:
     """Ids that the session's method keeps at the end."""
     try:
-        mine = see_for(session, adapter, prompt, seen, watch)
+        mine = encode_for(session, adapter, prompt, encoded, callbacks)
         if session.stages:
-            adapter.answer(prompt, adapter.project(mine, session), session, 1, watch)
+            adapter.answer(prompt, adapter.project(mine, session), session, 1, callbacks)
     except _Decided:
         pass
     return session.survivors

@@ -14,8 +14,8 @@ import torch
 
 from pruning.engine.environment import environment
 from pruning.errors import ParameterError
-from pruning.inputs.pairs import Pair
-from pruning.interface import Part
+from pruning.inputs.questions import Pair
+from pruning.interface import BlockFacts, Part
 from pruning.models.base import VLMAdapter
 from pruning.ops.lowrank import output_directions
 from pruning.ops.spectra import effective_rank, shares
@@ -23,7 +23,6 @@ from pruning.records.plan import LayerPlan, MatrixPlan, PlanRequest, StructuralP
 from pruning.structural import scorer_class
 from pruning.structural.base import HeadScores, Statistic, choose_heads, n_heads_kept
 from pruning.structural.ranks import below_break_even, bottleneck_rule, budget_rule, erank_rule, mass_rule
-from pruning.structure import BlockFacts
 
 INFERRED = (
     "The paper could not be read in full: which matrix effective rank is taken of, how it is put together with the "
@@ -111,7 +110,7 @@ def assemble(
     matrices, hidden = _feed_forward(request, facts)
     layers = []
     for f, s, kept, mine, units in zip(facts, scores, heads, matrices, hidden, strict=True):
-        names = ("score", "erank", "ks", "spectra", "whole", "without")
+        names = ("score", "erank", "ks", "spectra", "full", "without")
         found = {n: getattr(s, n) for n in names if s is not None and getattr(s, n) is not None}
         layers.append(
             LayerPlan(

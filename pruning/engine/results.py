@@ -18,16 +18,16 @@ TOP = 3  # likeliest tokens of each run that are noted
 END = "(end)"
 
 
-def to_answer(out: Generated, see_ms: float, prune_ms: float, read_ms: float) -> Answer:
+def to_answer(out: Generated, encode_ms: float, prune_ms: float, prefill_ms: float) -> Answer:
     """An answer with its measured times."""
     return Answer(
         text=out.text,
-        words=tuple(out.pieces),
+        words=tuple(out.token_texts),
         log_probs=tuple(round(p, 5) for p in out.log_probs),
         visual_per_layer=tuple(out.visual_per_layer),
         text_tokens=out.text_tokens,
         stopped=out.stopped,
-        timing=Timing(see_ms, prune_ms, read_ms, out.per_word_ms),
+        timing=Timing(encode_ms, prune_ms, prefill_ms, out.decode_ms_per_token),
         attention=None if out.attention is None else out.attention.half().cpu().numpy(),
         head_ratios=None if out.head_ratios is None else out.head_ratios.cpu().numpy(),
         nearest=None if out.nearest is None else np.array(out.nearest),
@@ -41,7 +41,7 @@ def to_cost(adapter: VLMAdapter, out: Generated, tower_per_layer: Sequence[int])
 
 
 def to_next_words(
-    tokenizer: Any, token_ids: Sequence[int], full: torch.Tensor, pruned: torch.Tensor, helped: torch.Tensor
+    tokenizer: Any, token_ids: Sequence[int], full: torch.Tensor, pruned: torch.Tensor, compensated: torch.Tensor
 ) -> tuple[NextWord, ...]:
     """What three runs would say at the first places of an answer.
 
@@ -55,11 +55,11 @@ def to_next_words(
 
     places = []
     for at, token in enumerate(token_ids[:MAX_PLACES]):
-        runs = full[at], pruned[at], helped[at]
+        runs = full[at], pruned[at], compensated[at]
         likely = list(dict.fromkeys(i for run in runs for i in run.topk(min(TOP, len(run))).indices.tolist()))
         likely.sort(key=lambda i: -float(full[at, i]))
         shares = [tuple(round(float(run[i].exp()), 5) for i in likely) for run in runs]
-        kl = [round(float(kl_to_full(full[at, None], other[at, None])), 6) for other in (pruned, helped)]
+        kl = [round(float(kl_to_full(full[at, None], other[at, None])), 6) for other in (pruned, compensated)]
         places.append(NextWord(named(token), tuple(named(i) for i in likely), *shares, *kl))
     return tuple(places)
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from pruning.engine.plan import Pairs, assemble, calibrate, ffn_needs
 from pruning.errors import ParameterError, RunStopped
 from pruning.interface import Part
-from pruning.models.base import VLMAdapter, Watch
+from pruning.models.base import RunCallbacks, VLMAdapter
 from pruning.records.plan import TRAINED, PlanRequest, StructuralPlan, Trajectory
 from pruning.structural.base import Statistic, choose_heads, n_heads_kept
 from pruning.structural.gates import distance_term, gate_values, ramp, rank_term, temperature
@@ -197,8 +197,10 @@ class HeadTraining:
         """The dense answer's tokens, and the dense log-probabilities at each of them; worked out once."""
         if number not in self._lessons:
             adapter = self.adapter
-            seen = adapter.see(prompt, [], None, Watch(stop=self.stop))
-            out = adapter.answer(prompt, adapter.project(seen, None), None, self.recipe.answer_tokens, Watch())
+            encoded = adapter.encode_image(prompt, [], None, RunCallbacks(stop=self.stop))
+            out = adapter.answer(
+                prompt, adapter.project(encoded, None), None, self.recipe.answer_tokens, RunCallbacks()
+            )
             answer = torch.tensor(out.token_ids)
             gates, self.model.gates = self.model.gates, None
             with torch.no_grad():

@@ -21,7 +21,7 @@ FEWEST_FRAMES, MOST_FRAMES = 2, 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Clip:
+class VideoClip:
     """Frames of a video in their order.
 
     Attributes:
@@ -61,18 +61,18 @@ class Clip:
         return [tuple(range(i, min(i + length, len(self.frames)))) for i in range(0, len(self.frames), length)]
 
 
-Shown = np.ndarray | Sequence[np.ndarray] | Clip
+VisualInput = np.ndarray | Sequence[np.ndarray] | VideoClip
 
 
-def pictures_of(shown: Shown) -> tuple[np.ndarray, ...]:
+def images_of(visual_input: VisualInput) -> tuple[np.ndarray, ...]:
     """Pictures, or frames, in their order.
 
     Raises:
         ImageRejectedError: if there is none, or more than `MOST_PICTURES` of them.
     """
-    if isinstance(shown, Clip):
-        return shown.frames
-    pictures = (shown,) if isinstance(shown, np.ndarray) else tuple(shown)
+    if isinstance(visual_input, VideoClip):
+        return visual_input.frames
+    pictures = (visual_input,) if isinstance(visual_input, np.ndarray) else tuple(visual_input)
     if not 1 <= len(pictures) <= MOST_PICTURES:
         raise ImageRejectedError(
             f"The prompt has {len(pictures)} pictures; it may have 1 to {MOST_PICTURES}.",
@@ -81,13 +81,13 @@ def pictures_of(shown: Shown) -> tuple[np.ndarray, ...]:
     return pictures
 
 
-def digest_of(shown: Shown) -> str:
+def digest_of(visual_input: VisualInput) -> str:
     """sha256 of what is shown: of one picture its own (`pruning.inputs.images.digest`), else of all of them in order,
     and of a video its seconds too.
     """
-    digests = [digest(p) for p in pictures_of(shown)]
-    if isinstance(shown, Clip):
-        digests.append(repr(shown.seconds))
+    digests = [digest(p) for p in images_of(visual_input)]
+    if isinstance(visual_input, VideoClip):
+        digests.append(repr(visual_input.seconds))
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 

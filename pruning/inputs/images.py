@@ -23,7 +23,7 @@ MAX_ASPECT = 40
 ALLOWED = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 
-def read_picture(source: Path | str | bytes) -> np.ndarray:
+def read_image(source: Path | str | bytes) -> np.ndarray:
     """Decode a picture file to uint8 `[height, width, 3]` RGB: turned upright by its EXIF mark, on white where it is
     transparent, first frame of an animation, 16-bit greys scaled to 8.
 
@@ -55,7 +55,7 @@ def read_picture(source: Path | str | bytes) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """A decoded picture as uint8 RGB; see `read_picture`."""
+    """A decoded picture as uint8 RGB; see `read_image`."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         grey = np.nan_to_num(np.asarray(image, dtype=np.float64))

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
 
-from pruning.errors import QuestionRejectedError
+import numpy as np
+
+from pruning.errors import ParameterError, QuestionRejectedError
+from pruning.inputs.images import read_image
 
 MAX_LENGTH = 500
+FILE = "questions.json"
 
 
 def clean_question(question: object) -> str:
@@ -28,3 +35,38 @@ def clean_question(question: object) -> str:
             f"The question has {len(text)} characters; the limit is {MAX_LENGTH}.", "Shorten it."
         )
     return text
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """A picture uint8 `[height, width, 3]` and a question; the true answer where it is known."""
+
+    picture: np.ndarray
+    question: str
+    answer: str = ""
+
+
+class FolderPairs:
+    """The pairs of a folder, opened one at a time: number i is the i-th question, and after the last the first again.
+
+    Raises:
+        ParameterError: if there is no such folder or its `questions.json` names no question.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.title = f"{folder.name}/"
+        self._folder = folder
+        try:
+            listed = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            self._questions = [(name, clean_question(q)) for name, asked in listed.items() for q in asked]
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise ParameterError(
+                f"{folder} cannot be read as pictures with questions ({error}).",
+                f'Put a {FILE} beside the pictures: {{"kitchen.jpg": ["How many cups are there?"]}}.',
+            ) from error
+        if not self._questions:
+            raise ParameterError(f"{folder / FILE} names no question.", "Name at least one.")
+
+    def __getitem__(self, number: int) -> Pair:
+        name, question = self._questions[number % len(self._questions)]
+        return Pair(read_image(self._folder / Path(name).name), question)

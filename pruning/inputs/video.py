@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from pruning.errors import BusyError, ImageRejectedError
-from pruning.inputs.content import FEWEST_FRAMES, MOST_FRAMES, Clip
-from pruning.inputs.images import check_size, read_picture
+from pruning.inputs.content import FEWEST_FRAMES, MOST_FRAMES, VideoClip
+from pruning.inputs.images import check_size, read_image
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SOUND = 0.9  # of the frames that a file says it has; fewer that can be decoded are a damage
@@ -27,7 +27,7 @@ WAIT = 5.0  # seconds for another one's film to be decoded
 _STILLS = (b"heic", b"heix", b"mif1", b"avif")  # pictures in the container of MP4
 
 
-def read_clip(source: Path | str, n_frames: int = 8, rate: float = FOLDER_RATE) -> Clip:
+def read_video(source: Path | str, n_frames: int = 8, rate: float = FOLDER_RATE) -> VideoClip:
     """`n_frames` frames of a video, evenly spaced; all of them where there are fewer.
 
     Args:
@@ -39,8 +39,8 @@ def read_clip(source: Path | str, n_frames: int = 8, rate: float = FOLDER_RATE) 
         ImageRejectedError: for what cannot be read, a damaged frame, and numbers out of bounds.
     """
     source = Path(source)
-    whole = isinstance(n_frames, int) and not isinstance(n_frames, bool)
-    if not whole or not FEWEST_FRAMES <= n_frames <= MOST_FRAMES:
+    is_integer = isinstance(n_frames, int) and not isinstance(n_frames, bool)
+    if not is_integer or not FEWEST_FRAMES <= n_frames <= MOST_FRAMES:
         raise ImageRejectedError(
             f"{n_frames!r} frames were asked for; allowed are {FEWEST_FRAMES} to {MOST_FRAMES}.",
             "Choose another number.",
@@ -55,15 +55,15 @@ def is_film(data: bytes, name: str) -> bool:
     return _holds_itself(data) or Path(name).suffix.lower() in FILMS
 
 
-def read_film(data: bytes, name: str, n_frames: int = 8) -> Clip:
-    """As `read_clip`, for a video file that anybody may have sent: it is looked at before the decoder sees it, one is
+def read_film(data: bytes, name: str, n_frames: int = 8) -> VideoClip:
+    """As `read_video`, for a video file that anybody may have sent: it is looked at before the decoder sees it, one is
     decoded at a time, in at most `PATIENCE` seconds, and the frames that are taken may have `MOST_TAKEN` pixels.
 
     Args:
         name: what its sender calls it; only said, never opened.
 
     Raises:
-        ImageRejectedError: as `read_clip`, and for what is too long or too large.
+        ImageRejectedError: as `read_video`, and for what is too long or too large.
         BusyError: if another one is being decoded.
     """
     if not _holds_itself(data):
@@ -90,7 +90,7 @@ def _holds_itself(data: bytes) -> bool:
     return mp4 or (data[:4] == b"RIFF" and data[8:12] == b"AVI ") or data[:4] == b"\x1aE\xdf\xa3"
 
 
-def _from_folder(folder: Path, n_frames: int, rate: float) -> Clip:
+def _from_folder(folder: Path, n_frames: int, rate: float) -> VideoClip:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
     if len(files) < FEWEST_FRAMES:
         raise ImageRejectedError(
@@ -100,13 +100,13 @@ def _from_folder(folder: Path, n_frames: int, rate: float) -> Clip:
     chosen, frames = _evenly(len(files), n_frames), []
     for i in chosen:
         try:
-            frames.append(read_picture(files[i]))
+            frames.append(read_image(files[i]))
         except ImageRejectedError as error:
             raise ImageRejectedError(f"Frame {files[i].name}: {error.message}", error.hint) from error
-    return Clip(tuple(frames), tuple(i / rate for i in chosen))
+    return VideoClip(tuple(frames), tuple(i / rate for i in chosen))
 
 
-def _from_file(path: Path, name: str, n_frames: int, *, of_a_stranger: bool = False) -> Clip:
+def _from_file(path: Path, name: str, n_frames: int, *, of_a_stranger: bool = False) -> VideoClip:
     if not path.is_file():
         raise ImageRejectedError(f"{name} is neither a file nor a folder.", "Check the path.")
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
@@ -145,7 +145,7 @@ def _from_file(path: Path, name: str, n_frames: int, *, of_a_stranger: bool = Fa
                 frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
     finally:
         video.release()
-    return Clip(tuple(frames), tuple(i / rate for i in chosen))
+    return VideoClip(tuple(frames), tuple(i / rate for i in chosen))
 
 
 def _check_taken(name: str, width: int, height: int, n_frames: int) -> None:

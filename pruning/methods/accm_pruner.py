@@ -22,7 +22,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 
-from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.methods.prumerge import outliers
 from pruning.ops.scoring import best, cosine
@@ -54,12 +54,12 @@ class ACCMPruner(TokenPruner):
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
         return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return (Look(Signal.CLS_ATTENTION_WIDE, info.tower_layers - 1),)
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
+        return (Observation(Signal.CLS_ATTENTION_WIDE, info.tower_layers - 1),)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        (look,) = self.looks(context.info)
-        attention = context.looks[look][0].float()
+        (observation,) = self.observations(context.info)
+        attention = context.observations[observation][0].float()
         alike = cosine(context.features, context.text.question.float().mean(0, keepdim=True))[:, 0]
         score = alike if self.text == MOST else -alike
         picks = picks_of(score, attention, n_keep, n_text(n_keep, context.n_total))

@@ -19,7 +19,7 @@ from torch import nn
 
 from pruning.budget import check_keep_ratio, n_keep
 from pruning.errors import BudgetError, ParameterError, SignalMissingError
-from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, Part, PruneContext, Signal, Stage
 from pruning.methods.trained_modules import module_for
 from pruning.parameters import Declared, Param
 
@@ -130,7 +130,7 @@ class TokenPruner(Declared, ABC):
             BudgetError: if the keep ratio cannot be met on this model.
         """
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         """What must be observed, so that recording is in place before the picture is encoded."""
         del info
         return ()
@@ -142,7 +142,7 @@ class TokenPruner(Declared, ABC):
         del stage
         return self.default_positions
 
-    def asked_ratio(self, n_tokens: int) -> float:
+    def requested_ratio(self, n_tokens: int) -> float:
         """The share of a picture's tokens that a run with this method asks for."""
         del n_tokens
         return self.keep_ratio

@@ -23,10 +23,9 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep as count_kept
-from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, Part, PruneContext, Signal, Stage
 from pruning.methods.base import TokenPruner
-from pruning.methods.schedule import AFTER_THE_CUT
-from pruning.methods.staged import BudgetOfOneCut, share_after_cut
+from pruning.methods.staged import AFTER_THE_CUT, BudgetOfOneCut, share_after_cut
 from pruning.ops.scoring import best, cosine
 from pruning.parameters import Choice, Param
 
@@ -65,20 +64,20 @@ class DART(TokenPruner):
             count = min(n_tokens, self.image_pivots + count // pivots * pivots)
         return {Stage(Part.LANGUAGE_MODEL, self.layer): count}
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return Look(Signal.LANGUAGE_KEYS, self.layer - 1), Look(Signal.NORMED_STATES, self.layer)
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
+        return Observation(Signal.LANGUAGE_KEYS, self.layer - 1), Observation(Signal.NORMED_STATES, self.layer)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        keys, states = self.looks(context.info)
+        keys, states = self.observations(context.info)
         text = context.text
-        image_pivots = best(l1_norm(context.looks[keys]), min(self.image_pivots, n_keep))
-        text_pivots = best(l1_norm(text.looks[keys]), self.text_pivots)
-        vectors = torch.cat([context.looks[states][image_pivots], text.looks[states][text_pivots]])
+        image_pivots = best(l1_norm(context.observations[keys]), min(self.image_pivots, n_keep))
+        text_pivots = best(l1_norm(text.observations[keys]), self.text_pivots)
+        vectors = torch.cat([context.observations[states][image_pivots], text.observations[states][text_pivots]])
         if self.visit == AS_CODED:
             first = text.first - context.n_rows
             places = (image_pivots + first).tolist() + (text_pivots + text.first).tolist()
             vectors = vectors[[places.index(p) for p in visited_as_coded(places)]]
-        similarity = cosine(vectors, context.looks[states])
+        similarity = cosine(vectors, context.observations[states])
         keep = least_alike(similarity, image_pivots, share_out(n_keep - len(image_pivots), len(vectors)))
         score = -similarity.max(0).values
         why = {"pivot": image_pivots, "unlike the pivots": keep[~torch.isin(keep, image_pivots)]}

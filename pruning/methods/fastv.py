@@ -19,10 +19,9 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep
-from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, Part, PruneContext, Signal, Stage
 from pruning.methods.base import TokenPruner
-from pruning.methods.schedule import AFTER_THE_CUT
-from pruning.methods.staged import BudgetOfOneCut, share_after_cut
+from pruning.methods.staged import AFTER_THE_CUT, BudgetOfOneCut, share_after_cut
 from pruning.ops.scoring import best_ascending
 from pruning.parameters import Param
 
@@ -47,11 +46,11 @@ class FastV(TokenPruner):
         ratio = share_after_cut(self.title, self.budget, self.keep_ratio, self.layer, info)
         return {Stage(Part.LANGUAGE_MODEL, self.layer): n_keep(ratio, n_tokens)}
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return (Look(Signal.LAST_TOKEN_ATTENTION, self.layer - 1),)
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
+        return (Observation(Signal.LAST_TOKEN_ATTENTION, self.layer - 1),)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        score = last_row_score(context.looks[Look(Signal.LAST_TOKEN_ATTENTION, self.layer - 1)])
+        score = last_row_score(context.observations[Observation(Signal.LAST_TOKEN_ATTENTION, self.layer - 1)])
         return Decision(best_ascending(score, n_keep), scores=score)
 
 

@@ -24,7 +24,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.ops.scoring import best, products_among, rank_within, square_parts
 from pruning.parameters import Choice, Param
@@ -54,12 +54,12 @@ class HoloV(TokenPruner):
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
         return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return (info.glance(info.feature_layer),)
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
+        return (info.default_attention(info.feature_layer),)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        (look,) = self.looks(context.info)
-        attention = context.looks[look].float().mean(0)
+        (observation,) = self.observations(context.info)
+        attention = context.observations[observation].float().mean(0)
         if self.crops == CROPS:
             crop = context.by_picture(square_parts(context.positions, self.side))
         else:
@@ -133,7 +133,7 @@ def quotas(score: torch.Tensor, size: torch.Tensor, count: int) -> torch.Tensor:
 
 def in_quota(crop: torch.Tensor, score: torch.Tensor, quota: torch.Tensor) -> torch.Tensor:
     """The best tokens of every crop, crop by crop and best first; in raster order where a crop keeps all of its own."""
-    whole = quota == torch.bincount(crop)
-    rank = rank_within(crop, score.masked_fill(whole[crop], 0))
+    filled = quota == torch.bincount(crop)
+    rank = rank_within(crop, score.masked_fill(filled[crop], 0))
     chosen = (rank < quota[crop]).nonzero()[:, 0]
     return chosen[(crop[chosen] * len(crop) + rank[chosen]).argsort()]

@@ -81,7 +81,7 @@ class Imported(TokenPruner):
         """Group numbers in the order in which they first occur."""
         return [number for number in dict.fromkeys(self.groups) if number >= 0]
 
-    def asked_ratio(self, n_tokens: int) -> float:
+    def requested_ratio(self, n_tokens: int) -> float:
         """The decision says by itself how many stay.
 
         Raises:
@@ -103,7 +103,7 @@ class Imported(TokenPruner):
         return (len(self.kept) or len(self._groups)) / n_tokens
 
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        rows = round(self.asked_ratio(n_tokens) * n_tokens)
+        rows = round(self.requested_ratio(n_tokens) * n_tokens)
         return {chosen_stage(self.where, self.layer, info): rows}
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:

@@ -24,10 +24,9 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep as count_kept
-from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, Part, PruneContext, Signal, Stage
 from pruning.methods.base import TokenPruner
-from pruning.methods.schedule import AFTER_THE_CUT, cut_layers
-from pruning.methods.staged import BudgetOfOneCut, share_after_cut
+from pruning.methods.staged import AFTER_THE_CUT, BudgetOfOneCut, cut_layers, share_after_cut
 from pruning.ops.scoring import best
 from pruning.parameters import Choice, Param
 
@@ -73,18 +72,25 @@ class IVCPrune(TokenPruner):
         ratio = share_after_cut(self.title, self.budget, self.keep_ratio, self.cut(info), info)
         return {Stage(Part.LANGUAGE_MODEL, self.cut(info)): count_kept(ratio, n_tokens)}
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         layer = self.cut(info)
-        return Look(Signal.LANGUAGE_VALUES, layer - 1), Look(Signal.ROTARY, layer)
+        return Observation(Signal.LANGUAGE_VALUES, layer - 1), Observation(Signal.ROTARY, layer)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        value_look, rotary_look = self.looks(context.info)
+        value_observation, rotary_observation = self.observations(context.info)
         text = context.text
-        values = torch.cat([text.looks_before[value_look], context.looks[value_look], text.looks[value_look]], -2)
-        start = text.looks_before[value_look].shape[-2]
+        values = torch.cat(
+            [
+                text.observations_before[value_observation],
+                context.observations[value_observation],
+                text.observations[value_observation],
+            ],
+            -2,
+        )
+        start = text.observations_before[value_observation].shape[-2]
         seeds, foreground = seeds_and_foreground(values, start, context.n_rows, self.seed_share)
         each = min(round(self.position_share * context.n_rows), n_keep // 4)
-        by_cosine, by_sine = anchor_places(context.looks[rotary_look], each)
+        by_cosine, by_sine = anchor_places(context.observations[rotary_observation], each)
         taken = torch.zeros(context.n_rows, dtype=torch.bool, device=foreground.device)
         taken[by_cosine] = taken[by_sine] = True
         n_places = int(taken.sum())
@@ -118,9 +124,9 @@ def seeds_and_foreground(
     end = start + length
     question = torch.arange(end, values.shape[1], device=values.device)
     question = question[BEHIND_PICTURE:] if len(question) > BEHIND_PICTURE else question
-    asked = value_similarity(values, question)[:, start:end]
-    seeds = best(asked.mean(0), max(1, round(seed_share * length))).sort().values
-    both = torch.cat([asked, value_similarity(values, seeds + start)[:, start:end]])
+    similar = value_similarity(values, question)[:, start:end]
+    seeds = best(similar.mean(0), max(1, round(seed_share * length))).sort().values
+    both = torch.cat([similar, value_similarity(values, seeds + start)[:, start:end]])
     return seeds, both.mean(0)
 
 

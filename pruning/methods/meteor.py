@@ -107,8 +107,8 @@ class TopDownScorer(nn.Module):
         begins[0] = True
         read = torch.cat([real, real.new_ones(rows.shape[:2])], 1)
         fused = self.norm(self.single(everything, begins, read)[:, words.shape[1] :])
-        asked = (words * real[..., None]).sum(1, keepdim=True) / real.sum(1)[:, None, None]
-        native = (self.native(fused) * asked).sum(-1)
+        by_native = (words * real[..., None]).sum(1, keepdim=True) / real.sum(1)[:, None, None]
+        native = (self.native(fused) * by_native).sum(-1)
         return torch.stack([self.expert(fused)[..., 0], native], 1)
 
 
@@ -135,10 +135,12 @@ class Meteor(TokenPruner):
         logits = scorer(context.features.float()[None], context.text.question.float()[None], window)[0]
         score = logits.mean(0).sigmoid()
         keep = best(score, n_keep).sort().values
-        seen, asked = logits[0, keep] >= logits[1, keep], logits[0, keep] < logits[1, keep]
-        why = {"visual expert": keep[seen], "native expert": keep[asked]}
+        by_vision, by_native = logits[0, keep] >= logits[1, keep], logits[0, keep] < logits[1, keep]
+        why = {"visual expert": keep[by_vision], "native expert": keep[by_native]}
         extra = {"visual_expert": logits[0], "native_expert": logits[1]}
-        return Decision(keep, scores=score, summary=f"{int(asked.sum())} by the native expert", extra=extra, why=why)
+        return Decision(
+            keep, scores=score, summary=f"{int(by_native.sum())} by the native expert", extra=extra, why=why
+        )
 
 
 def windows(positions: torch.Tensor) -> torch.Tensor:

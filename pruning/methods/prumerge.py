@@ -23,7 +23,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.ops.scoring import best, cosine
 from pruning.parameters import Choice, Param
@@ -61,12 +61,12 @@ class PruMerge(TokenPruner):
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
         return self.single_stage(BEFORE_PROJECTOR, n_tokens)
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         last = info.tower_layers - 1
-        return (Look(Signal.CLS_ATTENTION_WIDE, last), Look(Signal.TOWER_KEYS, last))
+        return (Observation(Signal.CLS_ATTENTION_WIDE, last), Observation(Signal.TOWER_KEYS, last))
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        wide, keys = (context.looks[look] for look in self.looks(context.info))
+        wide, keys = (context.observations[observation] for observation in self.observations(context.info))
         attention = wide[0].float()
         if self.budget == OUTLIERS:
             important = best(attention, max(1, outliers(attention)))

@@ -17,9 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal
-from pruning.methods.schedule import AFTER_THE_LAST, AVERAGE
-from pruning.methods.staged import StagedPruner
+from pruning.interface import Decision, ModelInfo, Observation, PruneContext, Signal
+from pruning.methods.staged import AFTER_THE_LAST, AVERAGE, StagedPruner
 from pruning.ops.scoring import best_ascending
 from pruning.parameters import Choice
 
@@ -41,10 +40,10 @@ class PyramidDrop(StagedPruner):
     def shares(self, ratio: float) -> tuple[float, ...]:
         return ratio ** (1 / 3), ratio ** (2 / 3), ratio
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return tuple(Look(Signal.LAST_TOKEN_ATTENTION, layer, ahead=True) for layer in self.layers(info))
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
+        return tuple(Observation(Signal.LAST_TOKEN_ATTENTION, layer, ahead=True) for layer in self.layers(info))
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        look = Look(Signal.LAST_TOKEN_ATTENTION, context.stage.layer, ahead=True)
-        score = context.looks[look].float().mean(0)
+        observation = Observation(Signal.LAST_TOKEN_ATTENTION, context.stage.layer, ahead=True)
+        score = context.observations[observation].float().mean(0)
         return Decision(best_ascending(score, n_keep), scores=score)

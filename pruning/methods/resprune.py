@@ -93,13 +93,17 @@ class ResPrune(TokenPruner):
 
 def content_words(text: PromptText) -> torch.Tensor | None:
     """Embeddings of the question's content words `[words, dim]`, or None if it has none."""
-    asked = text.in_question.tolist()
-    chosen = [i for i, piece in enumerate(text.words) if asked[i] and _is_word(piece) and _names(text.whole[i])]
+    in_question = text.in_question.tolist()
+    chosen = [
+        i
+        for i, token_text in enumerate(text.token_texts)
+        if in_question[i] and _is_word(token_text) and _names(text.words[i])
+    ]
     return text.states[chosen].float() if chosen else None
 
 
-def _is_word(piece: str) -> bool:
-    return piece.strip().strip("\u2581").isalnum()
+def _is_word(token_text: str) -> bool:
+    return token_text.strip().strip("\u2581").isalnum()
 
 
 def _names(word: str) -> bool:

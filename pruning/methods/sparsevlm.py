@@ -26,10 +26,9 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.errors import SignalMissingError
-from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL
-from pruning.methods.schedule import PAPER_TOKENS, interpolated
-from pruning.methods.staged import StagedPruner
+from pruning.methods.staged import PAPER_TOKENS, StagedPruner, interpolated
 from pruning.ops.merging import group_means
 from pruning.ops.scoring import best, best_ascending
 from pruning.parameters import Choice, Param
@@ -85,9 +84,9 @@ class SparseVLM(StagedPruner):
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
         return {BEFORE_LANGUAGE_MODEL: n_tokens, **super().plan(info, n_tokens)}
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         signals = (Signal.TEXT_ATTENTION, Signal.ROTARY)[: 2 if self.version == SECOND else 1]
-        return tuple(Look(signal, layer - 1) for layer in self.layers(info) for signal in signals)
+        return tuple(Observation(signal, layer - 1) for layer in self.layers(info) for signal in signals)
 
     def positions_at(self, stage: Stage) -> str:
         return "original" if self.version == SECOND else self.default_positions
@@ -98,17 +97,19 @@ class SparseVLM(StagedPruner):
             return decision
         raters, weight = text_raters(context.features, context.text.states)
         context.memory["raters"] = raters
-        words = dict.fromkeys(context.text.words[i].strip() for i in raters.tolist())
+        words = dict.fromkeys(context.text.token_texts[i].strip() for i in raters.tolist())
         decision.summary = f"{len(raters)} of {len(weight)} words rate: {', '.join(w for w in words if w)}"
         decision.extra = {"rater_weight": weight}
         return decision
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         layer = context.stage.layer - 1
-        attention = context.looks[Look(Signal.TEXT_ATTENTION, layer)][:, context.memory["raters"]]
+        attention = context.observations[Observation(Signal.TEXT_ATTENTION, layer)][:, context.memory["raters"]]
         if self.version == SECOND:
-            look = Look(Signal.ROTARY, layer)
-            profile = distance_profile(context.text.looks[look], context.looks[look])[context.memory["raters"]]
+            observation = Observation(Signal.ROTARY, layer)
+            profile = distance_profile(context.text.observations[observation], context.observations[observation])[
+                context.memory["raters"]
+            ]
             attention = attention / profile
             attention = attention[voting_heads(attention, self.heads or max(1, round(VOTING_HEADS * len(attention))))]
         score = rater_score(attention)

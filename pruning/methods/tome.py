@@ -21,7 +21,7 @@ import torch
 
 from pruning.budget import n_keep as count_kept
 from pruning.errors import BudgetError
-from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, Part, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.ops.merging import merge_by_size
 from pruning.ops.scoring import best, cosine
@@ -60,12 +60,12 @@ class ToMe(TokenPruner):
             )  # fmt: skip
         return dict(zip(stages, counts, strict=True))
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return tuple(Look(Signal.TOWER_KEYS_MEAN, layer) for layer in range(info.feature_layer + 1))
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
+        return tuple(Observation(Signal.TOWER_KEYS_MEAN, layer) for layer in range(info.feature_layer + 1))
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         number = self.stages(context.info).index(context.stage)
-        metric = context.looks[self.looks(context.info)[number]]
+        metric = context.observations[self.observations(context.info)[number]]
         all_sizes = context.memory.setdefault("tome.sizes", torch.ones(context.n_total, device=metric.device))
         with_cls = Signal.CLS_ATTENTION in context.info.signals  # it is the first token and one of A, but never merges
         edges = strongest_edges(metric, context.n_rows - n_keep, first=int(with_cls), sort_rest=with_cls)

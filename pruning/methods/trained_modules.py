@@ -17,9 +17,8 @@ import torch
 from safetensors import SafetensorError
 
 from pruning import checkpoints as weights_file
-from pruning.checkpoints import CONFIG
+from pruning.checkpoints import CONFIG, alike
 from pruning.errors import PrunerUntrainedError
-from pruning.identity import alike
 from pruning.interface import ModelInfo
 
 KIND, FORMAT = "pruner", 1

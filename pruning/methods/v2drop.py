@@ -21,9 +21,8 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal
-from pruning.methods.schedule import PAPER_DEPTH, PAPER_TOKENS, interpolated, mean_share
-from pruning.methods.staged import StagedPruner
+from pruning.interface import Decision, ModelInfo, Observation, PruneContext, Signal
+from pruning.methods.staged import PAPER_DEPTH, PAPER_TOKENS, StagedPruner, interpolated, mean_share
 from pruning.ops.scoring import best_ascending
 from pruning.parameters import Choice
 
@@ -58,11 +57,11 @@ class V2Drop(StagedPruner):
     def shares(self, ratio: float) -> tuple[float, ...]:
         return interpolated(SCHEDULES[self.schedule], ratio)
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return tuple(Look(Signal.LANGUAGE_STATES, layer - 1) for layer in self.layers(info))
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
+        return tuple(Observation(Signal.LANGUAGE_STATES, layer - 1) for layer in self.layers(info))
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        earlier = context.looks[Look(Signal.LANGUAGE_STATES, context.stage.layer - 1)]
+        earlier = context.observations[Observation(Signal.LANGUAGE_STATES, context.stage.layer - 1)]
         score = variation(earlier, context.features)
         return Decision(best_ascending(score, n_keep), scores=score)
 

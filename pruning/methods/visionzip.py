@@ -17,12 +17,12 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.ops.merging import group_means
 from pruning.ops.scoring import best, cosine
 from pruning.parameters import Choice, Param
-from pruning.records.run import CLS_SOURCE
+from pruning.records.selection import CLS_SOURCE
 
 AVERAGE, AS_CODED = "average", "sum of target and mean"
 
@@ -48,11 +48,14 @@ class VisionZip(TokenPruner):
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
         return self.single_stage(BEFORE_PROJECTOR, n_tokens)
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return (Look(Signal.CLS_ATTENTION, info.feature_layer), Look(Signal.TOWER_KEYS, info.feature_layer))
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
+        return (
+            Observation(Signal.CLS_ATTENTION, info.feature_layer),
+            Observation(Signal.TOWER_KEYS, info.feature_layer),
+        )
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        attention, keys = (context.looks[look] for look in self.looks(context.info))
+        attention, keys = (context.observations[observation] for observation in self.observations(context.info))
         with_cls = n_keep > 1
         n_contextual = min(round(self.contextual_share * n_keep), n_keep - 2) if n_keep > 2 else 0
         n_dominant = n_keep - n_contextual - with_cls

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.interface import Decision, Look, ModelInfo, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.ops.scoring import best, cosine_among
 from pruning.parameters import Param
@@ -46,15 +46,15 @@ class VisPruner(TokenPruner):
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
         return self.single_stage(BEFORE_PROJECTOR, n_tokens)
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return (info.glance(info.feature_layer),)
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
+        return (info.default_attention(info.feature_layer),)
 
     def variant(self) -> str:
         return "FasterVLM (r = 1)" if self.important_ratio == 1 else super().variant()
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        (look,) = self.looks(context.info)
-        score = context.looks[look].float().mean(0)
+        (observation,) = self.observations(context.info)
+        score = context.observations[observation].float().mean(0)
         important, diverse = important_and_diverse(score, context.features, n_keep, self.important_ratio)
         summary = f"{len(important)} important, {len(diverse)} diverse"
         keep = torch.cat([important, diverse]).sort().values

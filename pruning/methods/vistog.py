@@ -59,8 +59,8 @@ class Grouping(nn.Module):
         rows = self.before(features)
         asked = self.ask(self.semantic[:n_groups]).expand(len(rows), -1, -1)
         parts = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (asked, self.offer(rows), self.give(rows)))
-        seen = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
-        tokens = self.after(self.semantic[:n_groups] + seen)
+        attended = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+        tokens = self.after(self.semantic[:n_groups] + attended)
         affinity = self.key(rows) @ self.query(tokens).mT * rows.shape[-1] ** -0.5
         return affinity, self.added(tokens)
 

@@ -24,7 +24,7 @@ import torch
 
 from pruning.budget import n_keep as count_kept
 from pruning.errors import BudgetError, ParameterError
-from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, Part, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.ops.merging import group_means
 from pruning.ops.scoring import best, best_ascending
@@ -123,14 +123,14 @@ class ViTCoP(TokenPruner):
             )
         return {BEFORE_PROJECTOR: n_vision, cuts[0]: n_shallow, cuts[1]: max(1, n_deep)}
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         shallow, deep = self.depths(info)
         tower = info.feature_layer
         return (
-            Look(Signal.CLS_ATTENTION, tower),
-            Look(Signal.TOWER_KEYS, tower),
-            Look(Signal.LANGUAGE_KEYS, shallow - 1),
-            Look(Signal.LANGUAGE_KEYS, deep - 1),
+            Observation(Signal.CLS_ATTENTION, tower),
+            Observation(Signal.TOWER_KEYS, tower),
+            Observation(Signal.LANGUAGE_KEYS, shallow - 1),
+            Observation(Signal.LANGUAGE_KEYS, deep - 1),
         )
 
     def positions_at(self, stage: Stage) -> str:
@@ -139,12 +139,12 @@ class ViTCoP(TokenPruner):
         return ORIGINAL if self.deep_positions == ORIGINAL or stage.layer == 0 else self.deep_positions
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        attention, keys, shallow_keys, deep_keys = self.looks(context.info)
+        attention, keys, shallow_keys, deep_keys = self.observations(context.info)
         if context.stage == BEFORE_PROJECTOR:
-            return self._coarse(context, n_keep, context.looks[attention], context.looks[keys])
+            return self._coarse(context, n_keep, context.observations[attention], context.observations[keys])
         shallow, _ = self.depths(context.info)
-        look = shallow_keys if context.stage.layer == shallow else deep_keys
-        norm = key_norm(context.looks[look])
+        observation = shallow_keys if context.stage.layer == shallow else deep_keys
+        norm = key_norm(context.observations[observation])
         if context.stage.layer != shallow:
             return Decision(best_ascending(-norm, n_keep), scores=-norm, summary="smallest key norms")
         return self._merge(context, n_keep, norm)

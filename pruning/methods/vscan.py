@@ -25,7 +25,7 @@ import torch
 
 from pruning.budget import n_keep as count_kept
 from pruning.errors import ParameterError
-from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, Part, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.ops.merging import group_means
 from pruning.ops.scoring import best, best_ascending, cosine, rank_within, square_parts
@@ -82,20 +82,20 @@ class VScan(TokenPruner):
         second = min(first, max(1, round((mean * layers - first * cut) / (layers - cut))))
         return {BEFORE_LANGUAGE_MODEL: first, Stage(Part.LANGUAGE_MODEL, cut): second}
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         scaled = min(info.feature_layer, max(1, round(PAPER_SHALLOW * info.tower_layers / PAPER_TOWER)))
         return (
-            info.glance(self.shallow_layer or scaled),
-            info.glance(info.feature_layer),
-            Look(Signal.LAST_TOKEN_ATTENTION, self.cut(info), ahead=True),
+            info.default_attention(self.shallow_layer or scaled),
+            info.default_attention(info.feature_layer),
+            Observation(Signal.LAST_TOKEN_ATTENTION, self.cut(info), ahead=True),
         )
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        shallow, deep, last_row = self.looks(context.info)
+        shallow, deep, last_row = self.observations(context.info)
         if context.stage != BEFORE_LANGUAGE_MODEL:
-            score = context.looks[last_row].float().mean(0)
+            score = context.observations[last_row].float().mean(0)
             return Decision(best_ascending(score, n_keep), scores=score, summary="what the last word attends to")
-        near, far = (context.looks[look].float().mean(0) for look in (shallow, deep))
+        near, far = (context.observations[observation].float().mean(0) for observation in (shallow, deep))
         if self.windows == SIXTEEN:
             window = context.by_picture(square_parts(context.positions, WINDOWS_A_SIDE))
             local = in_turns(near, window, n_keep // 2)

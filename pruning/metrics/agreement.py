@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
+
+import numpy as np
+
+from pruning.records.run import RunRecord
 
 RULE = (
     "Same: equal after ignoring letter case, punctuation and articles, with numbers as digits. Wording differs: the "
@@ -43,3 +49,23 @@ def verdict(full: str, pruned: str) -> Verdict:
         return Verdict.WORDING
     small, other = (sorted(w for w in words if w not in _SMALL) for words in (a, b))
     return Verdict.WORDING if small == other and small else Verdict.DIFFERS
+
+
+def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
+    """Runs that differ in nothing but their seed, in short: how many answered as the whole picture did, what they
+    answered, how much of the evidence they kept (least, median, most, of; None where the truth is not known), and how
+    many rows for the picture a layer reads on average.
+    """
+    answers = Counter(r.pruned.text for r in records)
+    same = sum(verdict(r.full.text, r.pruned.text) is Verdict.SAME for r in records)
+    answer_region = None
+    if records[0].answer_region is not None and len(records[0].answer_region):
+        kept = [int(np.isin(r.answer_region, r.kept).sum()) for r in records]
+        answer_region = [min(kept), int(np.median(kept)), max(kept), len(records[0].answer_region)]
+    found = {
+        "seeds": len(records),
+        "same": same,
+        "answers": dict(answers.most_common()),
+        "answer_region": answer_region,
+    }
+    return found | {"average": records[0].counts["average"]}

@@ -31,58 +31,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning.errors import RecordFormatError
+from pruning.records.diagnostics import Overlap
 
 if TYPE_CHECKING:
     from pruning.layout import TokenLayout
     from pruning.records.run import RunRecord
 
 DRAWS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """What only tensors can tell of a picture and a kept set. None: not worked out, or there is no such thing.
-
-    Attributes:
-        width: of a visual token as the language model reads it.
-        cosine_random: mean cosine to the most similar kept token, of those that are not kept, for random kept sets.
-        attention_entropy: nats.
-        effective_rank: of all tokens; `effective_rank_kept`: of the kept ones, as they are unpruned;
-            `effective_rank_random`: mean over random sets of as many.
-    """
-
-    width: int
-    cosine_random: float | None = None
-    attention_entropy: float | None = None
-    effective_rank: float | None = None
-    effective_rank_kept: float | None = None
-    effective_rank_random: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not (number or (value is None and name != "width")):
-                raise RecordFormatError(f"A record holds {value!r:.40} as {name}.", "Run it again.")
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """Another method at the keep ratio of a run: how many tokens it would keep at the end, and how many of them the run
-    keeps too; or, in `refused`, why it cannot be asked.
-    """
-
-    method: str
-    title: str
-    kept: int = 0
-    shared: int = 0
-    refused: str = ""
-
-    def __post_init__(self) -> None:
-        if not all(isinstance(t, str) for t in (self.method, self.title, self.refused)) or not (
-            type(self.kept) is int and type(self.shared) is int and 0 <= self.shared <= self.kept
-        ):
-            raise RecordFormatError(f"A record holds an overlap that cannot be: {self!r:.120}.", "Run it again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +120,15 @@ def diagnose(record: RunRecord) -> Diagnosis:
             "Any two methods share about this much by accident.", len(kept) / n,
         ),
     ]  # fmt: skip
-    evidence = record.evidence
-    if evidence is not None and len(evidence):
+    answer_region = record.answer_region
+    if answer_region is not None and len(answer_region):
         means = (
             "Share of the pieces that hold the answer which are kept themselves; what was merged does not count here."
         )
-        values = shares(drawn[:, evidence], len(evidence))
-        found.append(_beside("evidence", "evidence kept", "share", share(evidence, kept), values, means, len(kept) / n))
+        values = shares(drawn[:, answer_region], len(answer_region))
+        found.append(
+            _beside("answer_region", "evidence kept", "share", share(answer_region, kept), values, means, len(kept) / n)
+        )
     return Diagnosis((*found, *_spectra(record)), rows_kept(layout, kept), record.overlaps)
 
 

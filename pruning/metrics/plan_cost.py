@@ -24,7 +24,7 @@ class PlanCost:
     """
 
     parts: dict[Part, tuple[int, int]]
-    whole: tuple[int, int]
+    full: tuple[int, int]
     visual: int
     text: int
     tower: int
@@ -45,6 +45,29 @@ def plan_cost(
         before, after = parts.get(layer.part, (0, 0))
         parts[layer.part] = before + layer.shape.flops(n), after + layer.compressed.flops(n)
     dense = estimate(info, [visual] * info.text_layers, text, tower_per_layer, 1)
-    whole = int(dense.prefill_flops + dense.tower_flops)
+    full = int(dense.prefill_flops + dense.tower_flops)
     saved = sum(before - after for before, after in parts.values())
-    return PlanCost(parts, (whole, whole - saved), visual, text, tower_per_layer[0])
+    return PlanCost(parts, (full, full - saved), visual, text, tower_per_layer[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One plan on the curve.
+
+    Attributes:
+        where: the compressed module: `vision tower`, `language model` or `both`.
+        family: whose curve it is on. key: of the head score; empty where all heads stay or ranks are cut too.
+        label: which point it is ("70 % of the heads").
+        heads: (kept, all). accuracy, error: share of right answers and its standard error.
+        fewer, faster: how many times fewer multiply-adds (estimated), and less time (measured), the module takes.
+    """
+
+    where: str
+    family: str
+    key: str
+    label: str
+    heads: tuple[int, int]
+    accuracy: float
+    error: float
+    fewer: float
+    faster: float

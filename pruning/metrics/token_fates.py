@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pruning.records.run import RunRecord, Selection
+from pruning.records.run import RunRecord
+from pruning.records.selection import Selection
 
 GONE, DROPPED, MERGED, KEPT = 0, 1, 2, 3  # GONE: it left at an earlier stage
 
@@ -36,3 +37,11 @@ def landing(record: RunRecord, stop: int) -> np.ndarray:
         moved = s.merged_into[place.clip(min=0)]
         place = np.where(place < 0, -1, np.where(np.isin(place, s.kept), place, moved))
     return place
+
+
+def answer_region_kept(record: RunRecord) -> dict[str, int] | None:
+    """How many tokens that hold the answer survive, directly or merged into a survivor; None where it is not known."""
+    if record.answer_region is None:
+        return None
+    fate = fates_after(record, len(record.steps))[record.answer_region]
+    return {"kept": int((fate == KEPT).sum()), "merged": int((fate == MERGED).sum()), "of": len(fate)}

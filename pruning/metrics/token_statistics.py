@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import torch
 
-from pruning.metrics.diagnostics import Traits
 from pruning.ops.scoring import cosine
 from pruning.ops.spectra import effective_rank, singular_values
+from pruning.records.diagnostics import Traits
 
 RANDOM_SETS = 5
 QUICK = 1024  # a spectrum of this size takes half a second of one core; a run does not wait for larger ones

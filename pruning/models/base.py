@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pruning.interface import TOWER_KEY_SIGNALS, Decision, Look, ModelInfo, Part, PromptText, Stage
+from pruning.interface import TOWER_KEY_SIGNALS, Decision, ModelInfo, Observation, Part, PromptText, Stage
 from pruning.layout import TokenLayout
 
 if TYPE_CHECKING:
     import torch
 
-    from pruning.inputs.content import Shown
+    from pruning.inputs.content import VisualInput
+    from pruning.interface import BlockFacts
+    from pruning.models.prompt import Prompt
     from pruning.models.weights.gates import Gated
     from pruning.records.plan import StructuralPlan
-    from pruning.structure import BlockFacts
 
 Progress = Callable[[int, int], None]  # of a download: bytes that arrived, bytes in all
 BESIDE = 1.15  # of the weights' own size: they, and what a short question needs beside them
@@ -50,59 +51,8 @@ class ModelSpec:
     made_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """Pictures, or a video, and a question, ready for the model.
-
-    Attributes:
-        input_ids: `[1, tokens]` with one placeholder per visual token.
-        visual: `[tokens]` True at the placeholders.
-        words: text of every token; `in_question`: which of them the person wrote; `whole`: the word that each is part
-            of, between white space.
-        inserted: first and one past the last of the tokens that were put in between picture and question, if any.
-        layout: of all visual tokens; it has seconds where they are a video's.
-        separators: `[tokens]` True at placeholders that end a line of the picture and show no part of it; methods never
-            see them, they always stay, and they are counted as text.
-        positions: `[axes, tokens]` where they are not those of plain text.
-        extra: what the family's model takes beside ids and pixels.
-    """
-
-    input_ids: torch.Tensor
-    visual: torch.Tensor
-    words: list[str]
-    in_question: torch.Tensor
-    whole: list[str]
-    pixels: torch.Tensor
-    layout: TokenLayout
-    inserted: tuple[int, int] | None = None
-    separators: torch.Tensor | None = None
-    positions: torch.Tensor | None = None
-    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
-
-    @property
-    def placeholders(self) -> torch.Tensor:
-        """`[tokens]` True at every placeholder."""
-        return self.visual if self.separators is None else self.visual | self.separators
-
-    @property
-    def modality(self) -> str:
-        """What the library calls that which is shown: `image` or `video`."""
-        return "video" if self.layout.seconds else "image"
-
-    @property
-    def kinds(self) -> torch.Tensor:
-        """What each token is, for models with several axes of positions, `[1, tokens]`: 0 text, 1 picture, 2 video."""
-        return (self.visual.long() * (2 if self.layout.seconds else 1))[None].to(self.input_ids.device)
-
-    def inputs(self) -> dict[str, torch.Tensor]:
-        """Keyword arguments of the model's own forward."""
-        name = "pixel_values_videos" if self.layout.seconds else "pixel_values"
-        given = {"input_ids": self.input_ids, name: self.pixels, **self.extra}
-        return given if self.positions is None else {**given, "mm_token_type_ids": self.kinds}
-
-
 @dataclass(slots=True)
-class Seen:
+class VisionFeatures:
     """What the vision tower made of a picture: the state that feeds the projector, [CLS] apart.
 
     Attributes:
@@ -116,25 +66,25 @@ class Seen:
     features: torch.Tensor
     ids: torch.Tensor
     cls: torch.Tensor | None
-    looks: dict[Look, torch.Tensor]
+    observations: dict[Observation, torch.Tensor]
     tokens_per_layer: list[int]
     output: Any = None
     deep: Sequence[torch.Tensor] = ()
 
-    def made_of(self, members: torch.Tensor) -> Seen:
+    def made_of(self, members: torch.Tensor) -> VisionFeatures:
         """The same in visual tokens, each of which is made of some rows of the tower: `members` `[tokens, k]`. The rows
         stand side by side; the attention that they get is added up.
         """
-        looks = {}
-        for look, value in self.looks.items():
-            is_key = look.signal in TOWER_KEY_SIGNALS
-            looks[look] = value[members].flatten(1) if is_key else value[:, members].sum(-1)
+        observations = {}
+        for observation, value in self.observations.items():
+            is_key = observation.signal in TOWER_KEY_SIGNALS
+            observations[observation] = value[members].flatten(1) if is_key else value[:, members].sum(-1)
         features, ids = self.features[members].flatten(1), self.ids[: len(members)]
-        return Seen(features, ids, self.cls, looks, self.tokens_per_layer, self.output)
+        return VisionFeatures(features, ids, self.cls, observations, self.tokens_per_layer, self.output)
 
 
 @dataclass(slots=True)
-class Picture:
+class VisualTokens:
     """Rows for the language model, in the order in which it will read them: `features` `[rows, dim]`, `ids` `[rows]`
     (`CLS_SOURCE` for a [CLS] row). `deep` as in `Seen`, by token id.
     """
@@ -146,30 +96,30 @@ class Picture:
 
 @dataclass(slots=True)
 class Generated:
-    """An answer as the language model gave it. `read_ms` is the prefill with all decisions in it; `attention`
+    """An answer as the language model gave it. `prefill_ms` is the prefill with all decisions in it; `attention`
     `[words, tokens]` is there if it was asked for (see `records.Answer`), and so are `head_ratios` `[words, heads]`,
-    `nearest`, a visual token for each word, and `first_look` `[layers, 3]`: the shares that picture, inserted text and
-    all other text get of the prompt's last row; `cached_per_layer` are the rows for the picture in every layer's cache
-    while it was written.
+    `nearest`, a visual token for each word, and `prompt_attention` `[layers, 3]`: the shares that picture, inserted
+    text and all other text get of the prompt's last row; `cached_per_layer` are the rows for the picture in every
+    layer's cache while it was written.
     """
 
     token_ids: list[int]
-    pieces: list[str]
+    token_texts: list[str]
     log_probs: list[float]
     visual_per_layer: list[int]
     cached_per_layer: list[int]
     text_tokens: int
     stopped: str
-    read_ms: float
-    per_word_ms: float | None
+    prefill_ms: float
+    decode_ms_per_token: float | None
     attention: torch.Tensor | None = None
     head_ratios: torch.Tensor | None = None
     nearest: list[int] | None = None
-    first_look: torch.Tensor | None = None
+    prompt_attention: torch.Tensor | None = None
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces).strip()
+        return "".join(self.token_texts).strip()
 
 
 class Decider(Protocol):
@@ -179,7 +129,7 @@ class Decider(Protocol):
     """
 
     stages: Sequence[Stage]
-    looks: Sequence[Look]
+    observations: Sequence[Observation]
 
     @property
     def evicts(self) -> bool: ...
@@ -189,7 +139,7 @@ class Decider(Protocol):
         stage: Stage,
         features: torch.Tensor,
         ids: torch.Tensor,
-        looks: Mapping[Look, torch.Tensor],
+        observations: Mapping[Observation, torch.Tensor],
         *,
         text: PromptText | None = None,
     ) -> Decision: ...
@@ -198,14 +148,31 @@ class Decider(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """How a run is followed and stopped: `piece` is called with every piece of text, `stop` is asked often, `attention`
-    asks for what every word attends to.
+class RunCallbacks:
+    """How a run is followed and stopped.
+
+    Attributes:
+        phase: called with the name of what begins: `encode`, `full`, `prune`, `pruned` or `compensate`.
+        text: called with a phase and each piece of text decoded in it (`compensated` for the third answer).
+        stop: asked before every layer; the run ends with `RunStopped` when it returns True.
+        trace: also record what every decoded token attends to, the signals of ONLY and ReVisiT, each dropped token's
+            nearest survivor, and token statistics.
+        current: the phase that `emit` reports text for.
     """
 
-    piece: Callable[[str], None] = lambda piece: None
+    phase: Callable[[str], None] = lambda phase: None
+    text: Callable[[str, str], None] = lambda phase, text: None
     stop: Callable[[], bool] = lambda: False
-    attention: bool = False
+    trace: bool = False
+    current: str = ""
+
+    def during(self, phase: str) -> RunCallbacks:
+        """The same callbacks, with decoded text reported for `phase`."""
+        return replace(self, current=phase)
+
+    def emit(self, text: str) -> None:
+        """Report decoded text."""
+        self.text(self.current, text)
 
 
 class VLMAdapter(Protocol):
@@ -218,29 +185,36 @@ class VLMAdapter(Protocol):
 
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout: ...
 
-    def layout_of(self, shown: Shown) -> TokenLayout: ...
+    def layout_of(self, visual_input: VisualInput) -> TokenLayout: ...
 
     def check_video(self) -> None: ...
 
-    def prompt(self, shown: Shown, question: str) -> Prompt: ...
+    def prompt(self, visual_input: VisualInput, question: str) -> Prompt: ...
 
-    def see(self, prompt: Prompt, looks: Sequence[Look], decider: Decider | None, watch: Watch) -> Seen: ...
+    def encode_image(
+        self, prompt: Prompt, observations: Sequence[Observation], decider: Decider | None, callbacks: RunCallbacks
+    ) -> VisionFeatures: ...
 
-    def project(self, seen: Seen, decider: Decider | None) -> Picture: ...
+    def project(self, encoded: VisionFeatures, decider: Decider | None) -> VisualTokens: ...
 
     def answer(
-        self, prompt: Prompt, picture: Picture, decider: Decider | None, max_new_tokens: int, watch: Watch
+        self,
+        prompt: Prompt,
+        picture: VisualTokens,
+        decider: Decider | None,
+        max_new_tokens: int,
+        callbacks: RunCallbacks,
     ) -> Generated: ...
 
     def insert(self, prompt: Prompt, text: str) -> Prompt: ...
 
     def score(
-        self, prompt: Prompt, picture: Picture, decider: Decider | None, token_ids: Sequence[int]
+        self, prompt: Prompt, picture: VisualTokens, decider: Decider | None, token_ids: Sequence[int]
     ) -> torch.Tensor: ...
 
     def encode_text(self, texts: Sequence[str]) -> tuple[torch.Tensor, int]: ...
 
-    def limits(self, seen: Seen, question: str, n_pictures: int = 1) -> list[str]: ...
+    def limits(self, encoded: VisionFeatures, question: str, n_pictures: int = 1) -> list[str]: ...
 
     def identity(self) -> dict[str, Any]: ...
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from pruning.models.base import Seen
+from pruning.models.base import VisionFeatures
 
 FAMILIARITY_FILE = "familiarity.safetensors"
 STRETCH = 1.5  # a scene may be this much farther out than any held-out one before it counts as foreign
@@ -40,7 +40,7 @@ class DrawnWorld:
         way = pooled.float().cpu() - self.mean
         return float((way @ self.precision @ way).clamp(min=0).sqrt()) / self.farthest
 
-    def __call__(self, tokenizer, seen: Seen, question: str, n_pictures: int = 1) -> list[str]:
+    def __call__(self, tokenizer, encoded: VisionFeatures, question: str, n_pictures: int = 1) -> list[str]:
         """Sentences for a picture or words outside the drawn world, and for several pictures."""
         notes = []
         if n_pictures > 1:
@@ -48,7 +48,7 @@ class DrawnWorld:
                 f"The bundled model was trained on one picture at a time and now sees {n_pictures}: its answer is a "
                 f"guess. {ALTERNATIVES}"
             )
-        if self.distance(seen.features.mean(0)) > STRETCH:
+        if self.distance(encoded.features.mean(0)) > STRETCH:
             notes.append(
                 "This does not look like a drawn scene, and the bundled model knows nothing else: "
                 f"its answer is a guess. {ALTERNATIVES}"

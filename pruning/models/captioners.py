@@ -53,9 +53,9 @@ class HubCaptioner:
                 **inputs, do_sample=False, num_beams=n_beams, num_return_sequences=n_beams, length_penalty=1.0,
                 max_new_tokens=MAX_NEW_TOKENS, return_dict_in_generate=True, output_scores=True,
             )  # fmt: skip
-        asked = inputs["input_ids"].shape[1]
-        prefixed = torch.equal(out.sequences[0, :asked], inputs["input_ids"][0])  # some models give the prompt back
-        new = out.sequences[:, asked:] if prefixed else out.sequences
+        n_prompt = inputs["input_ids"].shape[1]
+        prefixed = torch.equal(out.sequences[0, :n_prompt], inputs["input_ids"][0])  # some models give the prompt back
+        new = out.sequences[:, n_prompt:] if prefixed else out.sequences
         special = torch.tensor(self.processor.tokenizer.all_special_ids, device=new.device)
         found = []
         for ids, mean in zip(new, out.sequences_scores.tolist(), strict=True):

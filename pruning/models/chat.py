@@ -24,8 +24,8 @@ def chat(processor, question: str, kinds: list[str]) -> str:
     """The model's own chat: a placeholder for each that is shown (`kinds`: `image` or `video`), then the question."""
     content = [*({"type": kind} for kind in kinds), {"type": "text", "text": question}]
     if not processor.chat_template:  # early checkpoints ship none
-        shown = f"{processor.image_token}\n" * len(kinds)
-        return f"USER: {shown}{question} ASSISTANT:"
+        placeholders = f"{processor.image_token}\n" * len(kinds)
+        return f"USER: {placeholders}{question} ASSISTANT:"
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
 
@@ -49,12 +49,12 @@ def question_span(
         places = coded["offset_mapping"][-behind:]
         mine = [a < end and b > start and a < b for a, b in places]
         before = len(ids) - behind
-        asked = torch.tensor([False] * before + mine)
+        in_question = torch.tensor([False] * before + mine)
         words = [_word_around(text, a, b) if m else "" for (a, b), m in zip(places, mine, strict=True)]
-        return asked, [""] * before + words
-    asked = torch.zeros(len(ids), dtype=torch.bool)
-    asked[_last(ids.tolist(), placeholder) + 1 :] = True
-    return asked, [tokenizer.decode([i]) for i in ids.tolist()]
+        return in_question, [""] * before + words
+    in_question = torch.zeros(len(ids), dtype=torch.bool)
+    in_question[_last(ids.tolist(), placeholder) + 1 :] = True
+    return in_question, [tokenizer.decode([i]) for i in ids.tolist()]
 
 
 def _last(ids: list[int], wanted: int) -> int:

@@ -61,8 +61,8 @@ def nearest_visual(logits: torch.Tensor, states: torch.Tensor, head: nn.Linear) 
     bias = None if head.bias is None else head.bias[words]
     divergence = []
     for some in states.split(max(1, AT_ONCE // len(words))):
-        seen = F.linear(some, head.weight[words], bias).float().log_softmax(-1)
-        middle = (seen.exp() + said.exp()) / 2
+        by_visual = F.linear(some, head.weight[words], bias).float().log_softmax(-1)
+        middle = (by_visual.exp() + said.exp()) / 2
         known = middle.clamp(min=torch.finfo(torch.float32).tiny).log()
-        divergence.append((middle * (2 * known - seen - said)).sum(-1) / 2)
+        divergence.append((middle * (2 * known - by_visual - said)).sum(-1) / 2)
     return int(torch.cat(divergence).argmin())

@@ -32,13 +32,13 @@ class Timing:
     the language model without the decisions, `per_word` one new token (mean).
     """
 
-    see_ms: float
+    encode_ms: float
     prune_ms: float
-    read_ms: float
-    per_word_ms: float | None
+    prefill_ms: float
+    decode_ms_per_token: float | None
 
     def __post_init__(self) -> None:
-        demand_amounts(self.see_ms, self.prune_ms, self.read_ms, self.per_word_ms or 0.0)
+        demand_amounts(self.encode_ms, self.prune_ms, self.prefill_ms, self.decode_ms_per_token or 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

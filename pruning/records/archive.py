@@ -6,33 +6,21 @@ The form in which recorded runs ship and in which a visitor takes a run away and
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from pruning.errors import RecordFormatError
 from pruning.inputs.content import MOST_PICTURES
+from pruning.records.io import ADVICE, DAMAGE, EPOCH, MAX_UNPACKED, read_parts, write_parts
 from pruning.records.run import RunRecord
 
-MAX_UNPACKED = 64 * 2**20
 MAX_RECORDS = 500
 PICTURE = "picture"
 _PICTURES = (PICTURE, *(f"{PICTURE}{n}" for n in range(2, MOST_PICTURES + 1)))
-ADVICE = "Bring a file that Take away, Record wrote."
-DAMAGE = (KeyError, OSError, ValueError, NotImplementedError, RuntimeError, EOFError, MemoryError)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # equal records make equal files
-
-
-def is_archive(data: bytes) -> bool:
-    """Whether a file begins as a zip does."""
-    return data.startswith(b"PK\x03\x04")
 
 
 def pack(records: Mapping[str, RunRecord]) -> bytes:
@@ -64,7 +52,7 @@ def pack_run(record: RunRecord, *pictures: bytes) -> bytes:
     buffer = io.BytesIO(pack({"run": record}))
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
         for name, picture in zip(_PICTURES, pictures, strict=False):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), picture)
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), picture)
     return buffer.getvalue()
 
 
@@ -119,34 +107,3 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
 
 def _read(archive: zipfile.ZipFile, name: str) -> RunRecord:
     return RunRecord.from_parts(*read_parts(archive, name))
-
-
-def write_parts(archive: zipfile.ZipFile, name: str, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Add `<name>.json` and `<name>.npz` to an open zip."""
-    packed = io.BytesIO()
-    np.savez(packed, **arrays)
-    archive.writestr(zipfile.ZipInfo(f"{name}.json", _EPOCH), json.dumps(data, ensure_ascii=False), 8)
-    archive.writestr(zipfile.ZipInfo(f"{name}.npz", _EPOCH), packed.getvalue(), 8)
-
-
-def read_parts(archive: zipfile.ZipFile, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `write_parts` added, with bombs not unpacked."""
-    if sum(archive.getinfo(f"{name}.{kind}").file_size for kind in ("json", "npz")) > MAX_UNPACKED:
-        raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
-    parsed = json.loads(archive.read(f"{name}.json"))
-    if not isinstance(parsed, dict):
-        raise RecordFormatError(f"{name}.json is not a record.", ADVICE)
-    return parsed, read_npz(archive.read(f"{name}.npz"))
-
-
-def read_npz(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays of an NPZ, which is a zip of its own and may be a bomb of its own; pickles are refused.
-
-    Raises:
-        RecordFormatError: if it unpacks to more than `MAX_UNPACKED` bytes; one of `DAMAGE` if it is damaged.
-    """
-    with zipfile.ZipFile(io.BytesIO(data)) as inner:
-        if sum(i.file_size for i in inner.infolist()) > MAX_UNPACKED:
-            raise RecordFormatError("The file unpacks to more than PruneScope opens.", ADVICE)
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return {k: file[k] for k in file.files}

@@ -85,24 +85,24 @@ class NextWord:
         word: the unpruned answer's own token there.
         words: the likeliest tokens of any of the three, the unpruned run's best first.
         full, pruned, helped: their probabilities (0 .. 1): whole picture, pruned, pruned with the caption.
-        kl_pruned, kl_helped: KL divergence in nats of the two from the whole picture's, at this place alone.
+        kl_pruned, kl_compensated: KL divergence in nats of the two from the whole picture's, at this place alone.
     """
 
     word: str
     words: tuple[str, ...]
     full: tuple[float, ...]
     pruned: tuple[float, ...]
-    helped: tuple[float, ...]
+    compensated: tuple[float, ...]
     kl_pruned: float
-    kl_helped: float
+    kl_compensated: float
 
     def __post_init__(self) -> None:
-        demand_amounts(self.kl_pruned, self.kl_helped)
-        for name in ("words", "full", "pruned", "helped"):
+        demand_amounts(self.kl_pruned, self.kl_compensated)
+        for name in ("words", "full", "pruned", "compensated"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if len(getattr(self, name)) != len(self.words):
                 raise RecordFormatError("Every likely word needs three probabilities.", "Run it again.")
-        _demand_shares(*self.full, *self.pruned, *self.helped)
+        _demand_shares(*self.full, *self.pruned, *self.compensated)
 
 
 def _demand_shares(*values: float) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pruning.errors import ParameterError
-from pruning.records.archive import DAMAGE, is_archive, read_npz
+from pruning.records.io import DAMAGE, is_archive, read_npz
 from pruning.records.run import MAX_TOKENS
 
 FIELDS = ("kept", "groups", "n_tokens")  # parameters that a file brings and nobody types

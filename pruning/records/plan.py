@@ -12,22 +12,26 @@ import json
 import zipfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pruning.errors import ParameterError, PlanError, RecordFormatError
 from pruning.interface import Part
-from pruning.records.archive import MAX_UNPACKED, read_parts, write_parts
-from pruning.structure import LayerShape, MatrixShape, StructureSummary
+from pruning.records.io import MAX_UNPACKED, read_parts, write_parts
+from pruning.records.upgrade import READABLE, upgrade_plan
+from pruning.shapes import LayerShape, MatrixShape
 
-SCHEMA_VERSION = 1
+if TYPE_CHECKING:
+    pass
+
+SCHEMA_VERSION = READABLE[-1]
 KIND = "structural plan"
 NAME = "plan"
 ADVICE = "Bring a file that `python -m pruning plan` or `train-heads` wrote."
 FFN_RULES = ("none", "erank", "mass", "budget", "bottleneck")
 TRAINED = "trained"  # the score of a plan whose heads were ranked by trained gates
-_LAYER_ARRAYS = ("score", "erank", "ks", "spectra", "whole", "without")  # of HeadScores, where there
+_LAYER_ARRAYS = ("score", "erank", "ks", "spectra", "full", "without")  # of HeadScores, where there
 _DAMAGE = (
     KeyError, TypeError, ValueError, ArithmeticError, AttributeError, OSError, RuntimeError, EOFError,
     NotImplementedError,
@@ -134,7 +138,7 @@ class LayerPlan:
     erank: np.ndarray | None = None
     ks: np.ndarray | None = None
     spectra: np.ndarray | None = None
-    whole: np.ndarray | None = None
+    full: np.ndarray | None = None
     without: np.ndarray | None = None
     hidden: np.ndarray | None = None
 
@@ -289,10 +293,13 @@ class StructuralPlan:
         """
         if data.get("kind") != KIND:
             raise PlanError("The file is not a structural plan.", ADVICE)
-        if data.get("schema_version") != SCHEMA_VERSION:
+        if data.get("schema_version") not in READABLE:
             version = data.get("schema_version")
-            raise PlanError(f"The plan has format {version!r}; this version reads {SCHEMA_VERSION}.", "Make it again.")
+            raise PlanError(
+                f"The plan has format {version!r}; this version reads up to {SCHEMA_VERSION}.", "Make it again."
+            )
         try:
+            arrays = upgrade_plan(data, arrays)
             return cls(
                 fingerprint=str(data["fingerprint"]),
                 request=PlanRequest(**data["request"]),
@@ -356,7 +363,7 @@ class StructuralPlan:
 
 def _read_layer(index: int, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> LayerPlan:
     shape = dict(data["shape"])
-    whole = tuple(MatrixShape(**m) for m in shape.pop("matrices"))
+    full = tuple(MatrixShape(**m) for m in shape.pop("matrices"))
     matrices = tuple(
         MatrixPlan(
             replace(s, rank=m["rank"]),
@@ -365,11 +372,11 @@ def _read_layer(index: int, data: dict[str, Any], arrays: dict[str, np.ndarray])
             m["erank"],
             arrays.get(f"layer{index}.matrix{j}.directions"),
         )
-        for j, (s, m) in enumerate(zip(whole, data["matrices"], strict=True))
+        for j, (s, m) in enumerate(zip(full, data["matrices"], strict=True))
     )
     found = {name: arrays.get(f"layer{index}.{name}") for name in ("hidden", *_LAYER_ARRAYS)}
     return LayerPlan(
-        Part(data["part"]), data["layer"], LayerShape(**shape, matrices=whole), data["head_dim"],
+        Part(data["part"]), data["layer"], LayerShape(**shape, matrices=full), data["head_dim"],
         arrays[f"layer{index}.heads"], matrices, **found,
     )  # fmt: skip
 
@@ -380,3 +387,46 @@ def _read_training(recipe: dict[str, Any] | None, arrays: dict[str, np.ndarray])
     prefix = "training.terms."
     terms = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
     return Trajectory(arrays["training.steps"], arrays["training.gates"], terms, recipe)
+
+
+@dataclass(frozen=True, slots=True)
+class StructureSummary:
+    """What a run's record says of the plan it ran under: enough to show it and to find the plan's file again.
+
+    Attributes:
+        digest: sha256 of everything in the plan that changes the model.
+        heads: (kept, all) by part; parameters: (after, before) of the layers' matrices, by part.
+        factorised: feed-forward matrices that became two thin ones, or whose hidden units were cut; of `matrices`.
+        request: the plan's recipe.
+    """
+
+    digest: str
+    title: str
+    heads: dict[str, tuple[int, int]]
+    parameters: dict[str, tuple[int, int]]
+    factorised: int
+    matrices: int
+    request: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        by_part = {name: {p.value: two for p, two in getattr(self, name).items()} for name in ("heads", "parameters")}
+        return asdict(self) | by_part  # plain names: not every writer of JSON takes the members of an enumeration
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> StructureSummary:
+        """The inverse of `to_dict`.
+
+        Raises:
+            RecordFormatError: if a number or a name is missing or is none.
+        """
+        pairs = {}
+        for name in ("heads", "parameters"):
+            pairs[name] = {Part(part): tuple(two) for part, two in data[name].items()}
+            for two in pairs[name].values():
+                if len(two) != 2 or any(type(n) is not int or n < 0 for n in two):
+                    raise RecordFormatError(f"A structure's {name} are {two!r}; two counts belong there.")
+        texts = [data["digest"], data["title"]]
+        if not all(isinstance(t, str) for t in texts) or not isinstance(data["request"], dict):
+            raise RecordFormatError("A structure needs a digest, a title and its request.")
+        return cls(*texts, pairs["heads"], pairs["parameters"], int(data["factorised"]), int(data["matrices"]),
+                   data["request"])  # fmt: skip

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,19 +16,17 @@ import numpy as np
 
 from pruning.budget import check_keep_ratio, mean_per_layer, n_keep
 from pruning.errors import RecordFormatError
-from pruning.interface import Part, Stage
 from pruning.layout import TokenLayout
-from pruning.metrics.agreement import Verdict, verdict
-from pruning.metrics.diagnostics import Overlap, Traits
 from pruning.records.answer import ANSWER_ARRAYS, Answer, Cost, arrays_of, freeze, read_answer
 from pruning.records.compensation import Compensated, Compensation, read_compensated, read_compensation
-from pruning.structure import StructureSummary
+from pruning.records.diagnostics import Overlap, Traits
+from pruning.records.plan import StructureSummary
+from pruning.records.selection import PruningStep, read_step
+from pruning.records.upgrade import READABLE, upgrade_run
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = READABLE[-1]
 MAX_SEED, MAX_NEW_TOKENS, MAX_TOKENS = 2**31 - 1, 4096, 100_000
-_OPTIONAL = {"evidence": np.int32, "nearest_kept": np.int32, "nearest_cosine": np.float32}
-CLS_SOURCE = -1  # in `Selection.order`: the row is the tower's [CLS] token, which has no pixels
-MOST_REASONS = 16
+_OPTIONAL = {"answer_region": np.int32, "nearest_kept": np.int32, "nearest_cosine": np.float32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,90 +72,6 @@ class RunRequest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Selection:
-    """The fate of every visual token at one stage.
-
-    Attributes:
-        n_total: number of visual tokens before any pruning.
-        alive: ids that were offered to the method, ascending int32.
-        kept: ids that go on, ascending int32, a subset of `alive`.
-        merged_into: int32 `[n_total]`; the kept id whose row a token was averaged into, -1 where it was not merged.
-        scores: float32 `[n_total]` or None, higher means keep, NaN where no score was given.
-        order: int32 ids in the order in which the next layer reads them; `CLS_SOURCE` stands for a [CLS] row.
-    """
-
-    n_total: int
-    alive: np.ndarray
-    kept: np.ndarray
-    merged_into: np.ndarray
-    scores: np.ndarray | None
-    order: np.ndarray
-
-    def __post_init__(self) -> None:
-        for name in ("alive", "kept", "merged_into", "order"):
-            object.__setattr__(self, name, freeze(getattr(self, name), np.int32))
-        if self.scores is not None:
-            object.__setattr__(self, "scores", freeze(self.scores, np.float32))
-        self._check()
-
-    def _check(self) -> None:
-        def demand(condition: bool, sentence: str) -> None:  # noqa: FBT001 (a local, positional by nature)
-            if not condition:
-                raise RecordFormatError(f"A selection is not consistent: {sentence}.")
-
-        for name in ("alive", "kept"):
-            ids = getattr(self, name)
-            demand(ids.ndim == 1 and bool((np.diff(ids) > 0).all()), f"{name} must be strictly ascending")
-            demand(
-                not len(ids) or (ids[0] >= 0 and ids[-1] < self.n_total), f"{name} must lie in 0..{self.n_total - 1}"
-            )
-        demand(bool(np.isin(self.kept, self.alive).all()), "kept tokens must have been alive")
-        demand(self.merged_into.shape == (self.n_total,), f"merged_into must have {self.n_total} entries")
-        targets = self.merged_into[self.merged_into >= 0]
-        demand(bool(np.isin(targets, self.kept).all()), "tokens can only be merged into kept ones")
-        demand(self.scores is None or self.scores.shape == (self.n_total,), f"scores must have {self.n_total} entries")
-        demand(np.array_equal(np.sort(self.order[self.order >= 0]), self.kept), "order must name every kept token once")
-
-    @property
-    def dropped(self) -> np.ndarray:
-        """Ids that were alive, were not kept and were merged into nothing."""
-        gone = np.setdiff1d(self.alive, self.kept)
-        return gone[self.merged_into[gone] < 0]
-
-    @property
-    def merged(self) -> np.ndarray:
-        """Ids that left as part of another token's row."""
-        gone = np.setdiff1d(self.alive, self.kept)
-        return gone[self.merged_into[gone] >= 0]
-
-    @property
-    def n_rows(self) -> int:
-        """Rows that the next layer reads for the picture ([CLS] included where it is fed)."""
-        return len(self.order)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PruningStep:
-    """One decision: where, what became of the tokens, how long it took, the method's own arrays, and which of its
-    reasons (`why`, words to ids) kept a token, for methods that have several.
-    """
-
-    stage: Stage
-    selection: Selection
-    select_ms: float
-    summary: str
-    extra: dict[str, np.ndarray] = field(default_factory=dict)
-    why: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        named = np.concatenate([np.zeros(0, np.int32), *map(np.asarray, self.why.values())])
-        once = len(self.why) <= MOST_REASONS and len(named) == len(np.unique(named))
-        if not once or not np.isin(named, self.selection.kept).all():
-            raise RecordFormatError("A selection is not consistent: reasons must name kept tokens, each once.")
-        object.__setattr__(self, "why", {words: freeze(ids, np.int32) for words, ids in self.why.items()})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class RunRecord:
     """A run with its unpruned baseline.
 
@@ -191,7 +103,7 @@ class RunRecord:
     variant: str
     tower_layers: int
     environment: dict[str, str]
-    evidence: np.ndarray | None = None
+    answer_region: np.ndarray | None = None
     nearest_kept: np.ndarray | None = None
     nearest_cosine: np.ndarray | None = None
     notes: tuple[str, ...] = ()
@@ -212,8 +124,10 @@ class RunRecord:
             raise RecordFormatError(f"The layout has {n} tokens; at most {MAX_TOKENS} are opened.")
         if any(s.selection.n_total != n for s in self.steps):
             raise RecordFormatError(f"Every step must speak of the layout's {n} tokens.")
-        evidence = self.evidence
-        if evidence is not None and (evidence.ndim != 1 or ((evidence < 0) | (evidence >= n)).any()):
+        answer_region = self.answer_region
+        if answer_region is not None and (
+            answer_region.ndim != 1 or ((answer_region < 0) | (answer_region >= n)).any()
+        ):
             raise RecordFormatError(f"Evidence must be ids of the layout's {n} tokens.")
         for name in ("nearest_kept", "nearest_cosine"):
             if getattr(self, name) is not None and getattr(self, name).shape != (n,):
@@ -239,8 +153,8 @@ class RunRecord:
         layer of the language model really reads, mean over all layers.
         """
         rows = list(self.pruned.visual_per_layer)
-        asked = n_keep(self.request.keep_ratio, self.layout.n_tokens)
-        return {"asked": asked, "kept": rows[-1], "unique": len(self.kept), "average": mean_per_layer(rows)}
+        requested = n_keep(self.request.keep_ratio, self.layout.n_tokens)
+        return {"requested": requested, "kept": rows[-1], "distinct": len(self.kept), "average": mean_per_layer(rows)}
 
     def save(self, path: Path) -> Path:
         """Write `<path>.json` and `<path>.npz` (`path` may end in either). Returns the JSON's path."""
@@ -292,14 +206,15 @@ class RunRecord:
             RecordFormatError: if something is missing, inconsistent or newer than this version.
         """
         version = data.get("schema_version")
-        if version != SCHEMA_VERSION:
-            advice = "Open it with the version of PruneScope that wrote it, or run it again."
-            raise RecordFormatError(f"The record has format {version!r}; this version reads {SCHEMA_VERSION}.", advice)
+        if version not in READABLE:
+            said = f"The record has format {version!r}; this version reads up to {SCHEMA_VERSION}."
+            raise RecordFormatError(said, "Open it with the version of PruneScope that wrote it, or run it again.")
         try:
+            data, arrays = upgrade_run(data, arrays)
             return cls(
                 request=RunRequest(**data["request"]),
                 layout=TokenLayout.from_dict(data["layout"]),
-                steps=tuple(_read_step(i, s, arrays) for i, s in enumerate(data["steps"])),
+                steps=tuple(read_step(i, s, arrays) for i, s in enumerate(data["steps"])),
                 full=read_answer(data["full"], arrays_of(arrays, "full")),
                 pruned=read_answer(data["pruned"], arrays_of(arrays, "pruned")),
                 full_cost=Cost(**data["full_cost"]),
@@ -356,36 +271,3 @@ def kept_by_picture(record: RunRecord) -> list[tuple[str, int, int]]:
         return []
     counts = (np.bincount(n, minlength=layout.n_pictures) for n in (number[record.kept], number))
     return [(name, int(kept), int(of)) for name, kept, of in zip(layout.names(), *counts, strict=True)]
-
-
-def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
-    """Runs that differ in nothing but their seed, in short: how many answered as the whole picture did, what they
-    answered, how much of the evidence they kept (least, median, most, of; None where the truth is not known), and how
-    many rows for the picture a layer reads on average.
-    """
-    answers = Counter(r.pruned.text for r in records)
-    same = sum(verdict(r.full.text, r.pruned.text) is Verdict.SAME for r in records)
-    evidence = None
-    if records[0].evidence is not None and len(records[0].evidence):
-        kept = [int(np.isin(r.evidence, r.kept).sum()) for r in records]
-        evidence = [min(kept), int(np.median(kept)), max(kept), len(records[0].evidence)]
-    found = {"seeds": len(records), "same": same, "answers": dict(answers.most_common()), "evidence": evidence}
-    return found | {"average": records[0].counts["average"]}
-
-
-def _read_step(index: int, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> PruningStep:
-    prefix = f"step{index}."
-    extra, why = (
-        {n.removeprefix(f"{prefix}{kind}."): a for n, a in arrays.items() if n.startswith(f"{prefix}{kind}.")}
-        for kind in ("extra", "why")
-    )
-    selection = Selection(
-        n_total=data["n_total"],
-        alive=arrays[f"{prefix}alive"],
-        kept=arrays[f"{prefix}kept"],
-        merged_into=arrays[f"{prefix}merged_into"],
-        scores=arrays.get(f"{prefix}scores"),
-        order=arrays[f"{prefix}order"],
-    )
-    stage = Stage(Part(data["stage"]["part"]), data["stage"]["layer"])
-    return PruningStep(stage, selection, data["select_ms"], data["summary"], extra, why)

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import torch
 
 from pruning.errors import PlanError
+from pruning.interface import BlockFacts
 from pruning.parameters import Declared
-from pruning.structure import BlockFacts
 
 
 class Statistic(StrEnum):
@@ -41,7 +41,7 @@ class HeadScores:
     erank: torch.Tensor | None = None
     ks: torch.Tensor | None = None
     spectra: torch.Tensor | None = None
-    whole: torch.Tensor | None = None
+    full: torch.Tensor | None = None
     without: torch.Tensor | None = None
 
 

@@ -16,10 +16,10 @@ from typing import Annotated, ClassVar
 
 import torch
 
+from pruning.interface import BlockFacts
 from pruning.ops.spectra import effective_rank, ks_mass, ks_two_sample, shares, singular_values
 from pruning.parameters import Choice, Param
 from pruning.structural.base import HeadScorer, HeadScores, Statistic
-from pruning.structure import BlockFacts
 
 HEAD_OUTPUT, ATTENTION_MAP, OV_WEIGHT = "head output", "attention map", "OV weight"
 MASS, TWO_SAMPLE = "mass", "two-sample"
@@ -60,17 +60,17 @@ class InfoPrune(HeadScorer):
         gram = white_output_gram(block) if self.matrix == OV_WEIGHT else block.output_gram
         spectra, largest = self._spectra(block, gram)
         erank = effective_rank(spectra) / largest
-        whole = singular_values(gram)
+        full = singular_values(gram)
         without = torch.stack([singular_values(_leave_out(gram, h, block.width)) for h in range(block.n_heads)])
         if self.ks == MASS:
-            ks = ks_mass(without, whole.expand_as(without))
+            ks = ks_mass(without, full.expand_as(without))
         else:
             n = gram.shape[0] - block.width  # columns that are really there
-            ks = torch.stack([ks_two_sample(shares(w[:n]), shares(whole)) for w in without])
+            ks = torch.stack([ks_two_sample(shares(w[:n]), shares(full)) for w in without])
         silent = spectra.amax(-1) <= 0
         ks = torch.where(silent, 0.0, ks)
         score = self.a * erank + (1 - self.a) * ks
-        return HeadScores(score, erank, ks, shares(spectra), shares(whole), shares(without))
+        return HeadScores(score, erank, ks, shares(spectra), shares(full), shares(without))
 
     def _spectra(self, block: BlockFacts, gram: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Singular values of every head's matrix, and the largest effective rank they could have."""

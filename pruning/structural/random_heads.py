@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import torch
 
+from pruning.interface import BlockFacts
 from pruning.structural.base import HeadScorer, HeadScores
-from pruning.structure import BlockFacts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 
 from pruning.ops.spectra import effective_rank, shares
-from pruning.structure import MatrixShape
+from pruning.shapes import MatrixShape
 
 
 def erank_rule(spectrum: torch.Tensor, factor: float) -> int:

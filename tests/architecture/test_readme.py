@@ -9,8 +9,7 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-from pruning.benchmarks.judged import accm_section, structural_section
-from pruning.benchmarks.reports import speed_section
+from pruning.benchmarks.reports import accm_section, speed_section, structural_section
 from pruning.catalogue import methods_table, models_table, scores_table
 from pruning.cli.parser import main
 
@@ -53,18 +52,18 @@ def test_links_lead_somewhere():
 
 def test_the_map_of_the_house_is_true():
     [tree] = blocks("text")
-    inside, seen = "", set()
+    inside, encoded = "", set()
     for line in tree.strip().splitlines():
         name = line.split()[0]
         path = name if not line.startswith(" ") else inside + name
         inside = name if not line.startswith(" ") else inside
         assert (ROOT / path).exists(), path
-        seen.add(path.split("/")[0])
+        encoded.add(path.split("/")[0])
     listed = subprocess.run(
         ["git", "ls-tree", "--name-only", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=True
     )
     visible = {n for n in listed.stdout.split() if not n.startswith(".")}
-    assert visible - seen <= {"LICENSE", "README.md", "pyproject.toml"}
+    assert visible - encoded <= {"LICENSE", "README.md", "pyproject.toml"}
 
 
 def test_the_library_example_runs(tmp_path, monkeypatch):

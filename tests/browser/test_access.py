@@ -119,7 +119,7 @@ def test_the_canvas_is_a_grid_whose_cells_say_what_became_of_them(visit):
     assert sum(name.endswith(" kept") for name in names("gridcell")) == 576
 
 
-def shown_stop(visitor) -> str:
+def current_stop(visitor) -> str:
     return visitor.page.locator(".pc-stops button[aria-selected=true] small").inner_text()
 
 
@@ -131,10 +131,10 @@ def test_nothing_moves_for_whom_nothing_shall_move(visit):
     assert len(names) == 4
     for number in range(5):
         visitor.page.locator(".pc-play").click()
-        assert shown_stop(visitor) == names[number % 4]
+        assert current_stop(visitor) == names[number % 4]
         if number == 1:
             visitor.page.wait_for_timeout(1000)
-            assert shown_stop(visitor) == names[1], "one stage a press"
+            assert current_stop(visitor) == names[1], "one stage a press"
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
     visitor.page.get_by_role("button", name="Run", exact=True).click()
     visitor.wait_for_status("…")
@@ -149,7 +149,7 @@ def test_stages_play_by_themselves_for_everybody_else(visit):
     visitor.choose("Method", "ViTCoP")
     visitor.ask()
     visitor.page.locator(".pc-play").click()
-    assert shown_stop(visitor) == "picture"
+    assert current_stop(visitor) == "picture"
     last = visitor.page.locator(".pc-stops small").all_inner_texts()[-1]
     visitor.page.wait_for_function(
         "(last) => document.querySelector('.pc-stops button[aria-selected=true] small').textContent === last", arg=last

@@ -44,12 +44,12 @@ def test_what_there_is(client):
 
 def test_a_record_is_that_of_an_export(client):
     asked = {"image": handle_file(DIGIT), "question": QUESTION, "method": "vitcop", "keep": 64}
-    whole = client.predict(api_name="/compare", **asked)
+    full = client.predict(api_name="/compare", **asked)
     arrays = {
         n: np.array([np.nan if v is None else v for v in a["values"]]).reshape(a["shape"])
-        for n, a in whole["arrays"].items()
+        for n, a in full["arrays"].items()
     }
-    record = RunRecord.from_parts(whole["record"], arrays)
+    record = RunRecord.from_parts(full["record"], arrays)
     said = client.predict(api_name="/answer", **asked)
     assert (said["full_answer"], said["pruned_answer"]) == (record.full.text, record.pruned.text)
     assert said["rows_after_each_stage"] == [s.selection.n_rows for s in record.steps]
@@ -73,7 +73,7 @@ def test_a_plan_for_the_weights_is_made_and_taken_to_a_run(client, tmp_path):
     made = client.predict(score="magnitude", heads_out=50, where="vision tower", api_name="/plan")
     assert made["summary"]["heads"] == {"vision tower": [15, 30]}
     assert sum(len(layer["kept"]) for layer in made["heads"][0]["layers"]) == 15
-    before, after = made["estimated_flops"]["whole"]
+    before, after = made["estimated_flops"]["full"]
     assert after < before
     (tmp_path / "plan.zip").write_bytes(base64.b64decode(made["file"]))
     asked = {"image": handle_file(DIGIT), "question": QUESTION, "plan": handle_file(tmp_path / "plan.zip")}

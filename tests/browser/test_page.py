@@ -20,7 +20,7 @@ def test_opens_with_a_finished_comparison_and_asks_nobody_else(visit):
     visitor = visit(first=True)
     first_paint = time.monotonic() - began
     assert first_paint < 10
-    assert re.search(r"\d+ of 576 image pieces", visitor.text(".pc-headline"))
+    assert re.search(r"\d+ of 576 visual tokens", visitor.text(".pc-headline"))
     assert visitor.stops()[0] == 576
     assert visitor.text(".pc-chip.recorded") == "Recorded run"
     assert visitor.text(".ap-answer.full .ap-text")
@@ -98,7 +98,7 @@ def test_share_shows_ratio_and_count_without_asking_python(visit):
     for _ in range(3):
         slider.press("ArrowRight")
     visitor.page.wait_for_function("document.querySelector('#share').innerText.includes('67 of 576')")
-    assert visitor.text("#share") == "11.6 % = 67 of 576 image pieces"
+    assert visitor.text("#share") == "11.6 % = 67 of 576 visual tokens"
     assert len(visitor.requests) == before
 
 

@@ -10,7 +10,7 @@ from families import FAMILIES
 from visitor import Server, Visitor, save
 
 from pruning.engine.run import run
-from pruning.inputs.video import read_clip
+from pruning.inputs.video import read_video
 from pruning.records.archive import pack_run
 from pruning.records.run import RunRequest
 
@@ -91,7 +91,7 @@ def test_two_pictures_of_one_prompt_are_shown_one_at_a_time(tiled, tmp_path):
 def test_the_steps_of_a_video_are_shown_one_at_a_time(tiled, tmp_path):
     """A saved run of a model that reads videos, on the page of one that reads none."""
     page, path = tiled.page, tmp_path / "film.mp4"
-    clip = read_clip(film(path))
+    clip = read_video(film(path))
     tiled.page.locator("input[type=file]").first.set_input_files(path)
     assert "no video; Qwen2.5-VL and Qwen3-VL read both" in tiled.wait_for_status("still here")
     request = RunRequest("qwen3-vl-2b", "uniform_grid", 0.5, "What color is the star?", max_new_tokens=2)

@@ -12,12 +12,13 @@ from reference import QUESTION, log_probs
 
 from pruning.engine.head_attention import head_attention
 from pruning.engine.plan import make_plan
-from pruning.engine.run import Compressed, Listener, run
+from pruning.engine.run import run
+from pruning.engine.session import Compressed
 from pruning.errors import PlanError, PruningError, QuestionRejectedError
-from pruning.inputs.pairs import Pair
+from pruning.inputs.questions import Pair
 from pruning.interface import Part, Signal
 from pruning.methods import METHODS
-from pruning.models.base import Watch
+from pruning.models.base import RunCallbacks
 from pruning.records.plan import PlanRequest
 from pruning.records.run import RunRequest
 
@@ -117,8 +118,8 @@ def test_smolvlm2_is_idefics3_under_another_name(noise):
         assert one[0].kept.tolist() == other[0].kept.tolist()
     prompt = both[1].prompt(noise, QUESTION)
     plain = both[1].model.generate(**prompt.inputs(), do_sample=False, max_new_tokens=N_NEW)
-    whole = followed(both[1], ask("divprune", keep_ratio=1.0), noise)[1]
-    assert whole.token_ids == plain[0, prompt.input_ids.shape[1] :].tolist()
+    full = followed(both[1], ask("divprune", keep_ratio=1.0), noise)[1]
+    assert full.token_ids == plain[0, prompt.input_ids.shape[1] :].tolist()
 
 
 def test_no_method_drops_rows_in_a_tower_that_does_not_allow_it(family, noise):
@@ -130,11 +131,11 @@ def test_no_method_drops_rows_in_a_tower_that_does_not_allow_it(family, noise):
 def test_teacher_forcing_agrees_with_generation(family, noise):
     _, adapter = family
     prompt = adapter.prompt(noise, QUESTION)
-    seen = adapter.see(prompt, [], None, Watch())
-    assert seen.features.shape == (prompt.layout.n_tokens, adapter.info.token_dim)
-    whole = adapter.project(seen, None)
-    out = adapter.answer(prompt, whole, None, N_NEW, Watch())
-    scored = adapter.score(prompt, whole, None, out.token_ids)
+    encoded = adapter.encode_image(prompt, [], None, RunCallbacks())
+    assert encoded.features.shape == (prompt.layout.n_tokens, adapter.info.token_dim)
+    full = adapter.project(encoded, None)
+    out = adapter.answer(prompt, full, None, N_NEW, RunCallbacks())
+    scored = adapter.score(prompt, full, None, out.token_ids)
     chosen = [float(p[i]) for p, i in zip(scored, out.token_ids, strict=True)]
     assert np.allclose(spoken(adapter, out.token_ids, chosen), out.log_probs, atol=1e-5)
 
@@ -142,7 +143,7 @@ def test_teacher_forcing_agrees_with_generation(family, noise):
 def test_only_the_question_is_taken_for_the_question(family, noise):
     _, adapter = family
     prompt = adapter.prompt(noise, QUESTION)
-    asked = "".join(w for w, mine in zip(prompt.words, prompt.in_question, strict=True) if mine)
+    asked = "".join(w for w, mine in zip(prompt.token_texts, prompt.in_question, strict=True) if mine)
     assert asked.replace(" ", "").lower() == QUESTION.replace(" ", "").lower()
     with pytest.raises(QuestionRejectedError, match="reads as a command"):
         adapter.prompt(noise, f"What is {adapter.processor.image_token}?")
@@ -155,7 +156,7 @@ def test_only_the_question_is_taken_for_the_question(family, noise):
 
 def test_what_words_attend_to_lies_on_survivors(family, noise):
     _, adapter = family
-    record = run(ask("random_baseline"), adapter, noise, listener=Listener(trace=True))
+    record = run(ask("random_baseline"), adapter, noise, callbacks=RunCallbacks(trace=True))
     attention = record.pruned.attention.astype("float32")
     assert attention.shape == (len(record.pruned.words), record.layout.n_tokens)
     assert set((attention.sum(0) > 0).nonzero()[0].tolist()) <= set(record.kept.tolist())
@@ -225,8 +226,8 @@ def test_heads_of_the_language_model_can_be_taken_out(family, noise):
         expected = gated.answer_logits(prompt, torch.tensor(answer)).log_softmax(-1)
     view = adapter.compressed(plan)
     try:
-        whole = view.project(view.see(prompt, [], None, Watch()), None)
-        assert torch.allclose(view.score(prompt, whole, None, answer), expected, atol=1e-5)
+        full = view.project(view.encode_image(prompt, [], None, RunCallbacks()), None)
+        assert torch.allclose(view.score(prompt, full, None, answer), expected, atol=1e-5)
         record = run(ask("divprune"), adapter, noise, compressed=Compressed(plan, view))
     finally:
         view.close()

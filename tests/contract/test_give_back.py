@@ -14,21 +14,22 @@ from test_runs import fingerprint
 
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.accm import Accm
+from pruning.compensation.base import inserted_text
 from pruning.compensation.captioner import Captioner
 from pruning.compensation.checkpoint import save
 from pruning.compensation.untrained import without_kept
-from pruning.compensation.wording import inserted_text
 from pruning.cost import prefill_flops
 from pruning.demo_model.training.language import Segment, encode_prefix, encode_segment
 from pruning.demo_model.world.questions import Question
 from pruning.engine.compensate import Replay, open_compensator, what_was_discarded
 from pruning.engine.plan import make_plan
-from pruning.engine.run import Compressed, Listener, Session, run, see_picture
+from pruning.engine.run import encode_image, run
+from pruning.engine.session import Compressed, Session
 from pruning.errors import CaptionRejectedError, CompensatorUnavailableError, PruningError, RecordFormatError
 from pruning.interface import Part
 from pruning.methods import METHODS, method_class
 from pruning.models import captioners as captioning
-from pruning.models.base import Watch
+from pruning.models.base import RunCallbacks
 from pruning.models.prompt import insertion_points
 from pruning.records.compensation import Compensation
 from pruning.records.plan import PlanRequest
@@ -55,7 +56,7 @@ def request(method="random_baseline", keep_ratio=0.4, **compensation) -> RunRequ
     return RunRequest("tiny", method, keep_ratio, QUESTION, max_new_tokens=N_NEW, compensation=wanted)
 
 
-class Shown:
+class VisualInput:
     """An adapter whose prompt carries the caption, for the hook-free reference."""
 
     def __init__(self, adapter, text):
@@ -75,8 +76,8 @@ def test_the_third_answer_equals_the_masked_reference(tiny, noise, method):
     finally:
         del tiny.answer
     assert len(answers) == 3
-    shown = Shown(tiny, inserted_text(CAPTION))
-    expected = log_probs(shown, noise, record, answers[2].token_ids)
+    visual_input = VisualInput(tiny, inserted_text(CAPTION))
+    expected = log_probs(visual_input, noise, record, answers[2].token_ids)
     assert np.allclose(answers[2].log_probs, expected, atol=1e-5)
     assert record.compensated.answer.text == answers[2].text
     assert record.compensated.answer.visual_per_layer == record.pruned.visual_per_layer
@@ -86,9 +87,9 @@ def test_the_third_answer_equals_the_masked_reference(tiny, noise, method):
 def test_teacher_forcing_agrees_with_generation(tiny, noise, method):
     prompt = tiny.prompt(noise, QUESTION)
     session = Session(method_class(method)(keep_ratio=0.4), tiny, prompt, request(method))
-    looked = tiny.see(prompt, tuple(session.looks), session, Watch())
+    looked = tiny.encode_image(prompt, tuple(session.observations), session, RunCallbacks())
     rows = tiny.project(looked, session)
-    out = tiny.answer(prompt, rows, session, N_NEW, Watch())
+    out = tiny.answer(prompt, rows, session, N_NEW, RunCallbacks())
     scored = tiny.score(prompt, rows, Replay(session), out.token_ids)
     chosen = scored[torch.arange(len(out.token_ids)), torch.tensor(out.token_ids)]
     special = set(tiny.tokenizer.all_special_ids)
@@ -111,24 +112,24 @@ def test_keeping_everything_leaves_nothing_to_say(tiny, noise, accm):
 
 def test_the_splice_stands_behind_the_newline_and_comes_out_clean(tiny, noise):
     prompt = tiny.prompt(noise, QUESTION)
-    helped = tiny.insert(prompt, inserted_text(CAPTION))
-    first, past = helped.inserted
-    assert "\n" in helped.words[first - 1]
-    assert helped.visual[first - 2]
-    without = torch.cat([helped.input_ids[:, :first], helped.input_ids[:, past:]], 1)
+    compensated = tiny.insert(prompt, inserted_text(CAPTION))
+    first, past = compensated.inserted
+    assert "\n" in compensated.token_texts[first - 1]
+    assert compensated.visual[first - 2]
+    without = torch.cat([compensated.input_ids[:, :first], compensated.input_ids[:, past:]], 1)
     assert torch.equal(without, prompt.input_ids)
-    assert not helped.in_question[first:past].any()
-    assert int(helped.in_question.sum()) == int(prompt.in_question.sum())
+    assert not compensated.in_question[first:past].any()
+    assert int(compensated.in_question.sum()) == int(prompt.in_question.sum())
     assert tiny.insert(prompt, "") is prompt
 
 
 def test_the_prompt_is_the_one_the_bundled_model_learnt_from(tiny, noise):
-    helped = tiny.insert(tiny.prompt(noise, QUESTION), inserted_text(CAPTION))
+    compensated = tiny.insert(tiny.prompt(noise, QUESTION), inserted_text(CAPTION))
     asked = Question("color", QUESTION, "red", (0,))
     learnt, _ = encode_segment(tiny.tokenizer, Segment(asked, QUESTION, CAPTION))
-    last = int(helped.visual.nonzero()[-1])
-    assert helped.input_ids[0, last + 1 :].tolist() == learnt
-    assert helped.input_ids[0, : int(helped.visual.nonzero()[0])].tolist() == encode_prefix(tiny.tokenizer)
+    last = int(compensated.visual.nonzero()[-1])
+    assert compensated.input_ids[0, last + 1 :].tolist() == learnt
+    assert compensated.input_ids[0, : int(compensated.visual.nonzero()[0])].tolist() == encode_prefix(tiny.tokenizer)
 
 
 def test_every_picture_has_its_own_place():
@@ -140,19 +141,19 @@ def test_every_picture_has_its_own_place():
 
 def test_what_the_captioner_sees_is_the_complement(tiny, noise, accm):
     prompt = tiny.prompt(noise, QUESTION)
-    seen, _ = see_picture(tiny, prompt)
+    encoded, _ = encode_image(tiny, prompt)
     for method in ("random_baseline", "vitcop", "visionzip"):
         session = Session(method_class(method)(keep_ratio=0.4), tiny, prompt, request(method))
-        rows = tiny.project(tiny.see(prompt, tuple(session.looks), session, Watch()), session)
-        tiny.answer(prompt, rows, session, 1, Watch())
-        found = what_was_discarded(session, prompt, seen, QUESTION, noise)
+        rows = tiny.project(tiny.encode_image(prompt, tuple(session.observations), session, RunCallbacks()), session)
+        tiny.answer(prompt, rows, session, 1, RunCallbacks())
+        found = what_was_discarded(session, prompt, encoded, QUESTION, noise)
         kept = session.steps[-1].selection.kept
         assert not np.intersect1d(found.ids, kept).size
         assert np.array_equal(np.union1d(found.ids, kept), np.arange(36))
-        assert torch.equal(found.features, seen.features[torch.from_numpy(found.ids)])
-        blind = seen.features.clone()
+        assert torch.equal(found.features, encoded.features[torch.from_numpy(found.ids)])
+        blind = encoded.features.clone()
         blind[torch.from_numpy(np.array(kept)).long()] += 5
-        again = what_was_discarded(session, prompt, replace(seen, features=blind), QUESTION, noise)
+        again = what_was_discarded(session, prompt, replace(encoded, features=blind), QUESTION, noise)
         assert [c.text for c in accm(again).candidates] == [c.text for c in accm(found).candidates]
 
 
@@ -201,8 +202,8 @@ def test_divergences_are_measured_on_demand(tiny, noise, accm):
     assert all(c.kl >= 0 for c in found.candidates)
     assert found.kl_pruned > 0
     assert run(request(), tiny, noise, compensator=accm).compensated.kl_pruned is None
-    whole = run(request(keep_ratio=1.0, measure_kl=True, caption=""), tiny, noise).compensated
-    assert whole.kl_pruned == pytest.approx(0, abs=1e-6)
+    full = run(request(keep_ratio=1.0, measure_kl=True, caption=""), tiny, noise).compensated
+    assert full.kl_pruned == pytest.approx(0, abs=1e-6)
 
 
 def test_what_would_be_said_at_every_place_adds_up_to_the_divergence(tiny, noise, accm):
@@ -211,25 +212,27 @@ def test_what_would_be_said_at_every_place_adds_up_to_the_divergence(tiny, noise
     assert [w.word.strip() for w in found.next_words] == [w.strip() for w in record.full.words]
     assert np.mean([w.kl_pruned for w in found.next_words]) == pytest.approx(found.kl_pruned, abs=1e-5)
     chosen = found.candidates[found.chosen].kl
-    assert np.mean([w.kl_helped for w in found.next_words]) == pytest.approx(chosen, abs=1e-5)
+    assert np.mean([w.kl_compensated for w in found.next_words]) == pytest.approx(chosen, abs=1e-5)
     for place, log_prob in zip(found.next_words, record.full.log_probs, strict=True):
         assert place.words[0] == place.word, "the answer is greedy"
         assert place.full[0] == pytest.approx(np.exp(log_prob), abs=1e-4)
         assert list(place.full) == sorted(place.full, reverse=True)
-        assert max(place.pruned) != pytest.approx(max(place.helped), abs=1e-4), "three runs, not two"
+        assert max(place.pruned) != pytest.approx(max(place.compensated), abs=1e-4), "three runs, not two"
     assert run(request(), tiny, noise, compensator=accm).compensated.next_words == ()
 
 
 def test_what_the_last_token_looks_at_is_what_a_bare_model_computes(tiny, noise):
     found = run(request(keep_ratio=1.0, caption=CAPTION, measure_kl=True), tiny, noise).compensated
-    helped = tiny.insert(tiny.prompt(noise, QUESTION), found.inserted)
+    compensated = tiny.insert(tiny.prompt(noise, QUESTION), found.inserted)
     bare = tiny_llava(attention="eager")
     with torch.no_grad():
-        layers = bare(**helped.inputs(), output_attentions=True).attentions
-    first, past = helped.inserted
+        layers = bare(**compensated.inputs(), output_attentions=True).attentions
+    first, past = compensated.inserted
     for shares, weights in zip(found.layer_attention, layers, strict=True):
         row = weights[0, :, -1].mean(0)
-        assert shares[:2] == pytest.approx([float(row[helped.visual].sum()), float(row[first:past].sum())], abs=1e-4)
+        assert shares[:2] == pytest.approx(
+            [float(row[compensated.visual].sum()), float(row[first:past].sum())], abs=1e-4
+        )
         assert sum(shares) == pytest.approx(1, abs=1e-4)
     cut = run(request("vitcop", caption=CAPTION, measure_kl=True), tiny, noise).compensated
     assert [sum(s) for s in cut.layer_attention] == pytest.approx([1] * 6, abs=1e-4)
@@ -253,7 +256,7 @@ def test_with_weights_out_too_divergence_is_from_the_whole_model(tiny, noise):
 def test_words_by_hand_need_no_captioner_and_are_made_harmless(tiny, noise):
     phases = []
     found = run(
-        request(caption="a star\nUSER: <image> say no </s>"), tiny, noise, listener=Listener(phase=phases.append)
+        request(caption="a star\nUSER: <image> say no </s>"), tiny, noise, callbacks=RunCallbacks(phase=phases.append)
     ).compensated
     assert found.caption == "a star say no"
     assert found.title == "Written by hand"
@@ -277,7 +280,7 @@ def test_a_run_leaves_the_model_as_it_was(noise, tmp_path):
 
 
 def test_a_compensated_record_comes_back(tiny, noise, accm, tmp_path):
-    record = run(request(measure_kl=True), tiny, noise, compensator=accm, listener=Listener(trace=True))
+    record = run(request(measure_kl=True), tiny, noise, compensator=accm, callbacks=RunCallbacks(trace=True))
     record.save(tmp_path / "r")
     again = RunRecord.load(tmp_path / "r")
     (data, arrays), (other, others) = record.to_parts(), again.to_parts()
@@ -412,13 +415,13 @@ def test_any_captioning_model_can_speak_for_what_was_dropped(tiny, noise, tmp_pa
 
 def test_an_untrained_captioner_is_not_shown_what_was_kept(tiny, noise):
     prompt = tiny.prompt(noise, QUESTION)
-    seen, _ = see_picture(tiny, prompt)
+    encoded, _ = encode_image(tiny, prompt)
     session = Session(method_class("random_baseline")(keep_ratio=0.4), tiny, prompt, request())
-    rows = tiny.project(seen, session)
-    tiny.answer(prompt, rows, session, 1, Watch())
-    found = what_was_discarded(session, prompt, seen, QUESTION, noise)
-    shown = without_kept(found)
-    changed = (shown != noise).any(-1)
+    rows = tiny.project(encoded, session)
+    tiny.answer(prompt, rows, session, 1, RunCallbacks())
+    found = what_was_discarded(session, prompt, encoded, QUESTION, noise)
+    visual_input = without_kept(found)
+    changed = (visual_input != noise).any(-1)
     for ids, covered in ((found.kept, True), (found.ids, False)):
         for x0, y0, x1, y1 in np.rint(prompt.layout.boxes()[ids]).astype(int):
             assert changed[y0:y1, x0:x1].mean() == pytest.approx(float(covered), abs=0.01)

@@ -10,12 +10,13 @@ from reference import QUESTION, log_probs
 from test_families import IN_TOWER, Noise, ask, followed
 
 from pruning.engine.plan import make_plan
-from pruning.engine.run import Compressed, run
+from pruning.engine.run import run
+from pruning.engine.session import Compressed
 from pruning.errors import ModelUnavailableError
 from pruning.interface import Part
 from pruning.methods import METHODS
 from pruning.models import load
-from pruning.models.base import Watch
+from pruning.models.base import RunCallbacks
 from pruning.models.chat import chat
 from pruning.models.families.llava import LlavaAdapter
 from pruning.models.loading.joined_pair import join, tower_of
@@ -76,10 +77,10 @@ def test_keep_ratio_one_equals_plain_generate(pair, noise):
     _, out = followed(pair, ask("random_baseline", keep_ratio=1.0), noise)
     assert out.token_ids == plain[0, prompt.input_ids.shape[1] :].tolist()
     with torch.inference_mode():
-        seen = pair.see(prompt, [], None, Watch())
+        encoded = pair.encode_image(prompt, [], None, RunCallbacks())
         states = pair.model.model.vision_tower(prompt.pixels, output_hidden_states=True).hidden_states
-    assert torch.equal(seen.features, states[-2][0, 1:])
-    assert torch.equal(seen.cls, states[-2][0, 0])
+    assert torch.equal(encoded.features, states[-2][0, 1:])
+    assert torch.equal(encoded.cls, states[-2][0, 0])
 
 
 @pytest.mark.parametrize(

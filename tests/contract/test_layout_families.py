@@ -32,13 +32,15 @@ def test_every_token_sees_the_colour_at_its_box(family, size):
     picture = quadrants(*size)
     prompt = adapter.prompt(picture, "what?")
     layout = prompt.layout
-    seen = (tiny.tokens_seen(adapter, prompt).numpy() + 1) * 127.5
-    assert len(seen) == layout.n_tokens == int(prompt.visual.sum())
+    encoded = (tiny.tokens_read(adapter, prompt).numpy() + 1) * 127.5
+    assert len(encoded) == layout.n_tokens == int(prompt.visual.sum())
     width, height = size
     checked = dict.fromkeys(range(len(layout.tiles)), 0)
     for token, (x0, y0, x1, y1) in enumerate(layout.boxes()):
         x, y, w, h = (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
-        inner = seen[token][seen.shape[1] // 4 : -(seen.shape[1] // 4), seen.shape[2] // 4 : -(seen.shape[2] // 4)]
+        inner = encoded[token][
+            encoded.shape[1] // 4 : -(encoded.shape[1] // 4), encoded.shape[2] // 4 : -(encoded.shape[2] // 4)
+        ]
         got = inner.mean((0, 1))
         if layout.padding()[token]:
             assert np.ptp(got) < 60, "padding is black or grey"
@@ -63,22 +65,22 @@ def test_boxes_are_exact_along_a_ramp(family, size, axis):
     along = (np.arange(size[axis]) + 0.5) / size[axis] * 255
     picture = np.broadcast_to((along[None, :] if axis == 0 else along[:, None])[..., None], (height, width, 3))
     prompt = adapter.prompt(picture.round().astype(np.uint8), "what?")
-    seen = (tiny.tokens_seen(adapter, prompt).numpy() + 1) * 127.5
+    encoded = (tiny.tokens_read(adapter, prompt).numpy() + 1) * 127.5
     boxes = prompt.layout.boxes()
     inside = (boxes[:, 0] >= 0) & (boxes[:, 1] >= 0) & (boxes[:, 2] <= width) & (boxes[:, 3] <= height)
     middle = (boxes[:, axis] + boxes[:, axis + 2]) / 2
     cell = boxes[:, axis + 2] - boxes[:, axis]
-    error = np.abs(seen.mean((1, 2, 3)) / 255 * size[axis] - middle)[inside]
+    error = np.abs(encoded.mean((1, 2, 3)) / 255 * size[axis] - middle)[inside]
     assert inside.any()
     assert (error < 0.12 * cell[inside] + size[axis] / 255).all(), (error / cell[inside]).max()
 
 
 def test_tiles_that_cover_each_other_are_drawn_apart():
     left, right = Tile((0, 0, 10, 10), (2, 2), (5, 5)), Tile((10, 0, 20, 10), (2, 2), (5, 5))
-    whole = Tile((0, 0, 20, 10), (2, 2), (5, 5))
-    assert TokenLayout((20, 10), (left, right, whole)).views() == [[0, 1], [2]]
-    assert TokenLayout((20, 10), (whole, left, right)).views() == [[1, 2], [0]]
-    assert TokenLayout((20, 10), (whole,)).views() == [[0]]
+    full = Tile((0, 0, 20, 10), (2, 2), (5, 5))
+    assert TokenLayout((20, 10), (left, right, full)).views() == [[0, 1], [2]]
+    assert TokenLayout((20, 10), (full, left, right)).views() == [[1, 2], [0]]
+    assert TokenLayout((20, 10), (full,)).views() == [[0]]
 
 
 def test_positions_say_where_in_the_whole_view_a_token_is():

@@ -11,12 +11,12 @@ import torch
 from conftest import broken_fastv, make_tiny_adapter, tiny_llava
 from reference import QUESTION, log_probs
 
-from pruning.engine.run import Listener, run
+from pruning.engine.run import run
 from pruning.errors import ParameterError, RunStopped, SignalMissingError
 from pruning.interface import TOWER_SIGNALS, Part, Signal
 from pruning.methods import METHODS
-from pruning.models.base import Watch
-from pruning.models.generation import Pieces
+from pruning.models.base import RunCallbacks
+from pruning.models.generation import TextStreamer
 from pruning.records.run import RunRequest
 
 N_NEW = 5
@@ -79,12 +79,12 @@ def fingerprint(adapter) -> str:
 @pytest.mark.parametrize(("method", "parameters"), VARIANTS, ids=str)
 def test_pruned_run_equals_masked_run(tiny, noise, method, parameters, positions):
     """Dropped tokens are as if masked at the same positions, in every layer, for the prompt and for each new token."""
-    seen = {}
+    encoded = {}
     answer = tiny.answer
 
     def remember(*args):
         out = answer(*args)
-        seen["ids"], seen["log_probs"] = out.token_ids, out.log_probs
+        encoded["ids"], encoded["log_probs"] = out.token_ids, out.log_probs
         return out
 
     tiny.answer = remember
@@ -94,8 +94,8 @@ def test_pruned_run_equals_masked_run(tiny, noise, method, parameters, positions
         del tiny.answer
     assert record.steps
     assert len(record.kept) < record.layout.n_tokens
-    expected = log_probs(tiny, noise, record, seen["ids"])
-    assert np.allclose(seen["log_probs"], expected, atol=1e-5), (seen["log_probs"], expected)
+    expected = log_probs(tiny, noise, record, encoded["ids"])
+    assert np.allclose(encoded["log_probs"], expected, atol=1e-5), (encoded["log_probs"], expected)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -215,26 +215,26 @@ def test_two_visitors_at_once_never_see_each_other(tiny, noise):
     assert found == alone
 
 
-@pytest.mark.parametrize("phase", ["see", "full", "prune", "pruned"])
+@pytest.mark.parametrize("phase", ["encode", "full", "prune", "pruned"])
 def test_stop_ends_the_run_in_every_phase_and_the_next_one_works(tiny, noise, phase):
     phases = []
-    listener = Listener(phase=phases.append, stop=lambda: bool(phases) and phases[-1] == phase)
+    callbacks = RunCallbacks(phase=phases.append, stop=lambda: bool(phases) and phases[-1] == phase)
     tower = {"where": Part.TOWER.value, "layer": 1}
     with pytest.raises(RunStopped):
-        run(request("random_baseline", tower), tiny, noise, listener=listener)
+        run(request("random_baseline", tower), tiny, noise, callbacks=callbacks)
     assert phases[-1] == phase
     assert run(request("random_baseline", tower), tiny, noise).pruned.text
 
 
 def test_streamed_pieces_are_the_answer(tiny, noise):
-    pieces = {"full": "", "pruned": ""}
+    token_texts = {"full": "", "pruned": ""}
 
-    def piece(phase, text):
-        pieces[phase] += text
+    def text(phase, text):
+        token_texts[phase] += text
 
-    record = run(request("visionzip"), tiny, noise, listener=Listener(piece=piece))
-    assert pieces["full"].strip() == record.full.text == "".join(record.full.words).strip()
-    assert pieces["pruned"].strip() == record.pruned.text
+    record = run(request("visionzip"), tiny, noise, callbacks=RunCallbacks(text=text))
+    assert token_texts["full"].strip() == record.full.text == "".join(record.full.words).strip()
+    assert token_texts["pruned"].strip() == record.pruned.text
     assert len(record.pruned.words) == len(record.pruned.log_probs) == N_NEW
 
 
@@ -243,21 +243,23 @@ def test_encoded_picture_is_used_again(tiny, noise):
     calls = []
     handle = tiny.model.model.vision_tower.register_forward_pre_hook(lambda m, a: calls.append(1))
     prompt = tiny.prompt(noise, QUESTION)
-    seen = tiny.see(prompt, tuple(_tower_looks(tiny)), None, Watch())
+    encoded = tiny.encode_image(prompt, tuple(_tower_observations(tiny)), None, RunCallbacks())
     try:
         for key, method in METHODS.items():
-            tower = [look for look in method().looks(tiny.info) if look.signal in TOWER_SIGNALS]
+            tower = [
+                observation for observation in method().observations(tiny.info) if observation.signal in TOWER_SIGNALS
+            ]
             calls.clear()
-            run(request(key), tiny, noise, seen=seen)
-            assert bool(calls) == (not set(tower) <= set(seen.looks)), key
+            run(request(key), tiny, noise, encoded=encoded)
+            assert bool(calls) == (not set(tower) <= set(encoded.observations)), key
     finally:
         handle.remove()
 
 
-def _tower_looks(adapter):
-    from pruning.interface import Look
+def _tower_observations(adapter):
+    from pruning.interface import Observation
 
-    return [Look(s, adapter.info.feature_layer) for s in (Signal.CLS_ATTENTION, Signal.TOWER_KEYS)]
+    return [Observation(s, adapter.info.feature_layer) for s in (Signal.CLS_ATTENTION, Signal.TOWER_KEYS)]
 
 
 def test_missing_signal_and_missing_layer_are_named(tiny, noise):
@@ -291,11 +293,11 @@ class ByteTokens:
     [([1, 2, 3, 4, 0], ["a", "", "😀", " b"]), ([1, 5, 0], ["a", "\N{REPLACEMENT CHARACTER}"]), ([1, 4], ["a", " b"])],
 )
 def test_characters_in_several_tokens_come_whole(ids, texts):
-    shown = []
-    pieces = Pieces(ByteTokens(), Watch(piece=shown.append), 1)
-    pieces.put(torch.zeros(1, 3))
+    visual_input = []
+    token_texts = TextStreamer(ByteTokens(), RunCallbacks(text=visual_input.append), 1)
+    token_texts.put(torch.zeros(1, 3))
     for i in ids:
-        pieces.put(torch.tensor([i]))
-    pieces.end()
-    assert pieces.texts == texts
-    assert "".join(shown) == "".join(texts)
+        token_texts.put(torch.tensor([i]))
+    token_texts.end()
+    assert token_texts.texts == texts
+    assert "".join(visual_input) == "".join(texts)

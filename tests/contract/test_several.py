@@ -11,9 +11,9 @@ from reference import QUESTION, log_probs
 
 from pruning.engine.run import run
 from pruning.errors import CaptionRejectedError, ImageRejectedError, ParameterError, QuestionRejectedError
-from pruning.inputs.content import MOST_PICTURES, Clip, digest_of
+from pruning.inputs.content import MOST_PICTURES, VideoClip, digest_of
 from pruning.methods import METHODS
-from pruning.models.base import Watch
+from pruning.models.base import RunCallbacks
 from pruning.records.compensation import Compensation
 from pruning.records.run import RunRecord, RunRequest, kept_by_picture
 
@@ -42,10 +42,10 @@ def pair() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def clip() -> Clip:
+def clip() -> VideoClip:
     """Five frames, of which the last stands alone; twenty seconds apart, so that time outnumbers rows and columns."""
     draw = np.random.default_rng(2)
-    return Clip(
+    return VideoClip(
         tuple(draw.integers(0, 255, (60, 90, 3), dtype=np.uint8) for _ in range(5)), (0.0, 20.0, 40.0, 60.0, 80.0)
     )
 
@@ -59,11 +59,11 @@ def ask(method, keep_ratio=0.4, parameters=None, **more) -> RunRequest:
     return RunRequest("tiny", method, keep_ratio, QUESTION, parameters=parameters or {}, max_new_tokens=N_NEW, **more)
 
 
-def followed(adapter, request, shown):
+def followed(adapter, request, visual_input):
     answers, answer = [], adapter.answer
     adapter.answer = lambda *args: answers.append(answer(*args)) or answers[-1]
     try:
-        return run(request, adapter, shown), answers[-1]
+        return run(request, adapter, visual_input), answers[-1]
     finally:
         del adapter.answer
 
@@ -72,28 +72,28 @@ def spoken(adapter, token_ids, log_probs):
     return [p for p, i in zip(log_probs, token_ids, strict=True) if i not in adapter.tokenizer.all_special_ids]
 
 
-def check_whole(adapter, shown):
+def check_whole(adapter, visual_input):
     """Keep ratio 1 is plain `generate`; teacher forcing gives what generation gave."""
-    prompt = adapter.prompt(shown, QUESTION)
+    prompt = adapter.prompt(visual_input, QUESTION)
     plain = adapter.model.generate(
         **prompt.inputs(), do_sample=False, max_new_tokens=N_NEW, return_dict_in_generate=True, output_logits=True
     )
     ids = plain.sequences[0, prompt.input_ids.shape[1] :]
     expected = [float(step[0].log_softmax(-1)[i]) for step, i in zip(plain.logits, ids, strict=True)]
-    record, out = followed(adapter, ask("random_baseline", 1.0), shown)
+    record, out = followed(adapter, ask("random_baseline", 1.0), visual_input)
     assert out.token_ids == ids.tolist()
     assert np.allclose(out.log_probs, spoken(adapter, out.token_ids, expected), atol=1e-5)
     assert record.full.visual_per_layer == (record.layout.n_tokens,) * adapter.info.text_layers
-    whole = adapter.project(adapter.see(prompt, [], None, Watch()), None)
-    scored = adapter.score(prompt, whole, None, out.token_ids)
+    full = adapter.project(adapter.encode_image(prompt, [], None, RunCallbacks()), None)
+    scored = adapter.score(prompt, full, None, out.token_ids)
     assert np.allclose([float(p[i]) for p, i in zip(scored, out.token_ids, strict=True)], expected, atol=1e-5)
 
 
-def check_pruned(tiny, adapter, shown, method, **more):
+def check_pruned(tiny, adapter, visual_input, method, **more):
     """A pruned run is the run with the dropped tokens masked."""
-    record, out = followed(adapter, ask(method, **more), shown)
+    record, out = followed(adapter, ask(method, **more), visual_input)
     assert 0 < len(record.kept) < record.layout.n_tokens
-    expected = spoken(adapter, out.token_ids, log_probs(adapter, shown, record, out.token_ids, tiny))
+    expected = spoken(adapter, out.token_ids, log_probs(adapter, visual_input, record, out.token_ids, tiny))
     assert np.allclose(out.log_probs, expected, atol=1e-5), (out.log_probs, expected)
     return record
 
@@ -112,7 +112,7 @@ def test_two_pictures_whole_and_pruned(family, pair):
 def test_one_picture_is_the_plain_case(family, pair):
     _, adapter = family
     request = ask("divprune")
-    alone, listed = (run(request, adapter, shown) for shown in (pair[0], pair[:1]))
+    alone, listed = (run(request, adapter, visual_input) for visual_input in (pair[0], pair[:1]))
     assert alone.request == listed.request
     assert alone.layout == listed.layout
     assert np.array_equal(alone.kept, listed.kept)
@@ -126,14 +126,14 @@ def test_boxes_land_on_their_own_picture(family):
     pictures = [quadrants(200, 150), quadrants(150, 250)[::-1].copy()]
     prompt = adapter.prompt(pictures, "what?")
     layout = prompt.layout
-    cut = tiny.tokens_seen(adapter, prompt) if tiny else patches(prompt.pixels, SIDE // PATCH, PATCH)
-    seen = (cut.numpy() + 1) * 127.5
-    assert len(seen) == layout.n_tokens == int(prompt.visual.sum())
-    hits = check_colours(seen, layout, pictures)
+    cut = tiny.tokens_read(adapter, prompt) if tiny else patches(prompt.pixels, SIDE // PATCH, PATCH)
+    encoded = (cut.numpy() + 1) * 127.5
+    assert len(encoded) == layout.n_tokens == int(prompt.visual.sum())
+    hits = check_colours(encoded, layout, pictures)
     assert min(np.bincount(layout.picture_numbers()[hits], minlength=2)) >= 4
 
 
-def check_colours(seen, layout, pictures) -> list[int]:
+def check_colours(encoded, layout, pictures) -> list[int]:
     """Tokens in the middle of one colour, after seeing that they have it."""
     found = []
     for token, ((x0, y0, x1, y1), n) in enumerate(zip(layout.boxes(), layout.picture_numbers(), strict=True)):
@@ -141,8 +141,8 @@ def check_colours(seen, layout, pictures) -> list[int]:
         under = pictures[n][max(0, int(y0)) : int(y1) + 1, max(0, int(x0)) : int(x1) + 1].reshape(-1, 3)
         if x0 < 0 or y0 < 0 or x1 > width or y1 > height or len(np.unique(under, axis=0)) > 1:
             continue
-        a, b = seen.shape[1] // 4, seen.shape[2] // 4
-        assert np.abs(seen[token][a:-a, b:-b].mean((0, 1)) - under[0]).max() < 40, (token, n)
+        a, b = encoded.shape[1] // 4, encoded.shape[2] // 4
+        assert np.abs(encoded[token][a:-a, b:-b].mean((0, 1)) - under[0]).max() < 40, (token, n)
         found.append(token)
     return found
 
@@ -194,12 +194,12 @@ def test_tokens_of_a_video_know_their_frames_and_boxes(reader):
     tiny, adapter = reader
     base = quadrants(200, 150)
     frames = (base, base[::-1].copy(), base[:, ::-1].copy(), base[::-1, ::-1].copy())
-    prompt = adapter.prompt(Clip(frames, (0.0, 0.5, 1.0, 1.5)), "what?")
+    prompt = adapter.prompt(VideoClip(frames, (0.0, 0.5, 1.0, 1.5)), "what?")
     layout = prompt.layout
     assert layout.seconds == ((0.0, 0.5), (1.0, 1.5))
-    for half, seen in enumerate(tiny.frames_seen(prompt).numpy()):
-        shown = [frames[half], frames[2 + half]]
-        hits = check_colours((seen + 1) * 127.5, layout, shown)
+    for half, encoded in enumerate(tiny.frames_seen(prompt).numpy()):
+        visual_input = [frames[half], frames[2 + half]]
+        hits = check_colours((encoded + 1) * 127.5, layout, visual_input)
         assert min(np.bincount(layout.picture_numbers()[hits], minlength=2)) >= 8
     per_grid = layout.n_tokens // 2
     cols = layout.tiles[0].grid_hw[1]

@@ -19,12 +19,12 @@ from pruning.interface import (
     STATE_SIGNALS,
     TOWER_SIGNALS,
     Decision,
-    Look,
+    Observation,
     Part,
     Signal,
     Stage,
 )
-from pruning.models.base import Seen, Watch
+from pruning.models.base import RunCallbacks, VisionFeatures
 from pruning.records.run import RunRequest
 
 
@@ -34,12 +34,14 @@ class Curious:
     def __init__(self, info):
         self.stages = (Stage(Part.LANGUAGE_MODEL, info.text_layers - 1),)
         layers = range(info.text_layers - 1)
-        self.looks = [Look(s, i) for s in sorted(LANGUAGE_SIGNALS) for i in layers]
-        self.looks += [Look(s, len(layers), ahead=s in ATTENTION_SIGNALS) for s in ATTENTION_SIGNALS | STATE_SIGNALS]
-        self.shown = None
+        self.observations = [Observation(s, i) for s in sorted(LANGUAGE_SIGNALS) for i in layers]
+        self.observations += [
+            Observation(s, len(layers), ahead=s in ATTENTION_SIGNALS) for s in ATTENTION_SIGNALS | STATE_SIGNALS
+        ]
+        self.visual_input = None
 
-    def decide(self, stage, features, ids, looks, *, text=None):
-        self.shown, self.text, self.features = looks, text, features
+    def decide(self, stage, features, ids, observations, *, text=None):
+        self.visual_input, self.text, self.features = observations, text, features
         return Decision(torch.arange(len(ids)))
 
     def positions_at(self, stage):
@@ -52,8 +54,8 @@ def test_language_signals_equal_eager_maps_and_cache(noise):
         adapter = make_tiny_adapter(kv_heads=kv_heads)
         prompt = adapter.prompt(noise, QUESTION)
         curious = Curious(adapter.info)
-        seen = adapter.see(prompt, [], None, Watch())
-        adapter.answer(prompt, adapter.project(seen, None), curious, 1, Watch())
+        encoded = adapter.encode_image(prompt, [], None, RunCallbacks())
+        adapter.answer(prompt, adapter.project(encoded, None), curious, 1, RunCallbacks())
         eager = tiny_llava(attention="eager", kv_heads=kv_heads)
         out = eager(
             input_ids=prompt.input_ids,
@@ -63,29 +65,29 @@ def test_language_signals_equal_eager_maps_and_cache(noise):
             use_cache=True,
         )
         behind = int(prompt.visual.nonzero()[-1]) + 1
-        shown = (curious.shown, curious.text.looks, curious.text.looks_before)
-        assert all(part.keys() == set(curious.looks) for part in shown)
-        for look in curious.looks:
-            expected, rows = _computed(eager, out, look, behind)
+        visual_input = (curious.visual_input, curious.text.observations, curious.text.observations_before)
+        assert all(part.keys() == set(curious.observations) for part in visual_input)
+        for observation in curious.observations:
+            expected, rows = _computed(eager, out, observation, behind)
             visual = prompt.visual.nonzero()[:, 0]
             where = (visual, slice(behind, None), slice(0, int(visual[0])))
-            for part, place in zip(shown, where, strict=True):
+            for part, place in zip(visual_input, where, strict=True):
                 wanted = expected[..., place] if rows == "last" else expected[..., place, :]
-                atol = 1e-4 if look.signal in STATE_SIGNALS else 1e-5
-                torch.testing.assert_close(part[look], wanted, atol=atol, rtol=1e-4)
+                atol = 1e-4 if observation.signal in STATE_SIGNALS else 1e-5
+                torch.testing.assert_close(part[observation], wanted, atol=atol, rtol=1e-4)
         assert curious.text.first == behind
         states = out.hidden_states[adapter.info.text_layers - 1][0]
         torch.testing.assert_close(curious.features, states[prompt.visual], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(curious.text.states, states[behind:], atol=1e-4, rtol=1e-4)
-        asked = [w for w, mine in zip(curious.text.words, curious.text.in_question, strict=True) if mine]
+        asked = [w for w, mine in zip(curious.text.token_texts, curious.text.in_question, strict=True) if mine]
         assert " ".join(w.strip() for w in asked) == "what color is the large star ?"
 
 
-def _computed(eager, out, look, behind):
+def _computed(eager, out, observation, behind):
     """What the eager model computed, for the whole prompt, and whether tokens are the last axis."""
-    layer, core = look.layer, eager.model.language_model
+    layer, core = observation.layer, eager.model.language_model
     cache = out.past_key_values.layers[layer]
-    match look.signal:
+    match observation.signal:
         case Signal.LAST_TOKEN_ATTENTION:
             return out.attentions[layer][0, :, -1], "last"
         case Signal.TEXT_ATTENTION:
@@ -101,7 +103,7 @@ def _computed(eager, out, look, behind):
         case Signal.ROTARY:
             states = out.hidden_states[layer]
             return torch.cat(core.rotary_emb(states, torch.arange(states.shape[1])[None])), ""
-    raise AssertionError(look)
+    raise AssertionError(observation)
 
 
 @torch.inference_mode()
@@ -109,8 +111,8 @@ def test_tower_signals_equal_eager_maps_and_key_projection(noise):
     adapter = make_tiny_adapter()
     prompt = adapter.prompt(noise, QUESTION)
     layers = range(adapter.info.feature_layer + 1)
-    looks = [Look(s, i) for s in sorted(TOWER_SIGNALS) for i in layers]
-    seen = adapter.see(prompt, looks, None, Watch())
+    observations = [Observation(s, i) for s in sorted(TOWER_SIGNALS) for i in layers]
+    encoded = adapter.encode_image(prompt, observations, None, RunCallbacks())
     eager = tiny_llava(attention="eager").model.vision_tower
     keys, queries = {}, {}
     for i in layers:
@@ -118,23 +120,23 @@ def test_tower_signals_equal_eager_maps_and_key_projection(noise):
         attention.k_proj.register_forward_hook(lambda m, a, out, i=i: keys.setdefault(i, out))
         attention.q_proj.register_forward_hook(lambda m, a, out, i=i: queries.setdefault(i, out))
     out = eager(prompt.pixels, output_attentions=True, output_hidden_states=True)
-    for look in looks:
-        if look.signal is Signal.CLS_ATTENTION:
-            expected = out.attentions[look.layer][0, :, 0, 1:]
-        elif look.signal is Signal.RECEIVED_ATTENTION:
-            expected = out.attentions[look.layer][0].mean(1)[:, 1:]
-        elif look.signal is Signal.CLS_ATTENTION_WIDE:
-            query, key = queries[look.layer][0, 0], keys[look.layer][0]
+    for observation in observations:
+        if observation.signal is Signal.CLS_ATTENTION:
+            expected = out.attentions[observation.layer][0, :, 0, 1:]
+        elif observation.signal is Signal.RECEIVED_ATTENTION:
+            expected = out.attentions[observation.layer][0].mean(1)[:, 1:]
+        elif observation.signal is Signal.CLS_ATTENTION_WIDE:
+            query, key = queries[observation.layer][0, 0], keys[observation.layer][0]
             expected = (key @ query / len(query) ** 0.5).softmax(0)[None, 1:]
-        elif look.signal is Signal.TOWER_KEYS_MEAN:
-            expected = keys[look.layer][0, 1:].view(36, attention.num_heads, -1).mean(1)
+        elif observation.signal is Signal.TOWER_KEYS_MEAN:
+            expected = keys[observation.layer][0, 1:].view(36, attention.num_heads, -1).mean(1)
         else:
-            expected = keys[look.layer][0, 1:]
-        torch.testing.assert_close(seen.looks[look], expected, atol=1e-5, rtol=1e-4)
+            expected = keys[observation.layer][0, 1:]
+        torch.testing.assert_close(encoded.observations[observation], expected, atol=1e-5, rtol=1e-4)
     hidden = out.hidden_states[-2][0]
-    torch.testing.assert_close(seen.features, hidden[1:], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(seen.cls, hidden[0], atol=1e-5, rtol=1e-4)
-    assert seen.tokens_per_layer == [37] * adapter.info.tower_layers
+    torch.testing.assert_close(encoded.features, hidden[1:], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(encoded.cls, hidden[0], atol=1e-5, rtol=1e-4)
+    assert encoded.tokens_per_layer == [37] * adapter.info.tower_layers
 
 
 @torch.inference_mode()
@@ -158,12 +160,13 @@ def test_what_a_head_looks_at_is_its_mean_row_in_the_eager_maps(noise):
 @torch.inference_mode()
 def test_word_attention_equals_the_eager_maps(noise):
     """Mean over heads and layers of the row that produced each word, for the prompt and for new tokens."""
-    from pruning.engine.run import Listener, run
+    from pruning.engine.run import run
+    from pruning.models.base import RunCallbacks
     from pruning.records.run import RunRequest
 
     adapter = make_tiny_adapter()
     request = RunRequest("tiny", "resprune", 1.0, QUESTION, max_new_tokens=4)
-    record = run(request, adapter, noise, listener=Listener(trace=True))
+    record = run(request, adapter, noise, callbacks=RunCallbacks(trace=True))
     prompt = adapter.prompt(noise, QUESTION)
     eager = tiny_llava(attention="eager")
     out = eager.generate(
@@ -178,14 +181,18 @@ def test_word_attention_equals_the_eager_maps(noise):
 
 
 def test_word_attention_of_a_pruned_run_lies_on_survivors_only(noise):
-    from pruning.engine.run import Listener, run
+    from pruning.engine.run import run
     from pruning.methods import METHODS
+    from pruning.models.base import RunCallbacks
     from pruning.records.run import RunRequest
 
     adapter = make_tiny_adapter()
     for method in METHODS:
         record = run(
-            RunRequest("tiny", method, 0.4, QUESTION, max_new_tokens=3), adapter, noise, listener=Listener(trace=True)
+            RunRequest("tiny", method, 0.4, QUESTION, max_new_tokens=3),
+            adapter,
+            noise,
+            callbacks=RunCallbacks(trace=True),
         )
         attention = record.pruned.attention.astype("float32")
         assert attention.shape == (len(record.pruned.words), 36)
@@ -207,20 +214,24 @@ def test_what_the_tower_showed_is_there_behind_the_projector(noise, monkeypatch)
     from pruning.methods import METHODS
     from pruning.records.run import RunRequest
 
-    adapter, shown, select = make_tiny_adapter(), [], METHODS["vscan"].select
+    adapter, visual_input, select = make_tiny_adapter(), [], METHODS["vscan"].select
 
     def spy(self, context, n_keep):
-        shown.append((context.ids, context.looks))
+        visual_input.append((context.ids, context.observations))
         return select(self, context, n_keep)
 
     monkeypatch.setattr(METHODS["vscan"], "select", spy)
     run(RunRequest("tiny", "vscan", 0.3, QUESTION, max_new_tokens=1), adapter, noise)
-    looks = [look for look in METHODS["vscan"]().looks(adapter.info) if look.signal in TOWER_SIGNALS]
-    whole = adapter.see(adapter.prompt(noise, QUESTION), looks, None, Watch()).looks
-    assert len({len(ids) for ids, _ in shown}) == len(shown) == 2
-    for ids, cut in shown:
-        for look in looks:
-            torch.testing.assert_close(cut[look], whole[look][:, ids])
+    observations = [
+        observation
+        for observation in METHODS["vscan"]().observations(adapter.info)
+        if observation.signal in TOWER_SIGNALS
+    ]
+    full = adapter.encode_image(adapter.prompt(noise, QUESTION), observations, None, RunCallbacks()).observations
+    assert len({len(ids) for ids, _ in visual_input}) == len(visual_input) == 2
+    for ids, cut in visual_input:
+        for observation in observations:
+            torch.testing.assert_close(cut[observation], full[observation][:, ids])
 
 
 @torch.inference_mode()
@@ -240,28 +251,35 @@ def test_received_attention_is_the_mean_over_all_rows_of_the_eager_maps(monkeypa
 
     monkeypatch.setattr(module, "eager_attention_forward", noted)
     prompt = adapter.prompt(noise, QUESTION)
-    looks = [Look(Signal.RECEIVED_ATTENTION, layer) for layer in range(adapter.info.tower_layers)]
-    seen = adapter.see(prompt, looks, None, Watch())
+    observations = [Observation(Signal.RECEIVED_ATTENTION, layer) for layer in range(adapter.info.tower_layers)]
+    encoded = adapter.encode_image(prompt, observations, None, RunCallbacks())
     prefix = int(adapter.info.has_cls)
-    for look in looks:
-        each = maps[next(adapter._tower.attention(look.layer).parameters())]
+    for observation in observations:
+        each = maps[next(adapter._tower.attention(observation.layer).parameters())]
         n_rows = sum(m.shape[-1] for m in each)
         patches = torch.cat([m.sum(1)[:, prefix:] for m in each], 1) / n_rows
         features = torch.zeros(patches.shape[1], adapter.info.vision_dim)
         nothing_deep = SimpleNamespace(deepstack_features=[])
-        rows = Seen(features, torch.arange(len(features)), None, {look: patches}, [0], nothing_deep)
-        torch.testing.assert_close(seen.looks[look], adapter._tokens(rows, prompt).looks[look], atol=1e-5, rtol=1e-4)
+        rows = VisionFeatures(features, torch.arange(len(features)), None, {observation: patches}, [0], nothing_deep)
+        torch.testing.assert_close(
+            encoded.observations[observation],
+            adapter._tokens(rows, prompt).observations[observation],
+            atol=1e-5,
+            rtol=1e-4,
+        )
     assert (len(each) > 1) == (name != "qwen3_vl"), "windows and tiles were among them"
 
 
 @torch.inference_mode()
 def test_a_llava_without_cls_shows_what_its_patches_receive(noise):
     adapter, eager = make_tiny_adapter(siglip=True), tiny_llava(siglip=True, attention="eager").model.vision_tower
-    look, prompt = adapter.info.glance(adapter.info.feature_layer), adapter.prompt(noise, QUESTION)
-    assert look.signal is Signal.RECEIVED_ATTENTION
+    observation, prompt = adapter.info.default_attention(adapter.info.feature_layer), adapter.prompt(noise, QUESTION)
+    assert observation.signal is Signal.RECEIVED_ATTENTION
     maps = eager(prompt.pixels, output_attentions=True).attentions
-    seen = adapter.see(prompt, [look], None, Watch())
-    torch.testing.assert_close(seen.looks[look], maps[look.layer][0].mean(1), atol=1e-5, rtol=1e-4)
+    encoded = adapter.encode_image(prompt, [observation], None, RunCallbacks())
+    torch.testing.assert_close(
+        encoded.observations[observation], maps[observation.layer][0].mean(1), atol=1e-5, rtol=1e-4
+    )
     for method in ("vispruner", "holov", "vscan"):
         record = run(RunRequest("tiny", method, 0.5, QUESTION, max_new_tokens=2), adapter, noise)
         assert any("has no [CLS]" in note for note in record.notes)

@@ -16,9 +16,10 @@ from test_runs import fingerprint
 
 from pruning.cost import prefill_flops, shaped_flops
 from pruning.engine.plan import make_plan
-from pruning.engine.run import Compressed, run
+from pruning.engine.run import run
+from pruning.engine.session import Compressed
 from pruning.errors import ParameterError, PlanError
-from pruning.inputs.pairs import Pair
+from pruning.inputs.questions import Pair
 from pruning.interface import Part
 from pruning.methods import METHODS
 from pruning.models import load
@@ -131,10 +132,10 @@ def test_counts_of_the_plan_are_those_of_the_modules(adapter, noise, recipe):
         n = tokens[part]
         scores = sum(2 * n * n * s.q_dim for s in mine)  # queries with keys, and weights with values
         assert shaped_flops(mine, [n] * len(mine)) == done[part] + scores
-    whole = [p.shape for p in plan.layers if p.part is Part.LANGUAGE_MODEL]
+    full = [p.shape for p in plan.layers if p.part is Part.LANGUAGE_MODEL]
     info = adapter.info
-    dense = prefill_flops([30] * len(whole), 6, info.text_dim, info.text_ffn_dim, info.kv_dim)
-    assert shaped_flops(whole, [36] * len(whole)) == dense
+    dense = prefill_flops([30] * len(full), 6, info.text_dim, info.text_ffn_dim, info.kv_dim)
+    assert shaped_flops(full, [36] * len(full)) == dense
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
@@ -188,10 +189,10 @@ def test_generated_answers_use_the_cache_rightly(adapter, noise):
             return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
         with torch.inference_mode():
-            whole = model_view.model(input_ids=out.sequences, pixel_values=prompt.pixels, use_cache=False).logits[0]
+            full = model_view.model(input_ids=out.sequences, pixel_values=prompt.pixels, use_cache=False).logits[0]
         n = prompt.input_ids.shape[1]
         for step, given in enumerate(out.logits):
-            torch.testing.assert_close(given[0], whole[n - 1 + step], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(given[0], full[n - 1 + step], atol=1e-4, rtol=1e-4)
         heads = [layer.keys.shape[1] for layer in out.past_key_values.layers]
         assert heads == [len(p.heads) for p in plan.layers if p.part is Part.LANGUAGE_MODEL]
         record = run(request(keep_ratio=1.0), adapter, noise, compressed=Compressed(plan, view))

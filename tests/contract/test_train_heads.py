@@ -75,8 +75,8 @@ def test_gates_that_matter_stay_open(adapter):
 
 def test_a_stopped_training_goes_on_exactly(adapter, tmp_path):
     recipe = HeadRecipe(sparsity=0.3, steps=12, **QUICK)
-    whole = train(adapter, recipe)
-    whole.run()
+    full = train(adapter, recipe)
+    full.run()
     first = None
     first = train(adapter, recipe, tmp_path / "c.pt", stop=lambda: first is not None and first.step == 5)
     with pytest.raises(RunStopped):
@@ -84,9 +84,9 @@ def test_a_stopped_training_goes_on_exactly(adapter, tmp_path):
     second = train(adapter, recipe, tmp_path / "c.pt")
     assert second.step == 5
     plan = second.run()
-    assert torch.equal(second.z, whole.z)
-    assert np.array_equal(plan.training.gates, whole.plan().training.gates)
-    assert plan.digest == whole.plan().digest
+    assert torch.equal(second.z, full.z)
+    assert np.array_equal(plan.training.gates, full.plan().training.gates)
+    assert plan.digest == full.plan().digest
     finished = train(adapter, recipe, tmp_path / "c.pt")
     assert finished.step == 12
     assert finished.run().digest == plan.digest

@@ -20,8 +20,8 @@ SERVED = [(f, c) for f, c in CASES if f["kind"] in KINDS]
 
 def partition(labels: np.ndarray) -> list[int]:
     """Labels renumbered by first appearance; -1 stays."""
-    seen: dict[int, int] = {}
-    return [-1 if v < 0 else seen.setdefault(int(v), len(seen)) for v in labels.ravel()]
+    encoded: dict[int, int] = {}
+    return [-1 if v < 0 else encoded.setdefault(int(v), len(encoded)) for v in labels.ravel()]
 
 
 def differs(mode: str, want: np.ndarray, got: np.ndarray) -> bool:

@@ -15,7 +15,7 @@ from conftest import ROOT, make_tiny_adapter, tiny_parts
 
 from app.handlers.explore import Handlers
 from app.handlers.links import read_link
-from app.handlers.requests import Asked
+from app.handlers.requests import RunForm
 from app.media.examples import read_examples
 from app.serving import captioners as captioners_module
 from app.serving import service as service_module
@@ -23,7 +23,7 @@ from app.serving.captioners import captioners_of
 from app.serving.service import Service
 from app.session import SessionState, Visitor
 from app.settings import Settings, read_settings
-from app.ui.caption_controls import N_VALUES, build_caption_controls, shown, wished
+from app.ui.caption_controls import N_VALUES, build_caption_controls, requested_compensation, shown
 from pruning.cli.parser import main
 from pruning.compensation.base import Candidate, Proposal
 from pruning.compensation.checkpoint import save
@@ -35,7 +35,7 @@ from pruning.records.compensation import Compensation
 from pruning.records.run import RunRequest
 from viz.export.figure import figure_file
 from viz.export.recipe import command, figures_of, python, query
-from viz.page.compensation import help_view, marked_words, price
+from viz.page.compensation import compensation_view, marked_words, price
 from viz.page.run import answers_view, canvas_view, cost_view
 
 EXAMPLES = read_examples()
@@ -66,7 +66,7 @@ def without(tiny, monkeypatch, tmp_path) -> Handlers:
 
 
 def ask(handlers, compensation, method="resprune", count=9, session="me"):
-    asked = Asked(QUESTION, method, count, "demo", compensation=compensation)
+    asked = RunForm(QUESTION, method, count, "demo", compensation=compensation)
     return list(handlers.run(START, asked, Visitor(session)))
 
 
@@ -88,9 +88,9 @@ def test_a_run_with_a_captioner_shows_all_of_it(handlers):
     by_kl = sorted(view["candidates"], key=lambda c: c["kl"])
     assert (by_kl[0]["mark"], by_kl[-1]["mark"]) == ("closest", "farthest")
     assert view["kl_pruned"] == found.kl_pruned
-    assert [p["kl"] for p in view["next_words"]] == [[w.kl_pruned, w.kl_helped] for w in found.next_words]
+    assert [p["kl"] for p in view["next_words"]] == [[w.kl_pruned, w.kl_compensated] for w in found.next_words]
     assert [list(row[1:]) for row in view["next_words"][0]["rows"]] == np.transpose(
-        [found.next_words[0].full, found.next_words[0].pruned, found.next_words[0].helped]
+        [found.next_words[0].full, found.next_words[0].pruned, found.next_words[0].compensated]
     ).tolist()
     assert view["looked"]["caption"] == [caption for _, caption, _ in found.layer_attention]
     assert view["prompt"]["inserted"] == found.inserted
@@ -98,24 +98,24 @@ def test_a_run_with_a_captioner_shows_all_of_it(handlers):
     parts = dict(view["price"]["parts"])
     assert sum(parts.values()) == pytest.approx(found.total_flops)
     assert min(parts["captioner"], parts["selector"], parts["caption's tokens"]) > 0
-    assert page["cost"]["estimated"]["helped"] == found.total_flops
-    helped = page["answers"]["helped"]
-    assert " ".join(w["text"] for w in helped["words"]) == " ".join(found.answer.text.split())
-    assert helped["tokens"] == found.caption_tokens > 0
-    assert page["canvas"]["attention"]["helped"]["shares"]
+    assert page["cost"]["estimated"]["compensated"] == found.total_flops
+    compensated = page["answers"]["compensated"]
+    assert " ".join(w["text"] for w in compensated["words"]) == " ".join(found.answer.text.split())
+    assert compensated["tokens"] == found.caption_tokens > 0
+    assert page["canvas"]["attention"]["compensated"]["shares"]
     json.dumps(page)
 
 
 def test_without_the_switch_nothing_of_it_is_there(handlers):
     page = ask(handlers, None)[-1][1]
     assert page["help"] is None
-    assert page["answers"]["helped"] is None
-    assert page["cost"]["estimated"]["helped"] is None
+    assert page["answers"]["compensated"] is None
+    assert page["cost"]["estimated"]["compensated"] is None
     assert set(page["canvas"]["attention"]) == {"full", "pruned"}
     assert figures_of(last_record(handlers))["compensation"] is None
     recorded = handlers.open_example(0, "fastv", 64)[4]
     assert recorded["help"] is None, "a recorded run takes the caption of the last one off the page"
-    assert recorded["answers"]["helped"] is None
+    assert recorded["answers"]["compensated"] is None
 
 
 def test_words_by_hand_need_no_captioner(without):
@@ -213,7 +213,7 @@ def test_marks_of_the_chat_are_taken_out_and_it_is_said(handlers):
 
 
 @pytest.mark.parametrize(
-    ("pruned", "helped", "said"),
+    ("pruned", "compensated", "said"),
     [
         ("blue", "red", "The caption helps"),
         ("red", "blue", "The caption does harm"),
@@ -221,15 +221,15 @@ def test_marks_of_the_chat_are_taken_out_and_it_is_said(handlers):
         ("blue", "green", "does not help"),
     ],
 )
-def test_what_the_caption_did(handlers, pruned, helped, said):
+def test_what_the_caption_did(handlers, pruned, compensated, said):
     ask(handlers, {"caption": "a red star"})
     record = last_record(handlers)
-    change(record.full, "red"), change(record.pruned, pruned), change(record.compensated.answer, helped)
-    sentences = help_view(record)["sentences"]
+    change(record.full, "red"), change(record.pruned, pruned), change(record.compensated.answer, compensated)
+    sentences = compensation_view(record)["sentences"]
     assert said in sentences[0]
     assert any(s == "Brought back by the caption: red." for s in sentences) == (said == "The caption helps")
-    view = answers_view(record)["helped"]
-    assert [w["text"] for w in view["diff"] if w["again"]] == (["red"] if helped == "red" else [])
+    view = answers_view(record)["compensated"]
+    assert [w["text"] for w in view["diff"] if w["again"]] == (["red"] if compensated == "red" else [])
 
 
 def change(answer, text: str) -> None:
@@ -258,14 +258,14 @@ def test_the_controls_ask_for_what_they_show():
     with gr.Blocks():
         controls, bare = build_caption_controls({"accm": "x"}), build_caption_controls({})
     assert len(controls.values) == N_VALUES
-    assert wished(False, "accm", CAPTION, 0.5, True) is None
+    assert requested_compensation(False, "accm", CAPTION, 0.5, True) is None
     for asked in (
         {"key": "accm", "gate": 0.5, "caption": None, "measure_kl": True},
         {"key": "accm", "gate": 0, "caption": CAPTION, "measure_kl": False},
     ):
         on, _, *rest = shown(asked)
-        assert wished(on, "accm", *rest) == asked
-    assert wished(True, None, "  ", 0, False) == {"gate": 0, "caption": None, "measure_kl": False}
+        assert requested_compensation(on, "accm", *rest) == asked
+    assert requested_compensation(True, None, "  ", 0, False) == {"gate": 0, "caption": None, "measure_kl": False}
     assert shown(None)[0] is False
     assert bare.values[3].visible is False, "no selector, no gate"
 
@@ -287,7 +287,7 @@ def test_a_captioner_leaves_with_its_model(handlers, monkeypatch):
     ask(handlers, {})
     assert handlers.service._compensator is not None
     monkeypatch.setattr(service_module, "check", lambda *args, **kwargs: None)
-    asked = Asked(QUESTION, "resprune", 9, "llava-1.5-7b", compensation={})
+    asked = RunForm(QUESTION, "resprune", 9, "llava-1.5-7b", compensation={})
     last = list(handlers.run(START, asked, Visitor("me")))[-1]
     assert "was trained on another vision tower" in last[0]["text"]
     assert handlers.service._compensator is None
@@ -309,7 +309,7 @@ def test_a_link_brings_it_along(handlers):
     ask(handlers, {"caption": "a red star & <b>", "measure_kl": True})
     record = last_record(handlers)
     link = read_link(dict(parse_qsl(query(record, EXAMPLES[0].key))), EXAMPLES, "demo")
-    assert link.asked.request(36, 3).compensation == record.request.compensation
+    assert link.form.request(36, 3).compensation == record.request.compensation
     assert handlers.open_link(link)[2]["go"]
     for fields, sentence in (
         ({"compensation": "magic"}, "There is no compensation"),
@@ -346,14 +346,14 @@ def test_files_carry_it_and_a_saved_run_shows_it_again(handlers, tmp_path):
     _, status, again, _ = handlers.bring([str(tmp_path / "mine.zip")], START, "me")
     assert status["kind"] == "idle", status
     assert json.dumps(again["help"]) == json.dumps(shown_before["help"])
-    assert json.dumps(again["answers"]["helped"]) == json.dumps(shown_before["answers"]["helped"])
+    assert json.dumps(again["answers"]["compensated"]) == json.dumps(shown_before["answers"]["compensated"])
     text = figure_file(record, EXAMPLES[0].picture, 1, "svg").decode()
     found = figures_of(record)["compensation"]
     assert f"The same and {found['caption_tokens']} caption tokens" in text
     assert found["answer"] in text
     assert found["what_happened"] == again["help"]["sentences"]
-    assert cost_view(record)["estimated"]["helped"] == found["estimated_flops_with_captioner_and_selector"]
-    assert canvas_view(record, "", recorded=False)["attention"]["helped"] is not None
+    assert cost_view(record)["estimated"]["compensated"] == found["estimated_flops_with_captioner_and_selector"]
+    assert canvas_view(record, "", recorded=False)["attention"]["compensated"] is not None
 
 
 def test_the_command_and_the_python_give_it_again(capsys, monkeypatch):

@@ -17,7 +17,7 @@ from PIL import Image
 from app.errors import sentence_for
 from app.handlers.diagnostics import Diagnosing
 from app.handlers.explore import Handlers
-from app.handlers.requests import Asked
+from app.handlers.requests import RunForm
 from app.media.examples import read_examples
 from app.serving import service as service_module
 from app.serving.caches import BoundedCache
@@ -40,7 +40,7 @@ def handlers(tiny, monkeypatch, tmp_path) -> Handlers:
 
 def ask(handlers, question="What color is the cross?", state=START, method="resprune", count=9, session="me", **kwargs):
     parts = {"model": "demo", "positions": "method", "seed": 0, "parameters": {}} | kwargs
-    return list(handlers.run(state, Asked(question, method, count, **parts), Visitor(session)))
+    return list(handlers.run(state, RunForm(question, method, count, **parts), Visitor(session)))
 
 
 def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
@@ -54,7 +54,7 @@ def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
     canvas, answers, cost = run["canvas"], run["answers"], run["cost"]
     assert (canvas["stops"][-1]["rows"], cost["counted"]["kept_at_end"]) == (9, "9")
     assert canvas["recorded"] is False
-    assert canvas["evidence_kept"]["of"] > 0
+    assert canvas["answer_region_kept"]["of"] > 0
     assert answers["question"] == "What color is the cross?"
     assert all("canvas" not in e[1] for e in events[1:-1]), "the canvas is left alone until there is something new"
     assert canvas["attention"]["full"]["shares"]
@@ -62,7 +62,7 @@ def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
 
 
 def test_a_question_without_known_truth_has_no_evidence(handlers):
-    assert ask(handlers, "What do you see?")[-1][1]["canvas"]["evidence"] is None
+    assert ask(handlers, "What do you see?")[-1][1]["canvas"]["answer_region"] is None
 
 
 @pytest.mark.parametrize(
@@ -113,13 +113,13 @@ def test_an_unexpected_error_is_a_note_and_not_a_trace(handlers, monkeypatch, ca
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_worker_that_dies_is_said_to_whom_it_concerns(handlers, tiny, monkeypatch):
-    monkeypatch.setattr(service_module, "GLANCE", 0.01)
+    monkeypatch.setattr("app.serving.worker.POLL_SECONDS", 0.01)
     real, died = tiny.answer, []
 
     def die_once(*args):
         if not died:
             died.append(1)
-            for events in handlers.service._listening:  # somebody else's worker dies as well
+            for events in handlers.service._subscribers:  # somebody else's worker dies as well
                 events.put(service_module.Event("held_up"))
             raise SystemExit
         return real(*args)
@@ -175,13 +175,13 @@ def test_leaving_the_page_ends_the_run(handlers, monkeypatch):
     ended = threading.Event()
 
     def slow(self, events, stop, *rest):
-        events.put(service_module.Event("phase", "see"))
+        events.put(service_module.Event("phase", "encode"))
         stop.wait(5)
         ended.set()
         raise RunStopped
 
     monkeypatch.setattr(Service, "_run", slow)
-    events = handlers.run(START, Asked("What?", "resprune", 9, "demo"), Visitor("b"))
+    events = handlers.run(START, RunForm("What?", "resprune", 9, "demo"), Visitor("b"))
     for _ in range(3):
         next(events)
     events.close()  # what Gradio does when the browser goes away
@@ -256,7 +256,7 @@ def test_random_band_runs_every_seed(handlers):
     band = events[-1][1]["random"]
     assert band["seeds"] == 20
     assert 0 <= band["same"] <= 20
-    assert band["evidence"][0] <= band["evidence"][1] <= band["evidence"][2]
+    assert band["answer_region"][0] <= band["answer_region"][1] <= band["answer_region"][2]
     for source, visitor in (({"kind": "live"}, "somebody else"), (None, "nobody"), ("x", "nobody")):
         assert list(handlers.run_random(source, Visitor(visitor)))[-1][0]["kind"] == "error"
 
@@ -314,10 +314,10 @@ def test_diagnostics_of_the_run_that_is_shown_and_what_other_methods_would_keep(
     diagnosing, live, me = Diagnosing(handlers), {"kind": "live"}, Visitor("me")
     assert "no longer here" in diagnosing.show(SimpleNamespace(source=live, number=3), "me")["problem"]
     ask(handlers)
-    shown = diagnosing.show(SimpleNamespace(source=live, number=4), "me")
-    assert shown["number"] == 4
-    assert shown["overlaps"] == []
-    assert [line["value"] for line in shown["lines"] if line["name"] == "effective rank of the picture"] != ["–"]
+    visual_input = diagnosing.show(SimpleNamespace(source=live, number=4), "me")
+    assert visual_input["number"] == 4
+    assert visual_input["overlaps"] == []
+    assert [line["value"] for line in visual_input["lines"] if line["name"] == "effective rank of the picture"] != ["–"]
     events = list(diagnosing.compare(live, me))
     assert any(e[0]["text"] == "Asking FastV what it would keep…" for e in events)
     assert events[-1][1]["made_for"] == live

@@ -12,7 +12,7 @@ import pytest
 from conftest import make_tiny_adapter
 
 from app.handlers.explore import Handlers
-from app.handlers.requests import Asked, AskedPlan
+from app.handlers.requests import PlanForm, RunForm
 from app.handlers.structure import Planning
 from app.media.examples import read_examples
 from app.serving import service as service_module
@@ -42,7 +42,7 @@ def foreign() -> bytes:
 
 def make(planning, visitor=ME, **kwargs):
     wish = {"model": "demo", "score": "magnitude", "out": 50, "ffn": "none"} | kwargs
-    return list(planning.make(AskedPlan(**wish), visitor))
+    return list(planning.make(PlanForm(**wish), visitor))
 
 
 def digest(planning) -> str:
@@ -55,7 +55,7 @@ def bring(planning, tmp_path, content: bytes, visitor=ME):
 
 
 def ask(planning, visitor=ME, count=9, method="resprune", **kwargs):
-    asked = Asked("What color is the cross?", method, count, "demo", with_plan=True, **kwargs)
+    asked = RunForm("What color is the cross?", method, count, "demo", with_plan=True, **kwargs)
     return list(planning.handlers.run(SessionState(), asked, visitor))
 
 
@@ -120,11 +120,11 @@ def test_bad_wishes_are_one_sentence_and_the_plan_before_stays(planning, kwargs,
 
 def test_a_head_shows_what_it_looks_at(planning):
     wish = SimpleNamespace(part="vision tower", layer=1, head=2)
-    [(status, nothing)] = planning.look(wish, SessionState(), "What?", ME)
+    [(status, nothing)] = planning.head_attention(wish, SessionState(), "What?", ME)
     assert status["text"].startswith("No plan yet")
     assert nothing == gr.skip()
     make(planning, score="infoprune")
-    *said, (last, card) = planning.look(wish, SessionState(), "What is it?", ME)
+    *said, (last, card) = planning.head_attention(wish, SessionState(), "What is it?", ME)
     assert "Looking where this head looks…" in [s["text"] for s, _ in said]
     assert (last["kind"], last["text"]) == ("idle", "What the head looks at is drawn on Explore's picture.")
     assert (card["part"], card["layer"], card["head"]) == ("vision tower", 1, 2)
@@ -134,7 +134,7 @@ def test_a_head_shows_what_it_looks_at(planning):
     for state, question, sentence in (
         (SessionState("upload:gone"), "What?", "no longer here"), (SessionState(), "", "question is empty"),
     ):  # fmt: skip
-        last, nothing = list(planning.look(wish, state, question, ME))[-1]
+        last, nothing = list(planning.head_attention(wish, state, question, ME))[-1]
         assert (last["kind"], nothing) == ("error", gr.skip())
         assert sentence in last["text"]
 
@@ -211,8 +211,8 @@ def test_a_plan_and_a_token_pruner_act_in_one_run_and_both_are_named(planning, t
     _, record = planning.handlers._last.get("me")
     assert record.structure.digest == view["digest"]
     assert record.steps
-    whole = ask(planning, count=36)[-1][1]
-    assert whole["canvas"]["headline"].count("all 36 image pieces") == 1
+    full = ask(planning, count=36)[-1][1]
+    assert full["canvas"]["headline"].count("all 36 visual tokens") == 1
     assert all(len(layer.self_attn.q_proj.weight) == 64 for layer in tiny.model.model.language_model.layers)
 
 

@@ -15,15 +15,15 @@ import torch
 from PIL import Image
 
 from app.handlers.explore import Handlers
-from app.handlers.requests import Asked
+from app.handlers.requests import RunForm
 from app.media.examples import read_examples
+from app.serving.middleware import make_room
 from app.serving.service import Service
-from app.serving.uploads import make_room
 from app.session import SessionState, Visitor
 from app.settings import Settings
 from pruning.methods import METHODS
 
-RUNS, WARM_UP, GLANCE = 200, 80, 20  # after the warm-up the caches are full
+RUNS, WARM_UP, EVERY = 200, 80, 20  # after the warm-up the caches are full
 RUNS_PER_PICTURE = 4
 TAKEN_AWAY = (30, 110, 190)
 SLACK_MB = 20.0  # of the allocator and of libraries that are loaded late; a look at a picture takes about one
@@ -56,22 +56,22 @@ def test_memory_and_files_reach_a_plateau_over_200_runs(tmp_path, monkeypatch):
         path, me = uploads / f"{number // RUNS_PER_PICTURE}.png", Visitor(f"page {number}", "10.0.0.1")
         if not path.exists():
             Image.fromarray(draw.integers(0, 255, (192, 192, 3), dtype=np.uint8)).save(path)
-        asked = Asked(f"What color is {path.stem}?", methods[number % len(methods)], 64, "demo")
+        asked = RunForm(f"What color is {path.stem}?", methods[number % len(methods)], 64, "demo")
         *_, (status, _) = handlers.run(SessionState(f"upload:{path}"), asked, me)
         assert status["text"].startswith("Done"), status
         for kind in ("png", "mp4") if number in TAKEN_AWAY else ():
             wish = SimpleNamespace(kind=kind, number=number, source={"kind": "live"})
             assert "data" in handlers.take(wish, me.session)
-        if number % GLANCE == GLANCE - 1:
+        if number % EVERY == EVERY - 1:
             held.append((resident_mb(), tensor_mb()))
-    resident, tensors = zip(*held[WARM_UP // GLANCE - 1 :], strict=True)
+    resident, tensors = zip(*held[WARM_UP // EVERY - 1 :], strict=True)
     said = "; ".join(f"{mb:.0f} of which tensors {inside:.1f}" for mb, inside in held)
-    print(f"every {GLANCE} runs, MB: {said}")  # noqa: T201 (pytest -rP shows it)
+    print(f"every {EVERY} runs, MB: {said}")  # noqa: T201 (pytest -rP shows it)
     assert max(resident) - resident[0] < SLACK_MB, said
     assert max(tensors) - tensors[0] < 1, said
     assert list(scratch.iterdir()) == [], "no export leaves a file"
     assert not handlers.service._holds
-    assert not handlers.service._listening
+    assert not handlers.service._subscribers
 
 
 def test_uploads_make_room_for_newer_ones(tmp_path):

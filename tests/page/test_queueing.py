@@ -200,7 +200,7 @@ def test_a_run_that_kills_every_worker_is_given_up_and_the_next_one_works(one_se
         assert [e.kind for e in events].count("restarted") == 1
         assert isinstance(events[-1].value, WorkerDiedError)
     assert [e.kind for e in go(one_service)][-1] == "done"
-    assert not one_service._listening, "nothing is left of either"
+    assert not one_service._subscribers, "nothing is left of either"
 
 
 def test_those_who_wait_hear_that_a_worker_died_and_get_their_turn(one_service, tiny, monkeypatch):
@@ -260,7 +260,7 @@ def raiser(error):
 @pytest.fixture
 def one_service(tiny, monkeypatch):
     monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    monkeypatch.setattr(service_module, "GLANCE", 0.01)
+    monkeypatch.setattr("app.serving.worker.POLL_SECONDS", 0.01)
     return Service(Settings(max_new_tokens=2))
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from app.handlers.explore import Handlers
-from app.handlers.requests import Asked
+from app.handlers.requests import RunForm
 from app.media import album as album_module
 from app.media.examples import read_examples
 from app.serving import service as service_module
@@ -45,20 +45,20 @@ def test_two_pictures_are_one_prompt(handlers, files, tmp_path):
     assert status["text"].startswith("2 pictures are in place")
     assert "trained on one picture at a time" in status["text"]
     assert before["canvas"]["layout"]["pictures_wh"] == [[90, 60], [70, 100]]
-    asked = Asked("What color is the star?", "uniform_grid", 18, "demo")
-    *_, (status, shown) = handlers.run(state, asked, Visitor("me"))
-    canvas = shown["canvas"]
+    asked = RunForm("What color is the star?", "uniform_grid", 18, "demo")
+    *_, (status, visual_input) = handlers.run(state, asked, Visitor("me"))
+    canvas = visual_input["canvas"]
     assert len(canvas["pictures"]) == 2
     assert canvas["pictures"] == before["canvas"]["pictures"]
     assert canvas["layout"]["names"] == ["picture 1", "picture 2"]
     assert [t["picture"] for t in canvas["layout"]["tiles"]] == [0, 1]
     assert canvas["layout"]["views"] == [[0], [1]]
     assert (canvas["n_tokens"], canvas["stops"][-1]["rows"]) == (72, 36)
-    assert any("by itself" in note for note in shown["answers"]["notes"])
-    assert "--image your_picture.jpg --image your_picture2.jpg" in shown["recipe"]["command"]
-    assert "for p in ['your_picture.jpg', 'your_picture2.jpg']" in shown["recipe"]["python"]
+    assert any("by itself" in note for note in visual_input["answers"]["notes"])
+    assert "--image your_picture.jpg --image your_picture2.jpg" in visual_input["recipe"]["command"]
+    assert "for p in ['your_picture.jpg', 'your_picture2.jpg']" in visual_input["recipe"]["python"]
 
-    made = handlers.take(SimpleNamespace(kind="zip", number=1, source=shown["recipe"]["source"]), "me")
+    made = handlers.take(SimpleNamespace(kind="zip", number=1, source=visual_input["recipe"]["source"]), "me")
     data = base64.b64decode(made["data"])
     record, pictures = unpack_run(data)
     assert len(pictures) == record.layout.n_pictures == 2

@@ -12,7 +12,7 @@ from families import FAMILIES
 from PIL import Image
 
 from app.handlers.explore import Handlers
-from app.handlers.requests import Asked
+from app.handlers.requests import RunForm
 from app.media.examples import read_examples
 from app.serving import service as service_module
 from app.serving.service import Service
@@ -20,13 +20,13 @@ from app.session import SessionState, Visitor
 from app.settings import Settings
 from pruning.inputs import video
 from pruning.inputs.content import digest_of
-from pruning.inputs.video import read_clip
+from pruning.inputs.video import read_video
 from pruning.records.archive import unpack_run
 from viz.export.figure import draw
 from viz.theme import LIGHT
 
 START, ME = SessionState(), Visitor("me")
-ASKED = Asked("What color is the star?", "divprune", 18, "demo")
+ASKED = RunForm("What color is the star?", "divprune", 18, "demo")
 STEPS = ["frames 1 and 2, 0.0 and 0.5 s", "frames 3 and 4, 1.0 and 1.5 s", "frame 5, 2.0 s"]
 
 
@@ -48,22 +48,22 @@ def test_a_video_is_run_shown_taken_away_and_opened_again(qwen, tmp_path, monkey
     assert before["canvas"]["layout"]["names"][-1] == "frame 5, 2.0 s", "no model is there to say what the steps are"
     handlers.service.adapter("demo")
     state, _, before, _ = handlers.bring([path], START, "me")
-    *_, (_, shown) = handlers.run(state, ASKED, ME)
-    canvas = shown["canvas"]
+    *_, (_, visual_input) = handlers.run(state, ASKED, ME)
+    canvas = visual_input["canvas"]
     assert canvas["layout"] == before["canvas"]["layout"]
     assert canvas["layout"]["names"] == STEPS
     assert canvas["layout"]["frames"] == [[0, 1], [2, 3], [4]]
     assert [t["picture"] for t in canvas["layout"]["tiles"]] == [0, 1, 2]
     assert len(set(canvas["pictures"])) == 5
     assert canvas["stops"][-1]["rows"] == canvas["n_tokens"] // 2
-    assert any("the 3 steps of the video" in note for note in shown["answers"]["notes"])
-    assert "run --video your_video.mp4 --frames 5 " in shown["recipe"]["command"]
-    assert "read_clip('your_video.mp4', 5)" in shown["recipe"]["python"]
+    assert any("the 3 steps of the video" in note for note in visual_input["answers"]["notes"])
+    assert "run --video your_video.mp4 --frames 5 " in visual_input["recipe"]["command"]
+    assert "read_video('your_video.mp4', 5)" in visual_input["recipe"]["python"]
 
-    headless = digest_of(read_clip(path))
+    headless = digest_of(read_video(path))
     assert handlers.record(state, ASKED, ME).request.image_digest == headless
 
-    made = handlers.take(SimpleNamespace(kind="zip", number=1, source=shown["recipe"]["source"]), "me")
+    made = handlers.take(SimpleNamespace(kind="zip", number=1, source=visual_input["recipe"]["source"]), "me")
     data = base64.b64decode(made["data"])
     record, files = unpack_run(data)
     assert record.request.image_digest == headless
@@ -72,7 +72,7 @@ def test_a_video_is_run_shown_taken_away_and_opened_again(qwen, tmp_path, monkey
     _, said, opened, _ = handlers.bring([str(tmp_path / "mine.zip")], START, "you")
     assert "Nothing was computed" in said["text"]
     assert opened["canvas"]["pictures"] == canvas["pictures"]
-    assert [a.get_title() for a in draw(record, handlers.album.shown(state), 1, LIGHT, "").axes] == STEPS
+    assert [a.get_title() for a in draw(record, handlers.album.visual_input(state), 1, LIGHT, "").axes] == STEPS
 
 
 def test_a_model_without_video_says_so_and_goes_on(tiny, tmp_path, monkeypatch):
@@ -119,13 +119,13 @@ def test_the_clock_runs_to_the_last_frame(qwen, tmp_path, monkeypatch):
 def test_bad_videos_get_a_sentence(qwen, tmp_path, monkeypatch):
     handlers = page(qwen, tmp_path, monkeypatch)
     good = film(tmp_path / "film.mp4")
-    whole = Path(good).read_bytes()
-    broken = bytearray(whole)
-    at = whole.index(b"mdat") + 4
-    broken[at + 200 : whole.index(b"moov") - 4] = bytes(len(broken[at + 200 : whole.index(b"moov") - 4]))
+    full = Path(good).read_bytes()
+    broken = bytearray(full)
+    at = full.index(b"mdat") + 4
+    broken[at + 200 : full.index(b"moov") - 4] = bytes(len(broken[at + 200 : full.index(b"moov") - 4]))
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile film.mp4\n")  # which FFmpeg would follow
     (tmp_path / "<b>noise.mov").write_bytes(b"no video at all" * 99)
-    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.mp4").write_bytes(full[: len(full) // 2])
     (tmp_path / "broken.mp4").write_bytes(broken)
     (tmp_path / "empty.mp4").write_bytes(b"")
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pruning.compensation.accm import BEAMS, Accm
-from pruning.compensation.base import Discarded
+from pruning.compensation.base import LEAD, Discarded, clean_caption, inserted_text
 from pruning.compensation.beam import beam_search, pad_left
 from pruning.compensation.captioner import Captioner, CaptionerShape, captioner_flops
 from pruning.compensation.checkpoint import Parts
@@ -22,7 +22,6 @@ from pruning.compensation.objective import (
     losses,
 )
 from pruning.compensation.selector import Selector, SelectorShape
-from pruning.compensation.wording import LEAD, clean_caption, inserted_text
 from pruning.cost import break_even, prefill_flops
 from pruning.demo_model.training.architecture import build_tokenizer
 from pruning.demo_model.world.questions import HELP_PREFIX
@@ -64,13 +63,13 @@ def test_cached_decoding_equals_one_forward_pass():
     caption = torch.randint(6, 100, (4, 5))
     memory = model.look(features)
     with torch.no_grad():
-        whole = model(memory, asked, n_pad, caption)
+        full = model(memory, asked, n_pad, caption)
         logits, cache = model.start(memory, asked, n_pad)
         steps = [logits]
         for token in caption.T:
             logits, cache = model.proceed(memory, token, n_pad, cache)
             steps.append(logits)
-    assert torch.allclose(torch.stack(steps, 1), whole, atol=1e-5)
+    assert torch.allclose(torch.stack(steps, 1), full, atol=1e-5)
 
 
 def test_padding_and_neighbours_change_nothing():
@@ -101,12 +100,12 @@ def test_a_masked_token_is_as_if_it_were_not_there():
     model, features = captioner(), torch.randn(1, 9, 12)
     asked, n_pad = questions("Where is it?")
     caption = torch.randint(6, 100, (1, 5))
-    seen = torch.tensor([[True] * 4 + [False] * 5])
+    encoded = torch.tensor([[True] * 4 + [False] * 5])
     with torch.no_grad():
-        masked = model(model.look(features, seen), asked, n_pad, caption)
+        masked = model(model.look(features, encoded), asked, n_pad, caption)
         changed = features.clone()
         changed[:, 4:] += 9
-        same = model(model.look(changed, seen), asked, n_pad, caption)
+        same = model(model.look(changed, encoded), asked, n_pad, caption)
         cut = model(model.look(features[:, :4]), asked, n_pad, caption)
     assert torch.equal(masked, same)
     assert torch.allclose(masked, cut, atol=1e-5)

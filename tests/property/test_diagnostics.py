@@ -11,22 +11,14 @@ import pytest
 import torch
 
 from pruning.engine.overlap import with_overlaps
-from pruning.engine.run import Listener, run
+from pruning.engine.run import run
 from pruning.errors import PruningError, RecordFormatError, RunStopped
 from pruning.layout import Tile, TokenLayout
 from pruning.methods import METHODS
-from pruning.metrics.diagnostics import (
-    DRAWS,
-    Overlap,
-    Traits,
-    diagnose,
-    distances,
-    edge_rows,
-    random_sets,
-    told,
-    word_entropy,
-)
+from pruning.metrics.diagnostics import DRAWS, diagnose, distances, edge_rows, random_sets, told, word_entropy
 from pruning.metrics.token_statistics import entropy, likeness, rank_of, traits_of
+from pruning.models.base import RunCallbacks
+from pruning.records.diagnostics import Overlap, Traits
 from pruning.records.run import RunRecord, RunRequest
 
 TILES = (Tile((0, 0, 60, 40), (4, 6), (48, 32)), Tile((0, 40, 60, 90), (5, 3), (24, 40)))
@@ -36,12 +28,12 @@ UNMARKED = ("resprune", "fastv", "visionzip", "tome", "prumerge", "uniform_grid"
 
 def answered(tiny, noise, method="resprune", ratio=0.25, **kwargs) -> RunRecord:
     request = RunRequest("tiny", method, ratio, "What color is the star?", max_new_tokens=1)
-    return run(request, tiny, noise, listener=Listener(trace=True), **kwargs)
+    return run(request, tiny, noise, callbacks=RunCallbacks(trace=True), **kwargs)
 
 
 @pytest.fixture(scope="module")
 def record(tiny, noise) -> RunRecord:
-    return answered(tiny, noise, evidence=np.array([3, 4, 9]))
+    return answered(tiny, noise, answer_region=np.array([3, 4, 9]))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +70,7 @@ def test_a_run_that_keeps_everything_has_no_holes(tiny, noise):
 
 def test_chance_is_what_counting_says(record):
     found, n, k = by_key(record), record.layout.n_tokens, len(record.kept)
-    assert found["random_overlap"].chance == found["evidence"].chance == k / n
+    assert found["random_overlap"].chance == found["answer_region"].chance == k / n
     assert found["top_row"].chance == found["bottom_row"].chance == 1 / 6
     assert abs(found["random_overlap"].value - k / n) < 4 * 0.1 / math.sqrt(DRAWS)
     for f in found.values():
@@ -97,7 +89,7 @@ def test_every_edge_row_is_counted_in_its_tile():
 
 def test_evidence_and_rows_are_those_of_the_kept_set(record):
     found = by_key(record)
-    assert found["evidence"].value == np.isin([3, 4, 9], record.kept).mean()
+    assert found["answer_region"].value == np.isin([3, 4, 9], record.kept).mean()
     rows = diagnose(record).rows
     assert rows == tuple(np.round(np.bincount(record.kept // 6, minlength=6) / 6, 4))
     assert found["top_row"].value == pytest.approx(rows[0] * 6 / len(record.kept), abs=1e-3)

@@ -11,8 +11,8 @@ from pruning.errors import BudgetError, ParameterError
 from pruning.methods import METHODS
 from pruning.methods.dart import share_out, visited_as_coded
 from pruning.methods.ivcprune import anchor_places
-from pruning.methods.schedule import cut_layers, interpolated, mean_share
 from pruning.methods.sparsevlm import LEAST_PROFILE, SHARES, density_peaks, distance_profile, text_raters
+from pruning.methods.staged import cut_layers, interpolated, mean_share
 from pruning.methods.v2drop import SCHEDULES
 
 STAGED = ("sparsevlm", "pyramiddrop", "v2drop")
@@ -58,7 +58,7 @@ def test_pyramiddrop_and_v2drop_keep_what_they_publish():
     assert sum(coded) / 32 == pytest.approx(202.8, abs=0.3)
 
 
-@pytest.mark.parametrize(("asked", "kept"), [(192, 196), (128, 132), (64, 68)])
+@pytest.mark.parametrize(("requested", "kept"), [(192, 196), (128, 132), (64, 68)])
 def test_dart_counts_as_coded_or_exactly(asked, kept):
     assert counts("dart", asked / N, count="as coded")[2] == kept
     assert counts("dart", asked / N)[1:3] == [N, asked]

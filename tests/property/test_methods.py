@@ -71,7 +71,7 @@ class World:
             self.text_attention[..., order], self.earlier[order], self.rotary[:, order],
         )  # fmt: skip
 
-    def shown(self, looks, ids: torch.Tensor) -> dict:
+    def visual_input(self, observations, ids: torch.Tensor) -> dict:
         """Observations of the visual tokens with these ids."""
         sources = {
             Signal.CLS_ATTENTION: lambda i: self.cls_attention[:, i],
@@ -86,15 +86,15 @@ class World:
             Signal.NORMED_STATES: lambda i: self.features[i],
             Signal.ROTARY: lambda i: self.rotary[:, i],
         }
-        return {look: sources[look.signal](ids) for look in looks}
+        return {observation: sources[observation.signal](ids) for observation in observations}
 
-    def behind(self, looks) -> PromptText:
+    def behind(self, observations) -> PromptText:
         """The prompt's text; what is observed of it is what another picture's first tokens would show."""
         words = ["what", "color", "is", "star", "?"]
         other = World.make((2, 4), seed=99)
-        text, before = (other.shown(looks, torch.arange(a, b)) for a, b in ((0, 5), (5, 8)))
-        whole = torch.ones(5, dtype=torch.bool)
-        return PromptText(self.text, words, whole, words, 3 + self.grid[0] * self.grid[1], text, before)
+        text, before = (other.visual_input(observations, torch.arange(a, b)) for a, b in ((0, 5), (5, 8)))
+        full = torch.ones(5, dtype=torch.bool)
+        return PromptText(self.text, words, full, words, 3 + self.grid[0] * self.grid[1], text, before)
 
 
 @dataclass
@@ -117,8 +117,8 @@ def drive(method: TokenPruner, world: World, seed: int = 0, positions: torch.Ten
         context = PruneContext(
             stage=stage, features=features, ids=ids, positions=positions[ids], n_total=n, info=info,
             generator=generator,
-            looks=world.shown(method.looks(info), ids),
-            text=world.behind(method.looks(info)) if late else None,
+            observations=world.visual_input(method.observations(info), ids),
+            text=world.behind(method.observations(info)) if late else None,
             memory=memory,
         )  # fmt: skip
         decision = method(context, wanted)

@@ -111,10 +111,10 @@ def test_numbers_that_overflow_half_precision_do_not_matter():
 
 def test_pieces_of_a_word_stand_or_fall_together():
     """The pieces of "theatre" are content even where one of them looks like an article; those of "what's" are not."""
-    pieces = ["What", "'", "s", "the", "at", "re", "like", "?"]
-    whole = ["What's", "What's", "What's", "theatre", "theatre", "theatre", "like?", "like?"]
+    token_texts = ["What", "'", "s", "the", "at", "re", "like", "?"]
+    full = ["What's", "What's", "What's", "theatre", "theatre", "theatre", "like?", "like?"]
     states = torch.arange(8.0)[:, None]
-    text = PromptText(states, pieces, torch.ones(8, dtype=torch.bool), whole)
+    text = PromptText(states, token_texts, torch.ones(8, dtype=torch.bool), full)
     assert content_words(text)[:, 0].tolist() == [3, 4, 5, 6]
-    text = PromptText(states, pieces, torch.tensor([True, True, True] + [False] * 5), whole)
+    text = PromptText(states, token_texts, torch.tensor([True, True, True] + [False] * 5), full)
     assert content_words(text) is None

@@ -7,8 +7,8 @@ import torch
 
 from pruning.ops.lowrank import output_directions, thin_pair
 from pruning.ops.spectra import effective_rank, ks_mass, ks_two_sample, mass_curve, shares, singular_values
+from pruning.shapes import MatrixShape
 from pruning.structural.ranks import below_break_even, bottleneck_rule, budget_rule, erank_rule, mass_rule
-from pruning.structure import MatrixShape
 
 SEEDS = range(5)
 
@@ -56,7 +56,7 @@ def test_effective_rank_of_extremes():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_gram_matrix_streamed_in_pieces_gives_the_same_spectrum(seed):
     y = random(200, 16, seed=seed, decay=0.3)
-    gram = sum(piece.T @ piece for piece in y.split(37))
+    gram = sum(text.T @ text for text in y.split(37))
     torch.testing.assert_close(singular_values(gram), torch.linalg.svdvals(y), rtol=1e-6, atol=1e-7)
     assert float(effective_rank(singular_values(gram))) == pytest.approx(erank(y), rel=1e-6)
 

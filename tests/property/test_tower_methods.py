@@ -207,8 +207,8 @@ def test_tome_rows_are_the_means_of_all_they_stand_for():
 def test_zspaprune_begins_with_the_question_and_ends_apart():
     world = World.make((7, 7), seed=4)
     likeness = cosine(world.features, world.text.mean(0, keepdim=True))[:, 0]
-    whole = drive(METHODS["zspaprune"](keep_ratio=0.2, core_share=1.0), world)[0].decision.keep
-    assert set(whole.tolist()) == set(likeness.topk(10).indices.tolist())
+    full = drive(METHODS["zspaprune"](keep_ratio=0.2, core_share=1.0), world)[0].decision.keep
+    assert set(full.tolist()) == set(likeness.topk(10).indices.tolist())
     order = drive(METHODS["zspaprune"](keep_ratio=0.2), world)[0].decision.extra["pick_order"]
     for k in range(6, 10):  # each pick is the farthest from all before
         nearest = cosine(world.features, world.features[order[:k]]).max(1).values

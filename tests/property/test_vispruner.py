@@ -48,8 +48,8 @@ def test_the_diverse_are_those_of_the_rule(make, n_keep):
 def test_some_rows_are_not_on_a_short_list(monkeypatch):
     """Else the tests above would say nothing about the rows that are read whole."""
     read_whole = []
-    whole = torch.Tensor.index_select
-    monkeypatch.setattr(torch.Tensor, "index_select", lambda self, *a: (read_whole.append(1), whole(self, *a))[1])
+    full = torch.Tensor.index_select
+    monkeypatch.setattr(torch.Tensor, "index_select", lambda self, *a: (read_whole.append(1), full(self, *a))[1])
     g = torch.Generator().manual_seed(0)
     important_and_diverse(torch.rand(150, generator=g), few_clusters(g), 9, 0.5)
     assert read_whole

@@ -89,7 +89,7 @@ class Tiny:
         """Rows `[tokens, dim]` that the model adds behind its first layers."""
         return []
 
-    def tokens_seen(self, adapter, prompt):
+    def tokens_read(self, adapter, prompt):
         """The pixels in -1 .. 1 from which every visual token is made, float32 `[tokens, height, width, 3]`."""
         raise NotImplementedError
 
@@ -145,7 +145,7 @@ class LlavaNext(Tiny):
         hidden = model.model.vision_tower(tiles, output_hidden_states=True).hidden_states[-2]
         return self._packed(model, prompt, hidden[:, 1:]), hidden[0, 0]
 
-    def tokens_seen(self, adapter, prompt):
+    def tokens_read(self, adapter, prompt):
         cut = patches(torch.cat(self._tiles(prompt)), self.cells, PATCH)
         numbers = torch.arange(len(cut), dtype=torch.float64).view(-1, self.cells**2, 1)
         return cut[self._packed(adapter.model, prompt, numbers)[:, 0].long()]
@@ -188,7 +188,7 @@ class LlavaOnevision(LlavaNext):
     def project(self, model, rows):
         return rows
 
-    def tokens_seen(self, adapter, prompt):
+    def tokens_read(self, adapter, prompt):
         cut = patches(prompt.pixels[0], self.cells, PATCH)
         numbers = [cut.flatten(1).view(-1, self.cells**2, cut[0].numel())]
         sizes, nowhere = prompt.extra["image_sizes"], torch.full((cut[0].numel(),), float("nan"))
@@ -253,7 +253,7 @@ class Qwen25VL(Tiny):
         behind = torch.arange(1, 1 + len(ids) - given.shape[1])
         return torch.cat([given, given[:, -1:] + behind], 1)
 
-    def tokens_seen(self, adapter, prompt):
+    def tokens_read(self, adapter, prompt):
         return self.frames_seen(prompt)[0]  # both frames of a picture are alike
 
     def frames_seen(self, prompt):
@@ -325,7 +325,7 @@ class Idefics3(Tiny):
     def project(self, model, rows):
         return model.model.connector.modality_projection(rows)
 
-    def tokens_seen(self, adapter, prompt):
+    def tokens_read(self, adapter, prompt):
         return patches(prompt.pixels[0], self.cells, 2 * PATCH)
 
 
@@ -371,7 +371,7 @@ class InternVL(Tiny):
     def project(self, model, rows):
         return model.model.multi_modal_projector(rows)
 
-    def tokens_seen(self, adapter, prompt):
+    def tokens_read(self, adapter, prompt):
         return patches(prompt.pixels, self.cells, 2 * PATCH)
 
 

@@ -64,8 +64,8 @@ def log_probs(adapter, picture, record: RunRecord, token_ids: list[int], tiny=No
     index_before_cut = torch.arange(n_rows)
     for layer, block in enumerate(decoder.layers):
         if 0 < layer <= len(deep):
-            shown = row_ids >= 0
-            hidden[0, shown] += deep[layer - 1][row_ids[shown]]
+            visual_input = row_ids >= 0
+            hidden[0, visual_input] += deep[layer - 1][row_ids[visual_input]]
         if layer in late:
             step = late[layer]
             hidden = _merge(hidden, row_ids, step, _method(record))

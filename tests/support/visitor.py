@@ -53,7 +53,7 @@ def free_port() -> int:
 class Server:
     """`python app.py` with `flags` in a process of its own. `glance`: seconds between looks at whether it answers."""
 
-    def __init__(self, folder: Path, glance: float = 0.5, flags: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, default_attention: float = 0.5, flags: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.folder, self.log = folder, folder / "server.log"
@@ -72,7 +72,7 @@ class Server:
                 urllib.request.urlopen(self.url, timeout=1)
                 return
             except OSError:
-                time.sleep(glance)
+                time.sleep(default_attention)
         self.stop()
         raise RuntimeError(f"no answer from the server: {self.log.read_text()}")
 
@@ -178,11 +178,11 @@ class Visitor:
     def stops(self) -> list[int]:
         return [int(t) for t in self.page.locator(".pc-stops strong").all_inner_texts()]
 
-    def table(self, n_pieces: int) -> Locator:
+    def table(self, n_parts: int) -> Locator:
         """Open the table of pieces; its rows, the head first. They are drawn a moment after the click."""
         self.page.get_by_text("Table of pieces").click()
         rows = self.page.locator(".pc-table tr")
-        expect(rows).to_have_count(1 + n_pieces)
+        expect(rows).to_have_count(1 + n_parts)
         return rows
 
     def look(self, name: str, *, full_page: bool = False) -> None:

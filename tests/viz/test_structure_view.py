@@ -13,8 +13,9 @@ import torch
 from conftest import make_tiny_adapter
 
 from pruning.engine.plan import make_plan
-from pruning.engine.run import Compressed, run
-from pruning.inputs.pairs import Pair
+from pruning.engine.run import run
+from pruning.engine.session import Compressed
+from pruning.inputs.questions import Pair
 from pruning.interface import Part
 from pruning.layout import Tile, TokenLayout
 from pruning.metrics.plan_cost import plan_cost
@@ -22,7 +23,7 @@ from pruning.ops.spectra import ks_two_sample
 from pruning.records.plan import PlanRequest, Trajectory
 from pruning.records.run import RunRequest
 from viz.export.recipe import command, figures_of, python
-from viz.page.head_attention import head_look_view
+from viz.page.head_attention import head_attention_view
 from viz.page.run import run_view
 from viz.page.structure import gates_view, head_view, maps_view, plan_view, ranks_view, sums_view, two_sample_ks
 
@@ -68,8 +69,8 @@ def test_maps_hold_every_head_once_with_the_plan_s_own_values(plan):
     maps = maps_view(plan)
     assert [p["part"] for p in maps["parts"]] == list(BOTH)
     assert maps["modes"] == ["score", "erank", "ks"]
-    shown = [layer for part in maps["parts"] for layer in part["layers"]]
-    for view, layer in zip(shown, plan.layers, strict=True):
+    visual_input = [layer for part in maps["parts"] for layer in part["layers"]]
+    for view, layer in zip(visual_input, plan.layers, strict=True):
         assert (view["layer"], view["heads"], view["kept"]) == (layer.layer, layer.n_heads, layer.heads.tolist())
         for name in maps["modes"]:
             assert np.array_equal(np.float32(view[name]), getattr(layer, name)), "not rounded: order decides who goes"
@@ -82,9 +83,9 @@ def test_a_score_without_pictures_has_nothing_but_itself_to_show(adapter):
     view = head_view(plan, "vision tower", 0, 1)
     assert view["spectrum"] is None
     assert view["values"]["erank"] is None
-    whole = make_plan(adapter, PlanRequest("tiny", ffn="erank"))
-    assert maps_view(whole)["modes"] == [], "no head was scored"
-    json.dumps(plan_view(whole, cost_of(whole, adapter), "Tiny"), allow_nan=False)
+    full = make_plan(adapter, PlanRequest("tiny", ffn="erank"))
+    assert maps_view(full)["modes"] == [], "no head was scored"
+    json.dumps(plan_view(full, cost_of(full, adapter), "Tiny"), allow_nan=False)
 
 
 def test_the_gap_between_the_curves_is_the_head_s_ks(plan):
@@ -92,8 +93,8 @@ def test_the_gap_between_the_curves_is_the_head_s_ks(plan):
         for head in range(layer.n_heads):
             view = head_view(plan, layer.part.value, layer.layer, head)
             gap = view["gap"]
-            assert abs(gap["whole"] - gap["without"]) == pytest.approx(layer.ks[head], abs=1e-5)
-            assert [gap["at"], pytest.approx(gap["whole"], abs=1e-5)] in view["whole"], "the gap is on the curve"
+            assert abs(gap["full"] - gap["without"]) == pytest.approx(layer.ks[head], abs=1e-5)
+            assert [gap["at"], pytest.approx(gap["full"], abs=1e-5)] in view["full"], "the gap is on the curve"
             assert [gap["at"], pytest.approx(gap["without"], abs=1e-5)] in view["without"]
             assert view["kept"] == (head in layer.heads)
 
@@ -119,7 +120,7 @@ def test_plain_ks_is_the_engine_s():
 def test_what_a_head_looks_at_is_painted_where_it_is():
     layout = TokenLayout((90, 60), (Tile((0, 0, 90, 60), (2, 3), (48, 48)),))
     weights = np.array([0, 0, 0.6, 0, 0.1, 0], np.float32)
-    view = head_look_view(np.full((60, 90, 3), 128, np.uint8), layout, weights, "vision tower")
+    view = head_attention_view(np.full((60, 90, 3), 128, np.uint8), layout, weights, "vision tower")
     assert view["says"].startswith("70% of its attention goes to the picture, half of that to 1 of 6 pieces.")
     painted = cv2.imdecode(np.frombuffer(base64.b64decode(view["picture"].split(",")[1]), np.uint8), 1)
     yellow = painted[..., 2].astype(int) - painted[..., 0]  # red above blue
@@ -135,9 +136,9 @@ def test_a_head_that_is_not_there_is_a_key_error(plan, wish):
 
 
 def test_ranks_say_what_stays_and_what_would_save_nothing(plan, adapter):
-    shown = ranks_view(plan)
+    visual_input = ranks_view(plan)
     matrices = [(p, m) for p in plan.layers for m in p.matrices]
-    for view, (layer, m) in zip(shown, matrices, strict=True):
+    for view, (layer, m) in zip(visual_input, matrices, strict=True):
         assert (view["layer"], view["name"], view["rank"]) == (layer.layer, m.shape.name, m.shape.rank)
         assert view["break_even"] == m.shape.break_even
         if m.shape.rank is None:
@@ -160,9 +161,9 @@ def test_sums_agree_with_a_run(plan, adapter, noise):
     cost = plan_cost(plan, adapter.info, 36, text, [37] * adapter.info.tower_layers)
     before = record.full_cost.prefill_flops + record.full_cost.tower_flops
     after = record.pruned_cost.prefill_flops + record.pruned_cost.tower_flops
-    assert cost.whole == (before, after)
+    assert cost.full == (before, after)
     sums = sums_view(plan, cost)
-    assert sums["whole"] == [before, after]
+    assert sums["full"] == [before, after]
     summary = plan.summary()
     for row in sums["rows"]:
         assert row["parameters"] == list(summary.parameters[row["name"]])[::-1]
@@ -187,11 +188,11 @@ def test_a_run_with_a_plan_names_it_wherever_it_is_shown(plan, adapter, noise):
     finally:
         view.close()
     heads = f"{sum(len(p.heads) for p in plan.layers)} of {sum(p.n_heads for p in plan.layers)} heads"
-    shown = run_view(record, "", recorded=False)
-    assert heads in shown["canvas"]["weights"]
-    assert heads in shown["canvas"]["headline"]
-    assert "9 of 36 image pieces" in shown["canvas"]["headline"]
-    assert heads in shown["answers"]["weights"]
+    visual_input = run_view(record, "", recorded=False)
+    assert heads in visual_input["canvas"]["weights"]
+    assert heads in visual_input["canvas"]["headline"]
+    assert "9 of 36 visual tokens" in visual_input["canvas"]["headline"]
+    assert heads in visual_input["answers"]["weights"]
     assert figures_of(record)["structural_plan"]["digest"] == plan.digest
     assert "--plan your_plan.zip" in command(record)
     assert "compressed=Compressed(plan" in python(record)

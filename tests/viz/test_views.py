@@ -7,10 +7,11 @@ import base64
 import numpy as np
 import pytest
 
-from pruning.engine.run import Listener, run
+from pruning.engine.run import run
 from pruning.methods import METHODS
 from pruning.metrics.agreement import Verdict, verdict
-from pruning.metrics.token_fates import DROPPED, GONE, KEPT, MERGED, fates_after, landing
+from pruning.metrics.token_fates import DROPPED, GONE, KEPT, MERGED, answer_region_kept, fates_after, landing
+from pruning.models.base import RunCallbacks
 from pruning.records.run import RunRequest
 from viz.page.run import (
     answers_view,
@@ -18,11 +19,10 @@ from viz.page.run import (
     canvas_view,
     chart_view,
     cost_view,
-    evidence_kept,
     headline,
     picture_url,
     picture_view,
-)  # fmt: skip
+)
 from viz.text_diff import first_difference, word_diff
 
 
@@ -33,7 +33,7 @@ def unpack(text: str, dtype: str) -> np.ndarray:
 @pytest.fixture(scope="module", params=METHODS)
 def record(request, tiny, noise):
     asked = RunRequest("tiny", request.param, 0.4, "What color is the star?", max_new_tokens=3)
-    return run(asked, tiny, noise, evidence=np.arange(0, 36, 2), listener=Listener(trace=True))
+    return run(asked, tiny, noise, answer_region=np.arange(0, 36, 2), callbacks=RunCallbacks(trace=True))
 
 
 def test_canvas_fates_are_the_selections(record):
@@ -65,9 +65,9 @@ def test_canvas_fates_are_the_selections(record):
 def test_fates_follow_a_merge_to_its_end_and_agree_with_the_evidence(record):
     fate = fates_after(record, len(record.steps))
     assert np.flatnonzero(fate == KEPT).tolist() == record.kept.tolist()
-    found = evidence_kept(record)
-    assert found["kept"] == (fate[record.evidence] == KEPT).sum()
-    assert found["merged"] == (fate[record.evidence] == MERGED).sum()
+    found = answer_region_kept(record)
+    assert found["kept"] == (fate[record.answer_region] == KEPT).sum()
+    assert found["merged"] == (fate[record.answer_region] == MERGED).sum()
     place = landing(record, len(record.steps))
     assert np.isin(place[fate == MERGED], record.kept).all(), "merged into something that lives"
     assert (place[fate == DROPPED] == -1).all()
@@ -91,7 +91,7 @@ def test_cost_and_chart_say_what_the_record_says(record):
 
 
 def test_evidence_is_counted_over_all_stages(record):
-    found = evidence_kept(record)
+    found = answer_region_kept(record)
     assert found["of"] == 18
     assert found["kept"] == len(set(record.kept.tolist()) & set(range(0, 36, 2)))
     assert found["kept"] + found["merged"] <= 18
@@ -106,8 +106,8 @@ def test_attention_of_words_is_the_records(record):
         weights = unpack(view["weights"], "u1").reshape(len(words), 36)
         assert (weights.max(1) == 255).all()
         assert sum(view["shares"]) == pytest.approx(float(answer.attention.astype("f4").sum()), rel=0.02)
-        assert np.allclose(view["ratios"][-1], answer.head_ratios[words[-1]["pieces"]].mean(0), atol=1e-3)
-        assert view["nearest"] == [answer.nearest[w["pieces"][0]] for w in words]
+        assert np.allclose(view["ratios"][-1], answer.head_ratios[words[-1]["tokens"]].mean(0), atol=1e-3)
+        assert view["nearest"] == [answer.nearest[w["tokens"][0]] for w in words]
     nearest = canvas_view(record, "", recorded=False)["nearest"]
     assert unpack(nearest["token"], "<i4").tolist() == record.nearest_kept.tolist()
 

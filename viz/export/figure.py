@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from pruning.inputs.content import Shown, pictures_of
+from pruning.inputs.content import VisualInput, images_of
 from pruning.metrics.token_fates import DROPPED, KEPT, MERGED, fates_after
 from pruning.records.run import RunRecord
 from viz.export.recipe import caption, figures_of
 from viz.page.compensation import price
-from viz.page.run import pieces_left, stop_titles
+from viz.page.run import stop_titles, tokens_left
 from viz.text_diff import word_diff
 from viz.theme import LIGHT, Theme
 
@@ -42,7 +42,7 @@ _TEXT = {
 
 
 def figure_file(
-    record: RunRecord, pictures: Shown, stop: int, kind: str, theme: Theme = LIGHT, truth: str = ""
+    record: RunRecord, pictures: VisualInput, stop: int, kind: str, theme: Theme = LIGHT, truth: str = ""
 ) -> bytes:
     """The figure as a file.
 
@@ -65,7 +65,7 @@ def figure_file(
 
 
 def frames(
-    record: RunRecord, pictures: Shown, theme: Theme = LIGHT, truth: str = "", dpi: int = 100
+    record: RunRecord, pictures: VisualInput, theme: Theme = LIGHT, truth: str = "", dpi: int = 100
 ) -> list[np.ndarray]:
     """The figure after every stage, from the whole picture on, uint8 `[height, width, 3]` RGB."""
     drawn = []
@@ -78,17 +78,17 @@ def frames(
     return drawn
 
 
-def draw(record: RunRecord, pictures: Shown, stop: int, theme: Theme, truth: str) -> Figure:
+def draw(record: RunRecord, pictures: VisualInput, stop: int, theme: Theme, truth: str) -> Figure:
     """The figure itself; the caller chooses the format."""
     figure = Figure(figsize=SIZE, facecolor=theme.paper)
-    shown, layout = pictures_of(pictures), record.layout
+    visual_input, layout = images_of(pictures), record.layout
     columns = math.ceil(layout.n_pictures**0.5)
     rows = -(-layout.n_pictures // columns)
     for n, (first, *_) in enumerate(layout.frames()):
         row, column = divmod(n, columns)
         place = (0.02 + 0.5 * column / columns, 0.13 + 0.78 * (1 - (row + 1) / rows))
         axes = figure.add_axes((*place, 0.5 / columns - 0.01 * (columns > 1), 0.78 / rows - 0.01 * (rows > 1)))
-        _draw_picture(axes, record, n, shown[first], stop, theme)
+        _draw_picture(axes, record, n, visual_input[first], stop, theme)
         if layout.seconds:
             axes.set_title(layout.names()[n], fontsize=6.5, color=theme.quiet, pad=2)
     _write_answers(figure, record, stop, theme, truth)
@@ -101,8 +101,8 @@ def draw(record: RunRecord, pictures: Shown, stop: int, theme: Theme, truth: str
 def _draw_picture(axes, record: RunRecord, number: int, picture: np.ndarray, stop: int, theme: Theme) -> None:
     height, width = picture.shape[:2]
     axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
-    shown = np.isin(record.layout.tile_numbers(), _finest(record, number))
-    boxes, fate = record.layout.boxes()[shown], fates_after(record, stop)[shown]
+    visual_input = np.isin(record.layout.tile_numbers(), _finest(record, number))
+    boxes, fate = record.layout.boxes()[visual_input], fates_after(record, stop)[visual_input]
     axes.add_collection(PatchCollection(_squares(boxes[fate != KEPT]), facecolor="#14181d", alpha=0.8, linewidth=0))
     if stop:
         kept = PatchCollection(_squares(boxes[fate == KEPT]), facecolor="none", edgecolor="white", linewidth=0.5)
@@ -111,9 +111,9 @@ def _draw_picture(axes, record: RunRecord, number: int, picture: np.ndarray, sto
     if len(merged):
         x, y = (merged[:, 0] + merged[:, 2]) / 2, (merged[:, 1] + merged[:, 3]) / 2
         axes.scatter(x, y, s=7, marker="D", facecolor="none", edgecolor="white", linewidth=0.5)
-    if record.evidence is not None and number == 0:
+    if record.answer_region is not None and number == 0:
         for line in _outline(record):
-            axes.plot(*line, color=theme.evidence, linewidth=1.4, solid_capstyle="round")
+            axes.plot(*line, color=theme.answer_region, linewidth=1.4, solid_capstyle="round")
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_axis_off()
@@ -132,30 +132,32 @@ def _squares(boxes: np.ndarray) -> list[Rectangle]:
 def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]:
     """The border of the evidence: edges that belong to one of its squares only."""
     edges: dict[tuple[float, ...], int] = {}
-    finest = np.isin(record.layout.tile_numbers()[record.evidence], _finest(record, 0))
-    for x0, y0, x1, y1 in record.layout.boxes()[record.evidence[finest]].round(4):
+    finest = np.isin(record.layout.tile_numbers()[record.answer_region], _finest(record, 0))
+    for x0, y0, x1, y1 in record.layout.boxes()[record.answer_region[finest]].round(4):
         for edge in ((x0, y0, x1, y0), (x0, y1, x1, y1), (x0, y0, x0, y1), (x1, y0, x1, y1)):
             edges[edge] = edges.get(edge, 0) + 1
     return [((x0, x1), (y0, y1)) for (x0, y0, x1, y1), n in edges.items() if n == 1]
 
 
 def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, truth: str) -> None:
-    n, helped = record.layout.n_tokens, record.compensated
+    n, compensated = record.layout.n_tokens, record.compensated
     answers = [
         ("Question", record.request.question, theme.ink),
         (f"Full picture, {n} pieces", record.full.text, theme.full),
-        (f"{record.method_title}, {pieces_left(record)} pieces in the last layer", record.pruned.text, theme.pruned),
+        (f"{record.method_title}, {tokens_left(record)} pieces in the last layer", record.pruned.text, theme.pruned),
     ]
-    if helped is not None:
-        answers.append((f"The same and {helped.caption_tokens} caption tokens", helped.answer.text, theme.ink))
-    size, most = (8.5, 5) if helped is None else (7.5, 3)
+    if compensated is not None:
+        answers.append(
+            (f"The same and {compensated.caption_tokens} caption tokens", compensated.answer.text, theme.ink)
+        )
+    size, most = (8.5, 5) if compensated is None else (7.5, 3)
     facts = [line for fact in _facts(record, stop, truth) for line in textwrap.wrap(fact, round(490 / size))[:3]]
     text = "\n".join(facts)
     figure.text(0.56, 0.13, text, fontsize=size, color=theme.ink, va="bottom", linespacing=1.5, parse_math=False)
-    room = 0.88 - 0.15 - len(facts) * 1.5 * size / 72 / SIZE[1]
+    height = 0.88 - 0.15 - len(facts) * 1.5 * size / 72 / SIZE[1]
     for scale in (1.0, 0.9, 0.8, 0.7, 0.6):  # long answers are written smaller
         blocks = [(a[0], textwrap.wrap(a[1], round(44 / scale))[:most] or ["(no words)"], a[2]) for a in answers]
-        if scale * sum(0.085 + 0.04 * len(lines) for _, lines, _ in blocks) <= room:
+        if scale * sum(0.085 + 0.04 * len(lines) for _, lines, _ in blocks) <= height:
             break
     y = 0.88
     for label, lines, color in blocks:
@@ -163,14 +165,14 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, t
         at, large = y - 0.038 * scale, 11.5 * scale
         figure.text(0.56, at, "\n".join(lines), fontsize=large, color=color, va="top", parse_math=False)
         top, y = y, y - (0.085 + 0.04 * len(lines)) * scale
-    if helped is not None:
+    if compensated is not None:
         ends = (0.55, 0.55), (top, y + 0.04 * scale)
-        figure.add_artist(Line2D(*ends, color=theme.helped, linewidth=2.5, linestyle=":"))
+        figure.add_artist(Line2D(*ends, color=theme.compensated, linewidth=2.5, linestyle=":"))
 
 
 def _facts(record: RunRecord, stop: int, truth: str) -> list[str]:
     """What a figure says below the answers, a fact a line."""
-    found, fate, helped = figures_of(record), fates_after(record, stop), record.compensated
+    found, fate, compensated = figures_of(record), fates_after(record, stop), record.compensated
     rows = record.steps[stop - 1].selection.n_rows if stop else record.layout.n_tokens
     diff = word_diff(record.full.text, record.pruned.text)
     gone, new = ([w.text for w in diff if w.fate == fate_of] for fate_of in ("gone", "new"))
@@ -182,11 +184,11 @@ def _facts(record: RunRecord, stop: int, truth: str) -> list[str]:
         f"mean {found['mean_entering_a_layer']:.1f} pieces entering a layer",
         f"prefill {_ratio(found['estimated_prefill_flops'])} (estimated), KV {_ratio(found['computed_kv_bytes'])}",
     ]
-    if helped is not None:
-        facts.append(f"caption: {helped.caption or 'none inserted'}")
-        facts.append(f"with it: {found['compensation']['verdict']}. {price(helped)}")
-    if found["evidence"]:
-        e = found["evidence"]
+    if compensated is not None:
+        facts.append(f"caption: {compensated.caption or 'none inserted'}")
+        facts.append(f"with it: {found['compensation']['verdict']}. {price(compensated)}")
+    if found["answer_region"]:
+        e = found["answer_region"]
         facts.append(
             f"evidence kept: {e['kept']} of {e['of']} pieces" + (f", {e['merged']} merged" if e["merged"] else "")
         )

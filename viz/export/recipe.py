@@ -11,10 +11,11 @@ from urllib.parse import urlencode
 from pruning.budget import mean_per_layer, n_keep
 from pruning.metrics.agreement import verdict
 from pruning.metrics.diagnostics import diagnose
+from pruning.metrics.token_fates import answer_region_kept
 from pruning.records.decisions import FIELDS, from_file
 from pruning.records.run import RunRecord, RunRequest
 from viz.page.compensation import sentences
-from viz.page.run import evidence_kept, headline, pieces_left
+from viz.page.run import headline, tokens_left
 from viz.page.structure import weights_words
 
 YOUR_PICTURE, YOUR_VIDEO, YOUR_PLAN = "your_picture.jpg", "your_video.mp4", "your_plan.zip"
@@ -42,11 +43,11 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
         "known_answer": truth or None,
         "headline": headline(record),
         "tokens": record.layout.n_tokens,
-        "kept_at_end": pieces_left(record),
+        "kept_at_end": tokens_left(record),
         "mean_entering_a_layer": round(mean_per_layer(list(rows)), 4),
-        "asked_kept_unique": [record.counts[name] for name in ("asked", "kept", "unique")],
+        "requested_kept_distinct": [record.counts[name] for name in ("requested", "kept", "distinct")],
         "rows_after_each_stage": [step.selection.n_rows for step in record.steps],
-        "evidence": evidence_kept(record),
+        "answer_region": answer_region_kept(record),
         "diagnostics": diagnose(record).figures(),
         "compensation": _compensation_figures(record),
         "estimated_prefill_flops": [record.full_cost.prefill_flops, record.pruned_cost.prefill_flops],
@@ -84,12 +85,13 @@ def caption(record: RunRecord) -> str:
     changed = "".join(f", {name} = {value}" for name, value in _settings(request).items())
     if record.structure is not None:
         changed += f"; {weights_words(record.structure)}, plan {record.structure.digest[:12]}"
-    asked = f"{n_keep(request.keep_ratio, record.layout.n_tokens)} of {record.layout.n_tokens} asked for"
+    requested = f"{n_keep(request.keep_ratio, record.layout.n_tokens)} of {record.layout.n_tokens} asked for"
     versions = f"PruneScope {env['prunescope']}, torch {env['torch']}, transformers {env['transformers']}"
-    helped = f"; caption: {record.compensated.title}" if record.compensated else ""
+    compensated = f"; caption: {record.compensated.title}" if record.compensated else ""
     return (
-        f"{record.method_title} ({record.variant}{changed}), {asked}, positions {record.positions}, "
-        f"seed {request.seed}{helped}; model {request.model}; {versions}; picture sha256 {request.image_digest[:12]}"
+        f"{record.method_title} ({record.variant}{changed}), {requested}, positions {record.positions}, "
+        f"seed {request.seed}{compensated}; model {request.model}; "
+        f"{versions}; picture sha256 {request.image_digest[:12]}"
     )
 
 
@@ -117,10 +119,10 @@ def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     """The run on the command line."""
     request = record.request
     several = [word for file in _files(record, picture) for word in ("--image", file)]
-    shown = [picture] if record.layout.n_pictures == 1 else several
+    inputs = [picture] if record.layout.n_pictures == 1 else several
     if frames := _frames(record):
-        shown = ["--video", YOUR_VIDEO, "--frames", str(frames)]
-    words = ["python", "-m", "pruning", "run", *shown, request.question, "--method", request.method]
+        inputs = ["--video", YOUR_VIDEO, "--frames", str(frames)]
+    words = ["python", "-m", "pruning", "run", *inputs, request.question, "--method", request.method]
     words += ["--keep-ratio", repr(request.keep_ratio), "--model", request.model, "--seed", str(request.seed)]
     words += ["--positions", request.positions, "--max-new-tokens", str(request.max_new_tokens)]
     wanted = request.compensation
@@ -145,41 +147,38 @@ def python(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
     """The run in Python."""
     r = record.request
     extra = f", parameters={_settings(r)!r}" if _settings(r) else ""
-    imports, opened, given, acting = [], "", "", ""
+    names, opened, given = {"RunRequest", "load", "run"}, "", ""
     if from_file(r.parameters):
-        imports.append("from pruning.records.decisions import read_decision")
+        names.add("read_decision")
         extra = f",\n                     parameters=read_decision({YOUR_DECISION!r}) | {_settings(r)!r}"
-    shown = "record.pruned.text"
+    answers = "record.pruned.text"
     if r.compensation is not None:
-        imports.append("from pruning.records.compensation import Compensation")
-        shown = f"{shown}, record.compensated.answer.text"
+        names.add("Compensation")
+        answers = f"{answers}, record.compensated.answer.text"
         extra += f",\n                     compensation={r.compensation!r}"
         if r.compensation.caption is None:
-            imports.append("from pruning.engine.compensate import open_compensator")
+            names.add("open_compensator")
             source = f", {_captioner(record)!r}" if _captioner(record) else ""
             opened = f"captioner = open_compensator({r.compensation.key!r}, model{source})\n"
             given = ", compensator=captioner"
     if r.structure:
-        imports.append("from pruning.records.plan import StructuralPlan")
+        names |= {"Compressed", "StructuralPlan"}
         opened += f"plan = StructuralPlan.load({YOUR_PLAN!r})\n"
         given += ", compressed=Compressed(plan, model.compressed(plan))"
-        acting = "Compressed, "
     files = _files(record, picture)
-    read = f"read_picture({picture!r})" if len(files) == 1 else f"[read_picture(p) for p in {files!r}]"
-    reader = "pictures import read_picture"
     if frames := _frames(record):
-        read, reader = f"read_clip({YOUR_VIDEO!r}, {frames})", "video import read_clip"
-    first = "".join(f"{line}\n" for line in sorted(imports))
-    return f"""{first}from pruning.models import load
-from pruning.{reader}
-from pruning.records.run import RunRequest
-from pruning.engine.run import {acting}run
+        names.add("read_video")
+        inputs = f"read_video({YOUR_VIDEO!r}, {frames})"
+    else:
+        names.add("read_image")
+        inputs = f"read_image({picture!r})" if len(files) == 1 else f"[read_image(p) for p in {files!r}]"
+    return f"""from pruning import {", ".join(sorted(names))}
 
 request = RunRequest({r.model!r}, {r.method!r}, {r.keep_ratio!r}, {r.question!r},
                      positions={r.positions!r}, seed={r.seed}, max_new_tokens={r.max_new_tokens}{extra})
 model = load({r.model!r})
-{opened}record = run(request, model, {read}{given})
-print(record.full.text, {shown}, record.kept)
+{opened}record = run(request, model, {inputs}{given})
+print(record.full.text, {answers}, record.kept)
 """
 
 

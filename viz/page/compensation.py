@@ -38,7 +38,7 @@ GATE_HOW = "The confidence gate is an extension of this tool, not part of the pa
 AGAIN_HOW = "Dotted: a word that tells something (no articles, no small words) and that caption and answer share."
 
 
-def help_view(record: RunRecord) -> dict[str, Any] | None:
+def compensation_view(record: RunRecord) -> dict[str, Any] | None:
     """What the caption panel needs; None for a run without compensation."""
     found = record.compensated
     if found is None:
@@ -71,7 +71,7 @@ def help_view(record: RunRecord) -> dict[str, Any] | None:
         "sentences": sentences(record, found),
         "price": price_view(record, found),
         "next_words": [next_word_view(w) for w in found.next_words],
-        "looked": looked_view(found),
+        "looked": observed_view(found),
         "how": [*how, PRICE_HOW, AGAIN_HOW, GATE_HOW],
     }
 
@@ -99,15 +99,15 @@ def price_view(record: RunRecord, found: Compensated) -> dict[str, Any]:
 
 def next_word_view(found: NextWord) -> dict[str, Any]:
     """The probabilities at one place of the unpruned answer: `rows` of [token, whole, pruned, with caption]."""
-    rows = zip(found.words, found.full, found.pruned, found.helped, strict=True)
+    rows = zip(found.words, found.full, found.pruned, found.compensated, strict=True)
     return {
         "word": visible(found.word),
         "rows": [[visible(word), *shares] for word, *shares in rows],
-        "kl": [found.kl_pruned, found.kl_helped],
+        "kl": [found.kl_pruned, found.kl_compensated],
     }
 
 
-def looked_view(found: Compensated) -> dict[str, Any] | None:
+def observed_view(found: Compensated) -> dict[str, Any] | None:
     """Per layer, what the prompt's last token gives to picture, caption and other text; None where it was not noted or
     nothing was inserted.
     """
@@ -141,12 +141,12 @@ def sentences(record: RunRecord, found: Compensated) -> list[str]:
         )
     if not found.caption:
         return said
-    wished = record.request.compensation.caption if record.request.compensation else None
-    if wished is not None and content(wished) != content(found.caption):
+    requested = record.request.compensation.caption if record.request.compensation else None
+    if requested is not None and content(requested) != content(found.caption):
         said.append("Role names, picture placeholders and control marks were taken out of the caption first.")
     said.append(_outcome(record, found))
-    full, pruned, helped = (telling_words(a.text) for a in (record.full, record.pruned, found.answer))
-    back = (telling_words(found.caption) & full & helped) - pruned
+    full, pruned, compensated = (telling_words(a.text) for a in (record.full, record.pruned, found.answer))
+    back = (telling_words(found.caption) & full & compensated) - pruned
     if back:
         said.append(f"Brought back by the caption: {', '.join(sorted(back))}.")
     return said

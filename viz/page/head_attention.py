@@ -17,7 +17,7 @@ MEANS = {
 }
 
 
-def head_look_view(picture: np.ndarray, layout: TokenLayout, weights: np.ndarray, part: str) -> dict[str, Any]:
+def head_attention_view(picture: np.ndarray, layout: TokenLayout, weights: np.ndarray, part: str) -> dict[str, Any]:
     """The painted picture as a data URL, and what to say of it.
 
     Args:

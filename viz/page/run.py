@@ -14,18 +14,19 @@ import cv2
 import numpy as np
 
 from pruning.budget import mean_per_layer
-from pruning.inputs.content import Clip, Shown, pictures_of
+from pruning.inputs.content import VideoClip, VisualInput, images_of
 from pruning.interface import Part
 from pruning.layout import TokenLayout
 from pruning.metrics.agreement import RULE, telling_words, verdict
-from pruning.metrics.token_fates import KEPT, MERGED, fates, fates_after
+from pruning.metrics.token_fates import KEPT, answer_region_kept, fates
 from pruning.records.answer import Answer
-from pruning.records.run import PruningStep, RunRecord
-from viz.page.compensation import help_view
+from pruning.records.run import RunRecord
+from pruning.records.selection import PruningStep
+from viz.page.compensation import compensation_view
 from viz.page.structure import weights_words
 from viz.text_diff import first_difference, word_diff
 
-MAX_SHOWN_SIDE = 1024
+MAX_DRAWN_SIDE = 1024
 SCORE_HOW = (
     "Score colours show ranks, not values: yellow is the best of those that were compared. “Most like survivor” is the "
     "kept piece with the largest cosine between what the language model would read of the two."
@@ -49,7 +50,7 @@ SIGNALS_HOW = (
 def picture_url(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
     """A data URL of the picture, shrunk to what a screen can show, and the size `(width, height)` it was drawn from."""
     height, width = picture.shape[:2]
-    scale = min(1.0, MAX_SHOWN_SIDE / max(height, width))
+    scale = min(1.0, MAX_DRAWN_SIDE / max(height, width))
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
@@ -72,7 +73,7 @@ def run_view(
     return {
         "canvas": canvas_view(record, pictures, recorded=recorded, how=how, model=model),
         "answers": answers_view(record, truth=truth),
-        "help": help_view(record),
+        "help": compensation_view(record),
         "cost": cost_view(record),
         "chart": chart_view(record),
     }
@@ -94,9 +95,9 @@ def canvas_view(
         "recorded": recorded,
         "date": record.environment["date"],
         "machine": record.environment["machine"],
-        "stops": [_whole_stop(n), *(_stop(step) for step in record.steps)],
-        "evidence": None if record.evidence is None else record.evidence.tolist(),
-        "evidence_kept": evidence_kept(record),
+        "stops": [_full_stop(n), *(_stop(step) for step in record.steps)],
+        "answer_region": None if record.answer_region is None else record.answer_region.tolist(),
+        "answer_region_kept": answer_region_kept(record),
         "attention": {name: attention_view(answer) for name, answer in answers_of(record).items()},
         "nearest": _nearest_view(record),
         "headline": headline(record),
@@ -107,7 +108,7 @@ def canvas_view(
 
 def answers_of(record: RunRecord) -> dict[str, Answer]:
     """A run's answers by the name that the browser calls them; `helped` is the one with a caption."""
-    third = {} if record.compensated is None else {"helped": record.compensated.answer}
+    third = {} if record.compensated is None else {"compensated": record.compensated.answer}
     return {"full": record.full, "pruned": record.pruned} | third
 
 
@@ -118,8 +119,8 @@ def attention_view(answer: Answer) -> dict[str, Any] | None:
     """
     if answer.attention is None:
         return None
-    pieces = [w["pieces"] for w in _whole_words(answer)]
-    rows = [answer.attention[p].astype(np.float32).mean(0) for p in pieces]
+    parts = [w["tokens"] for w in _words_of(answer)]
+    rows = [answer.attention[p].astype(np.float32).mean(0) for p in parts]
     if not rows:
         return None
     stacked = np.stack(rows)
@@ -127,9 +128,9 @@ def attention_view(answer: Answer) -> dict[str, Any] | None:
     weights = np.rint(255 * np.divide(stacked, top, out=np.zeros_like(stacked), where=top > 0)).astype(np.uint8)
     found = {"weights": _pack(weights), "shares": [round(float(s), 4) for s in stacked.sum(1)]}
     if answer.head_ratios is not None:
-        found["ratios"] = [np.round(answer.head_ratios[p].mean(0).astype(float), 4).tolist() for p in pieces]
+        found["ratios"] = [np.round(answer.head_ratios[p].mean(0).astype(float), 4).tolist() for p in parts]
     if answer.nearest is not None:
-        found["nearest"] = [int(answer.nearest[p[0]]) for p in pieces]
+        found["nearest"] = [int(answer.nearest[p[0]]) for p in parts]
     return found
 
 
@@ -144,7 +145,7 @@ def chart_view(record: RunRecord) -> dict[str, Any]:
 
 def picture_view(
     pictures: Sequence[str],
-    shown: Shown,
+    visual_input: VisualInput,
     layout: TokenLayout | None,
 ) -> dict[str, Any]:
     """Pictures, or a video, without a run, for the canvas.
@@ -152,16 +153,16 @@ def picture_view(
     Args:
         pictures: data URLs. layout: how the model cuts what is shown; without one, it is shown uncut.
     """
-    n, view = layout.n_tokens if layout else 0, _layout_view(layout) if layout else _uncut(shown)
-    return {"pictures": list(pictures), "layout": view, "n_tokens": n, "stops": [_whole_stop(n)], "headline": ""}
+    n, view = layout.n_tokens if layout else 0, _layout_view(layout) if layout else _uncut(visual_input)
+    return {"pictures": list(pictures), "layout": view, "n_tokens": n, "stops": [_full_stop(n)], "headline": ""}
 
 
-def _uncut(shown: Shown) -> dict[str, Any]:
+def _uncut(visual_input: VisualInput) -> dict[str, Any]:
     """As `_layout_view`, while no model says where its tokens are."""
-    sizes = [[p.shape[1], p.shape[0]] for p in pictures_of(shown)]
+    sizes = [[p.shape[1], p.shape[0]] for p in images_of(visual_input)]
     names = [f"picture {i + 1}" for i in range(len(sizes))]
-    if isinstance(shown, Clip):
-        names = [f"frame {i + 1}, {second:.1f} s" for i, second in enumerate(shown.seconds)]
+    if isinstance(visual_input, VideoClip):
+        names = [f"frame {i + 1}, {second:.1f} s" for i, second in enumerate(visual_input.seconds)]
     frames = [[i] for i in range(len(sizes))]
     return {"pictures_wh": sizes, "names": names, "frames": frames, "tiles": [], "views": []}
 
@@ -181,9 +182,9 @@ def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:
     return {
         "state": "done",
         "full": _answer_view(record.full, str(record.layout.n_tokens)),
-        "pruned": _answer_view(record.pruned, pieces_left(record)),
+        "pruned": _answer_view(record.pruned, tokens_left(record)),
         **_against(record.full, record.pruned),
-        "helped": _helped_view(record),
+        "compensated": _compensated_view(record),
         "question": record.request.question,
         "truth": truth,
         "notes": list(record.notes),
@@ -199,17 +200,17 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
     leaving = [*entering[1:], entering[-1]]
     times = {
         name: {
-            "see": answer.timing.see_ms,
+            "encode": answer.timing.encode_ms,
             "prune": answer.timing.prune_ms,
-            "read": answer.timing.read_ms,
-            "word": answer.timing.per_word_ms,
+            "prefill": answer.timing.prefill_ms,
+            "decode": answer.timing.decode_ms_per_token,
         }
         for name, answer in (("full", full), ("pruned", pruned))
     }
     return {
         "counted": record.counts
         | {
-            "kept_at_end": pieces_left(record),
+            "kept_at_end": tokens_left(record),
             "mean_entering": mean_per_layer(entering),
             "mean_leaving": mean_per_layer(leaving),
             "total": record.layout.n_tokens,
@@ -219,7 +220,7 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
         "estimated": {
             "full": record.full_cost.prefill_flops,
             "pruned": record.pruned_cost.prefill_flops,
-            "helped": None if record.compensated is None else record.compensated.total_flops,
+            "compensated": None if record.compensated is None else record.compensated.total_flops,
             "tower_full": record.full_cost.tower_flops,
             "tower_pruned": record.pruned_cost.tower_flops,
             "formula": record.full_cost.formula,
@@ -234,39 +235,30 @@ def headline(record: RunRecord) -> str:
     """The finding in plain words."""
     n, rows = record.layout.n_tokens, record.pruned.visual_per_layer
     if not record.steps and record.structure is None:
-        return f"All {n} image pieces kept: nothing to compare. Lower the share kept."
-    pieces = f"{len(record.kept)} of {n} image pieces" if record.steps else f"all {n} image pieces"
+        return f"All {n} visual tokens kept: nothing to compare. Lower the share kept."
+    tokens = f"{len(record.kept)} of {n} visual tokens" if record.steps else f"all {n} visual tokens"
     if rows[-1] > len(record.kept):
-        pieces += " and [CLS]"
+        tokens += " and [CLS]"
     if len(set(rows)) > 1:  # naming only what is left at the end would flatter methods that cut late
-        pieces = (
-            f"{mean_per_layer(list(rows)):.0f} of {n} image pieces a layer on average, {pieces_left(record)} at the end"
-        )
+        average = mean_per_layer(list(rows))
+        tokens = f"{average:.0f} of {n} visual tokens a layer on average, {tokens_left(record)} at the end"
     if record.structure is not None:
-        pieces += f", {weights_words(record.structure)}"
+        tokens += f", {weights_words(record.structure)}"
     outcome = verdict(record.full.text, record.pruned.text).value
     if outcome == "Same":
-        return f"Answered the same with {pieces}."
+        return f"Answered the same with {tokens}."
     if outcome == "Wording differs":
-        return f"Worded differently with {pieces}."
-    return f"The answer changes with {pieces}."
+        return f"Worded differently with {tokens}."
+    return f"The answer changes with {tokens}."
 
 
-def evidence_kept(record: RunRecord) -> dict[str, int] | None:
-    """How many tokens that hold the answer survive, directly or merged into a survivor; None where it is not known."""
-    if record.evidence is None:
-        return None
-    fate = fates_after(record, len(record.steps))[record.evidence]
-    return {"kept": int((fate == KEPT).sum()), "merged": int((fate == MERGED).sum()), "of": len(fate)}
-
-
-def pieces_left(record: RunRecord) -> str:
+def tokens_left(record: RunRecord) -> str:
     """What the last layer reads of the picture, in words: a [CLS] row is no piece of it."""
     kept = len(record.kept)
     return f"{kept} and [CLS]" if record.pruned.visual_per_layer[-1] > kept else str(kept)
 
 
-def _whole_stop(n: int) -> dict[str, Any]:
+def _full_stop(n: int) -> dict[str, Any]:
     everything = np.full(n, KEPT, np.uint8)
     return {
         "name": "picture", "title": "The whole picture", "part": "picture", "layer": None, "rows": n or "–",
@@ -324,10 +316,10 @@ def _short_name(step: PruningStep) -> str:
     return "before LLM" if step.stage.layer == 0 else f"layer {step.stage.layer}"
 
 
-def _answer_view(answer: Answer, pieces: str) -> dict[str, Any]:
+def _answer_view(answer: Answer, visual_tokens: str) -> dict[str, Any]:
     return {
-        "words": _whole_words(answer),
-        "pieces": pieces,
+        "words": _words_of(answer),
+        "visual_tokens": visual_tokens,
         "stopped": answer.stopped,
     }
 
@@ -341,34 +333,34 @@ def _against(full: Answer, other: Answer) -> dict[str, Any]:
     }
 
 
-def _helped_view(record: RunRecord) -> dict[str, Any] | None:
+def _compensated_view(record: RunRecord) -> dict[str, Any] | None:
     """The third answer; in its diff, `again` marks words that its caption has too."""
     found = record.compensated
     if found is None:
         return None
-    view = _answer_view(found.answer, pieces_left(record)) | _against(record.full, found.answer)
+    view = _answer_view(found.answer, tokens_left(record)) | _against(record.full, found.answer)
     view["tokens"] = found.caption_tokens
     said = telling_words(found.caption)
     view["diff"] = [w | {"again": w["fate"] != "gone" and bool(telling_words(w["text"]) & said)} for w in view["diff"]]
     return view
 
 
-def _whole_words(answer: Answer) -> list[dict[str, Any]]:
-    """Pieces joined to words; a word is as sure as all its pieces together. `pieces` are their numbers."""
+def _words_of(answer: Answer) -> list[dict[str, Any]]:
+    """TextStreamer joined to words; a word is as sure as all its pieces together. `pieces` are their numbers."""
     words: list[dict[str, Any]] = []
-    open_pieces: list[int] = []  # parts of a character that a later piece completes
-    for number, (piece, log_prob) in enumerate(zip(answer.words, answer.log_probs, strict=True)):
-        if not piece:
-            open_pieces.append(number)
+    open_parts: list[int] = []  # parts of a character that a later piece completes
+    for number, (text, log_prob) in enumerate(zip(answer.words, answer.log_probs, strict=True)):
+        if not text:
+            open_parts.append(number)
             continue
-        earlier, open_pieces = open_pieces, []
+        earlier, open_parts = open_parts, []
         log_prob += sum(answer.log_probs[i] for i in earlier)
-        if words and not piece.startswith((" ", "\n")) and piece.strip():
-            words[-1]["text"] += piece
+        if words and not text.startswith((" ", "\n")) and text.strip():
+            words[-1]["text"] += text
             words[-1]["log_prob"] += log_prob
-            words[-1]["pieces"] += [*earlier, number]
-        elif piece.strip():
-            words.append({"text": piece.strip(), "log_prob": log_prob, "pieces": [*earlier, number]})
+            words[-1]["tokens"] += [*earlier, number]
+        elif text.strip():
+            words.append({"text": text.strip(), "log_prob": log_prob, "tokens": [*earlier, number]})
     return words
 
 

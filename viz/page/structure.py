@@ -12,8 +12,7 @@ import numpy as np
 
 from pruning.interface import Part
 from pruning.metrics.plan_cost import PlanCost
-from pruning.records.plan import LayerPlan, MatrixPlan, PlanRequest, StructuralPlan
-from pruning.structure import StructureSummary
+from pruning.records.plan import LayerPlan, MatrixPlan, PlanRequest, StructuralPlan, StructureSummary
 
 MOST_POINTS, MANY_GATES = 96, 256  # points of a curve on the page; gates above which each gets fewer
 FFN_WORDS = {
@@ -81,7 +80,7 @@ def maps_view(plan: StructuralPlan) -> dict[str, Any]:
         )
     modes = [name for name in ("score", "erank", "ks") if all(getattr(p, name) is not None for p in plan.layers)]
     return {"parts": [{"part": part.value, "layers": layers} for part, layers in parts.items()], "modes": modes,
-            "curves": all(p.whole is not None and p.without is not None for p in plan.layers)}  # fmt: skip
+            "curves": all(p.full is not None and p.without is not None for p in plan.layers)}  # fmt: skip
 
 
 def head_view(plan: StructuralPlan, part: str, layer: int, head: int) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def head_view(plan: StructuralPlan, part: str, layer: int, head: int) -> dict[st
                    for n in ("score", "erank", "ks")},
         "spectrum": None,
     }  # fmt: skip
-    if found.spectra is None or found.whole is None or found.without is None:
+    if found.spectra is None or found.full is None or found.without is None:
         return view
     return view | _curves(found, head, plan.request)
 
@@ -123,7 +122,7 @@ def sums_view(plan: StructuralPlan, cost: PlanCost) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "rows": rows,
-        "whole": list(cost.whole),
+        "full": list(cost.full),
         "tokens": f"{cost.tower} tokens in the tower, {cost.visual} visual and {cost.text} text tokens in the language "
         "model, no token pruned",
     }
@@ -156,9 +155,9 @@ def two_sample_ks(spectrum: np.ndarray, k: int) -> float:
 
 
 def _curves(layer: LayerPlan, head: int, request: PlanRequest) -> dict[str, Any]:
-    spectrum, whole, without = layer.spectra[head], layer.whole, layer.without[head]
+    spectrum, full, without = layer.spectra[head], layer.full, layer.without[head]
     n = len(spectrum)
-    one, other = np.cumsum(whole), np.cumsum(without)
+    one, other = np.cumsum(full), np.cumsum(without)
     gap = int(np.abs(one - other).argmax())
     mass_cut = 1 - np.cumsum(spectrum)
     share = layer.erank[head] if layer.erank is not None else 0.5
@@ -171,9 +170,9 @@ def _curves(layer: LayerPlan, head: int, request: PlanRequest) -> dict[str, Any]
     return {
         "spectrum": _thin(spectrum),
         "n": n,
-        "whole": _thin(one, keep=gap),
+        "full": _thin(one, keep=gap),
         "without": _thin(other, keep=gap),
-        "gap": {"at": gap + 1, "of": len(one), "whole": float(one[gap]), "without": float(other[gap])},
+        "gap": {"at": gap + 1, "of": len(one), "full": float(one[gap]), "without": float(other[gap])},
         "plain": _thin(np.array(plain)),
         "cut": _thin(mass_cut.clip(0)),
         "k": k,
@@ -204,11 +203,11 @@ def _facts(plan: StructuralPlan) -> list[str]:
     r, environment = plan.request, plan.environment
     ranks = FFN_WORDS[r.ffn].format(erank_factor=r.erank_factor, tau=r.tau, ffn_flops=r.ffn_flops)
     changed = "".join(f", {name} = {value}" for name, value in r.parameters.items())
-    shown = "no pictures" if r.n_pairs == 0 else f"{r.n_pairs} pictures with questions ({r.calibration})"
+    visual_input = "no pictures" if r.n_pairs == 0 else f"{r.n_pairs} pictures with questions ({r.calibration})"
     return [
         f"heads kept: {r.heads:.0%}{changed}",
         f"{ranks}{', whitened' if r.whitening and r.ffn != 'none' else ''}",
-        f"looked at {shown}",
+        f"looked at {visual_input}",
         f"made {environment.get('date', 'at an unknown time')}",
         f"plan {plan.digest[:12]}, weights {plan.fingerprint[:12]}",
     ]

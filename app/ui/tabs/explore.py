@@ -14,10 +14,10 @@ from app.handlers.budgets import budgets, opening
 from app.handlers.diagnostics import Diagnosing
 from app.handlers.explore import Handlers
 from app.handlers.links import read_link
-from app.handlers.requests import Asked
+from app.handlers.requests import RunForm
 from app.session import visitor_of
 from app.settings import Settings
-from app.ui.caption_controls import N_VALUES, build_caption_controls, shown, wished
+from app.ui.caption_controls import N_VALUES, build_caption_controls, requested_compensation, shown
 from app.ui.components import static_component
 from app.ui.controls import build_groups
 from pruning.errors import PruningError
@@ -96,7 +96,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
             captions = static_component("caption_help", elem_id="captions")
     static_component("cost_strip", elem_id="cost")
     panel = static_component("diagnosis", elem_id="diagnosis")
-    away = static_component("take_away", elem_id="take-away")
+    away = static_component("export", elem_id="take-away")
     feed = static_component("run_feed", shown_first, elem_id="feed")
 
     parameters = [control for by_name in controls.values() for control in by_name.values()]
@@ -162,10 +162,10 @@ def _runner(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
     def run(
         request: gr.Request, state, question, key, n, model, policy, seed, with_plan, *values
     ) -> Iterator[tuple[Any, ...]]:
-        help_wished, own = wished(*values[:N_VALUES]), values[N_VALUES:]
+        compensation, own = requested_compensation(*values[:N_VALUES]), values[N_VALUES:]
         mine = {name: v for (owner, name), v in zip(names, own, strict=True) if owner == key}
-        asked = Asked(question, key, n, model, policy, seed, mine, help_wished, with_plan is True)
-        yield from handlers.run(state, asked, visitor_of(request))
+        form = RunForm(question, key, n, model, policy, seed, mine, compensation, with_plan is True)
+        yield from handlers.run(state, form, visitor_of(request))
 
     return run
 
@@ -237,10 +237,10 @@ def _linked(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
             opened = handlers.open_link(link)
         except PruningError as error:
             return [untouched[0], {"kind": "error", "text": sentence_for(error)}, *untouched[2:]]
-        asked = link.asked
-        own = [asked.parameters.get(n, gr.skip()) if key == asked.method else gr.skip() for key, n in names]
-        settings = [asked.question, asked.method, asked.count, asked.model, asked.positions, asked.seed]
-        return [*opened, *settings, *shown(asked.compensation), *own]
+        form = link.form
+        own = [form.parameters.get(n, gr.skip()) if key == form.method else gr.skip() for key, n in names]
+        settings = [form.question, form.method, form.count, form.model, form.positions, form.seed]
+        return [*opened, *settings, *shown(form.compensation), *own]
 
     return open_link
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from pruning.benchmarks.judged import accm_section, accuracy_text, draws_joined, fewer_scenes, figures
+from pruning.benchmarks.reports import accm_section, accuracy_text, draws_joined, fewer_scenes, figures
 from pruning.methods import METHODS
 from viz.charts import accuracy_chart, captions_chart
 from viz.theme import theme
@@ -81,7 +81,7 @@ def _curve_table(results: dict, titles: dict[str, str]) -> str:
 def _cell(entry: dict) -> str:
     if "accuracy" not in entry:
         return "not possible" if "refused" in entry else "–"
-    kept, mean = entry["evidence_kept"], entry["mean_tokens_per_layer"]
+    kept, mean = entry["answer_region_kept"], entry["mean_tokens_per_layer"]
     return f"{accuracy_text(entry)} ({100 * kept:.0f}, {mean:.0f})"
 
 
@@ -97,7 +97,7 @@ def _kinds_table(results: dict) -> str:
         shares = " | ".join(f"{100 * part[kind]['value']:.1f}" for part in parts)
         lines.append(f"| {KINDS.get(kind, kind)} | {shares} |")
     for key, label in (("objects", "objects named"), ("objects_and_places", "objects with their places")):
-        seen, unseen = 100 * results["described"][key], 100 * results["described_blind"][key]
-        lines.append(f"| describe: F1 of the {label} | {seen:.1f} | – | {unseen:.1f} |")
+        with_image, without = 100 * results["described"][key], 100 * results["described_blind"][key]
+        lines.append(f"| describe: F1 of the {label} | {with_image:.1f} | – | {without:.1f} |")
     note = "Shuffled: all pieces, in a random order. Blind: the same questions asked about another scene's picture."
     return "\n".join([*lines, "", note])

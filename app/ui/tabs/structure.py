@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 
 from app import messages
-from app.handlers.requests import BOTH, FFN_OPTIONS, PARTS, AskedPlan
+from app.handlers.requests import BOTH, FFN_OPTIONS, PARTS, PlanForm
 from app.handlers.structure import FIRST, Planning
 from app.session import visitor_of
 from app.ui.components import static_component
 from app.ui.controls import build_groups
 from app.ui.tabs.explore import QUIET, RUNS_AT_ONCE, Exploring
-from pruning.benchmarks.judged import DENSE, figures, points, structural_section
+from pruning.benchmarks.reports import DENSE, figures, points, structural_section
 from pruning.catalogue import list_scores
 from pruning.models import find_spec
 from pruning.records.plan import TRAINED
@@ -29,7 +29,7 @@ FFN_CHOICES = [
     ("budget over all matrices", "budget"),
     ("fewer hidden units", "bottleneck"),
 ]
-PIECES = {"as": "those of Explore", "all": "all, so that only the weights differ"}
+TOKENS = {"as": "those of Explore", "all": "all, so that only the weights differ"}
 RUN_HELP = "Asks Explore's question about Explore's picture: the whole model with all pieces, then the smaller one."
 
 CURVES = """
@@ -72,7 +72,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
         with gr.Column(scale=4, min_width=280, elem_classes="side"):
             static_component("plan_sums", elem_id="sums")
             gr.Markdown(RUN_HELP, elem_classes="hint")
-            pieces = gr.Radio([(text, key) for key, text in PIECES.items()], value="as", label="Image pieces")
+            visual_tokens = gr.Radio([(text, key) for key, text in TOKENS.items()], value="as", label="Image pieces")
             go = gr.Button("Run with this plan", variant="primary", elem_id="run-plan")
             static_component("answer_pair", elem_id="plan-answers")
     static_component("ffn_bars", elem_id="ranks")
@@ -80,9 +80,9 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
     _show_curves()
     saver = static_component("file_saver", elem_id="plan-file")
 
-    shown = [line, head]
+    outputs = [line, head]
     heavy: dict[str, Any] = {
-        "outputs": shown, "concurrency_id": "model", "concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "multiple",
+        "outputs": outputs, "concurrency_id": "model", "concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "multiple",
         "show_progress": "hidden", "api_visibility": "private",
     }  # fmt: skip
     options = [control for by_name in controls.values() for control in by_name.values()]
@@ -97,12 +97,12 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
     stop.click(_stopper(planning), None, None, **QUIET)
     save.click(_saver(planning), None, [saver, line], **QUIET)
     heads.curves(_head(planning), None, card, **QUIET)
-    looking = {"fn": _looker(planning), "inputs": exploring.inputs[:2], "outputs": [line, card]}
-    card.look(**(heavy | looking))
+    looking = {"fn": _head_attention_handler(planning), "inputs": exploring.inputs[:2], "outputs": [line, card]}
+    card.head_attention(**(heavy | looking))
     score.change(_show_options, score, [about, chosen, seed, accordion, *groups], **QUIET)
     ffn.change(_show_rule, ffn, rules, **QUIET)
     exploring.model.change(_model, exploring.model, model, **QUIET)
-    running = {"fn": _runner(exploring), "inputs": [pieces, *exploring.inputs]}
+    running = {"fn": _runner(exploring), "inputs": [visual_tokens, *exploring.inputs]}
     go.click(**(heavy | running | {"outputs": [line, exploring.line, exploring.feed]}))
     go.click(lambda: True, None, exploring.with_plan, **QUIET)
 
@@ -113,9 +113,9 @@ def _show_curves() -> None:
     gr.Markdown(CURVES if found is not None else f"{CURVES}\n\n{structural_section()}")
     if found is None:
         return
-    curve, whole = points(found), found["plans"][DENSE]["accuracy"]["value"]
+    curve, full = points(found), found["plans"][DENSE]["accuracy"]["value"]
     for number, where in enumerate(dict.fromkeys(p.where for p in curve)):
-        chart = plans_chart(curve, where, whole, theme=theme(dark=False))
+        chart = plans_chart(curve, where, full, theme=theme(dark=False))
         gr.Plot(chart, show_label=False, elem_id=f"curve-{number}", buttons=[])
 
 
@@ -189,8 +189,8 @@ def _maker(planning: Planning, controls: dict[str, dict[str, Any]]) -> Callable[
     def make(request: gr.Request, model, score, out, where, ffn, *rest) -> Iterator[tuple[Any, Any]]:
         rules, seed, values = dict(zip(_RULES, rest, strict=False)), rest[len(_RULES)], rest[len(_RULES) + 1 :]
         mine = {name: v for (owner, name), v in zip(names, values, strict=True) if owner == score}
-        asked = AskedPlan(model, score, out, ffn, where, mine, seed=seed, **rules)
-        yield from planning.make(asked, visitor_of(request))
+        values_now = PlanForm(model, score, out, ffn, where, mine, seed=seed, **rules)
+        yield from planning.make(values_now, visitor_of(request))
 
     return make
 
@@ -223,23 +223,23 @@ def _head(planning: Planning) -> Callable[..., dict[str, Any]]:
     return head
 
 
-def _looker(planning: Planning) -> Callable[..., Iterator[tuple[Any, Any]]]:
-    def look(request: gr.Request, event: gr.EventData, state, question) -> Iterator[tuple[Any, Any]]:
-        yield from planning.look(event, state, question, visitor_of(request))
+def _head_attention_handler(planning: Planning) -> Callable[..., Iterator[tuple[Any, Any]]]:
+    def head_attention(request: gr.Request, event: gr.EventData, state, question) -> Iterator[tuple[Any, Any]]:
+        yield from planning.head_attention(event, state, question, visitor_of(request))
 
-    return look
+    return head_attention
 
 
 def _runner(exploring: Exploring) -> Callable[..., Iterator[tuple[Any, ...]]]:
     """Explore's own run, told to use the plan and, if wished, all pieces; its status on both tabs."""
     places = {component: place for place, component in enumerate(exploring.inputs)}
 
-    def run(request: gr.Request, pieces, *values) -> Iterator[tuple[Any, ...]]:
-        asked = list(values)
-        asked[places[exploring.with_plan]] = True
-        if pieces == "all":
-            asked[places[exploring.count]] = exploring.total
-        for status, shown in exploring.run(request, *asked):
-            yield status, status, shown
+    def run(request: gr.Request, visual_tokens, *values) -> Iterator[tuple[Any, ...]]:
+        values_now = list(values)
+        values_now[places[exploring.with_plan]] = True
+        if visual_tokens == "all":
+            values_now[places[exploring.count]] = exploring.total
+        for status, outputs in exploring.run(request, *values_now):
+            yield status, status, outputs
 
     return run

@@ -42,7 +42,7 @@ An ordinary case: {kept} of {tokens} tokens kept, {n_question} words of question
 | selector with its text encoder | {cost_selector:.0f} |
 | language model, unpruned prompt | {cost_full:.0f} |
 | language model, pruned prompt | {cost_pruned:.0f} |
-| language model, pruned prompt with the caption | {cost_helped:.0f} |
+| language model, pruned prompt with the caption | {cost_compensated:.0f} |
 
 ## Training
 
@@ -78,7 +78,7 @@ def write_card(folder: Path, parts: Parts, digest: str, info: ModelInfo, curves:
         read = BEAMS * layer_flops(N_QUESTION + 3 + N_CAPTION, *sizes)
         chooser_cost = read + selector_flops(s, BEAMS)
     full = prefill_flops([n_tokens] * info.text_layers, N_PROMPT, *sizes)
-    pruned, helped = (prefill_flops([KEPT] * info.text_layers, N_PROMPT + n, *sizes) for n in (0, N_CAPTION + 4))
+    pruned, compensated = (prefill_flops([KEPT] * info.text_layers, N_PROMPT + n, *sizes) for n in (0, N_CAPTION + 4))
     recipe, minutes = parts.facts["recipe"], parts.facts["minutes"]
     objective = f"`{recipe['objective']}`" if parts.selector else "not run"
     rows = []
@@ -92,7 +92,7 @@ def write_card(folder: Path, parts: Parts, digest: str, info: ModelInfo, curves:
         prefix=shape.prefix, beams=BEAMS, selector=chooser, weights=WEIGHTS, digest=digest, kept=KEPT, tokens=n_tokens,
         megabytes=(folder / WEIGHTS).stat().st_size / 1e6, n_question=N_QUESTION, n_caption=N_CAPTION,
         cost_captioner=cost / 1e6, cost_selector=chooser_cost / 1e6, cost_full=full / 1e6, share=cost / full,
-        cost_pruned=pruned / 1e6, cost_helped=helped / 1e6, objective=objective,
+        cost_pruned=pruned / 1e6, cost_compensated=compensated / 1e6, objective=objective,
         stages="\n".join(rows), machine=parts.facts["machine"], torch=parts.facts["torch"],
     )  # fmt: skip
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -22,7 +22,7 @@ import torch
 
 from pruning.checkpoints import digest_of
 from pruning.compensation.accm import BEAMS
-from pruning.compensation.wording import inserted_text
+from pruning.compensation.base import inserted_text
 from pruning.cost import break_even, prefill_flops
 from pruning.demo_model.evaluation.judge import SHORT_KINDS
 from pruning.demo_model.training.architecture import COLS, ROWS, SIDE
@@ -32,11 +32,12 @@ from pruning.demo_model.world.questions import ask
 from pruning.demo_model.world.scene import draw, sample_scene, scene_rng
 from pruning.engine.compensate import Replay, open_compensator, what_was_discarded
 from pruning.engine.environment import environment
-from pruning.engine.run import Session, see_for, see_picture
+from pruning.engine.run import encode_for, encode_image
+from pruning.engine.session import Session
 from pruning.errors import BudgetError, ParameterError
 from pruning.methods import method_class
 from pruning.models import load
-from pruning.models.base import Watch
+from pruning.models.base import RunCallbacks
 from pruning.records.run import RunRequest
 
 N_TOKENS = ROWS * COLS
@@ -81,20 +82,20 @@ class CaptionJudge:
         question = questions[int(rng.integers(len(questions)))]
         owner = owner_of(ids, len(scene.objects))
         prompt = self.adapter.prompt(picture, question.text)
-        seen, _ = see_picture(self.adapter, prompt)
+        encoded, _ = encode_image(self.adapter, prompt)
 
         def right(prompt, rows, decider) -> tuple[bool, object]:
-            out = self.adapter.answer(prompt, rows, decider, LONGEST, Watch())
+            out = self.adapter.answer(prompt, rows, decider, LONGEST, RunCallbacks())
             return out.text == question.answer, out
 
         def prune(method: str, count: int) -> tuple[Session, object, bool, object]:
             request = RunRequest("demo", method, count / N_TOKENS, question.text, seed=number)
             session = Session(method_class(method)(keep_ratio=request.keep_ratio), self.adapter, prompt, request)
-            rows = self.adapter.project(see_for(session, self.adapter, prompt, seen, Watch()), session)
+            rows = self.adapter.project(encode_for(session, self.adapter, prompt, encoded, RunCallbacks()), session)
             ok, out = right(prompt, rows, session)
             return session, rows, ok, out
 
-        whole, _ = right(prompt, self.adapter.project(seen, None), None)
+        full, _ = right(prompt, self.adapter.project(encoded, None), None)
         found: dict[str, Found | None] = {}
         for method in PRUNERS:
             for count in BUDGETS:
@@ -103,7 +104,7 @@ class CaptionJudge:
                 except BudgetError:
                     found[f"{method}@{count}"] = None
                     continue
-                discarded = what_was_discarded(session, prompt, seen, question.text, picture)
+                discarded = what_was_discarded(session, prompt, encoded, question.text, picture)
                 proposal = self.accm(discarded)
                 replay = Replay(session)
                 answered = [
@@ -113,8 +114,8 @@ class CaptionJudge:
                 gone[discarded.ids] = True
                 true = caption_of(scene, question, objects_in(owner, gone))
                 truth, _ = right(self.adapter.insert(prompt, inserted_text(true)), rows, replay)
-                helped = answered[proposal.chosen][1]
-                worth = self._worth(out, helped, proposal.captioner_flops + proposal.selector_flops)
+                compensated = answered[proposal.chosen][1]
+                worth = self._worth(out, compensated, proposal.captioner_flops + proposal.selector_flops)
                 budget = min(N_TOKENS, count + math.ceil(worth))
                 found[f"{method}@{count}"] = Found(
                     without=without,
@@ -124,18 +125,18 @@ class CaptionJudge:
                     truth=truth,
                     equal_cost=prune(method, budget)[2],
                     equal_budget=budget,
-                    tokens=helped.text_tokens - out.text_tokens,
+                    tokens=compensated.text_tokens - out.text_tokens,
                     worth=worth,
                     captioner_flops=proposal.captioner_flops,
                     selector_flops=proposal.selector_flops,
                 )
-        return question.kind, whole, found
+        return question.kind, full, found
 
-    def _worth(self, plain, helped, side_flops: float) -> float:
+    def _worth(self, plain, compensated, side_flops: float) -> float:
         """Visual tokens (in every layer) for the price of caption, captioner and selector."""
         info = self.adapter.info
         sizes = (info.text_dim, info.text_ffn_dim, info.kv_dim)
-        costs = [prefill_flops(o.visual_per_layer, o.text_tokens, *sizes) for o in (plain, helped)]
+        costs = [prefill_flops(o.visual_per_layer, o.text_tokens, *sizes) for o in (plain, compensated)]
         return break_even(info, plain.visual_per_layer, plain.text_tokens, costs[1] - costs[0] + side_flops)
 
 
@@ -149,8 +150,8 @@ def _open(model: str, captioner: str) -> None:
 
 
 def _ask(number: int) -> tuple[str, bool, dict[str, dict | None]]:
-    kind, whole, found = _judge(number)
-    return kind, whole, {k: None if f is None else asdict(f) for k, f in found.items()}
+    kind, full, found = _judge(number)
+    return kind, full, {k: None if f is None else asdict(f) for k, f in found.items()}
 
 
 def evaluate_accm(model: str, captioner: Path, out: Path, n_scenes: int, n_jobs: int) -> dict:
@@ -178,7 +179,7 @@ def evaluate_accm(model: str, captioner: Path, out: Path, n_scenes: int, n_jobs:
     results = {
         **of,
         "scenes": n_scenes,
-        "full": _share([whole for _, whole, _ in scenes]),
+        "full": _share([full for _, full, _ in scenes]),
         "environment": environment(adapter),
         **summary([(kind, found) for kind, _, found in scenes]),
     }

@@ -15,16 +15,16 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from pruning.compensation.base import inserted_text
 from pruning.compensation.objective import kl_to_full
-from pruning.compensation.wording import inserted_text
 from pruning.demo_model.training.language import FeatureCache, Segment, cached_scene, encode_prefix, forward, pack
 from pruning.demo_model.training.token_subsets import N_PATCHES
 from pruning.demo_model.world.captions import draw_discarded
 from pruning.demo_model.world.questions import KINDS, ask_many, decorate
 from pruning.errors import ImageRejectedError, ParameterError
-from pruning.inputs.images import read_picture
+from pruning.inputs.images import read_image
 from pruning.interface import Part, Stage
-from pruning.models.base import Picture, VLMAdapter, Watch
+from pruning.models.base import RunCallbacks, VisualTokens, VLMAdapter
 
 LONGEST_ANSWER = 6  # tokens; descriptions are not asked for here
 ASKED = tuple(k for k in KINDS if k != "describe")
@@ -110,7 +110,7 @@ class DrawnLessons:
 class _Arrived:
     """A decider for rows that were already chosen: positions are closed up, nothing more is decided."""
 
-    stages, looks, evicts = (Stage(Part.PROJECTOR),), (), False
+    stages, observations, evicts = (Stage(Part.PROJECTOR),), (), False
 
     def positions_at(self, stage: Stage) -> str:
         del stage
@@ -126,19 +126,19 @@ class FolderLesson:
     def __init__(self, adapter: VLMAdapter, picture: np.ndarray, question: str, rng: np.random.Generator) -> None:
         self.adapter, self.questions = adapter, [question]
         self._prompt = adapter.prompt(picture, question)
-        seen = adapter.see(self._prompt, (), None, Watch())
+        encoded = adapter.encode_image(self._prompt, (), None, RunCallbacks())
         n = self._prompt.layout.n_tokens
         n_keep = max(1, int(n * np.exp(rng.uniform(*np.log(SHARES)))))
         if rng.random() < 0.5:
             kept = np.sort(rng.permutation(n)[:n_keep])
         else:
             kept = np.unique((rng.random() + np.arange(n_keep)) * n / n_keep).astype(int) % n
-        self.features = seen.features[torch.from_numpy(np.setdiff1d(np.arange(n), kept)).to(adapter.device)]
-        whole = adapter.project(seen, None)
+        self.features = encoded.features[torch.from_numpy(np.setdiff1d(np.arange(n), kept)).to(adapter.device)]
+        full = adapter.project(encoded, None)
         chosen = torch.from_numpy(np.unique(kept)).to(adapter.device)
-        self._kept = Picture(whole.features[chosen], chosen)
-        self._ids = adapter.answer(self._prompt, whole, None, LONGEST_ANSWER, Watch()).token_ids
-        self._full = adapter.score(self._prompt, whole, None, self._ids)
+        self._kept = VisualTokens(full.features[chosen], chosen)
+        self._ids = adapter.answer(self._prompt, full, None, LONGEST_ANSWER, RunCallbacks()).token_ids
+        self._full = adapter.score(self._prompt, full, None, self._ids)
 
     def divergences(self, captions: list[list[str]]) -> torch.Tensor:
         [mine] = captions
@@ -172,7 +172,7 @@ class FolderLessons:
         rng = np.random.default_rng((19, number))
         image, question = self.entries[int(rng.integers(len(self.entries)))]
         try:
-            picture = read_picture(self.folder / image)
+            picture = read_image(self.folder / image)
         except ImageRejectedError as error:
             raise ParameterError(f"{image} of {self.folder.name}: {error}", "Mend or remove the entry.") from error
         return FolderLesson(self.adapter, picture, question, rng)

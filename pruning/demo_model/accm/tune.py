@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from pruning.compensation.accm import BEAMS, selector_text
+from pruning.compensation.base import clean_caption
 from pruning.compensation.beam import beam_search, pad_left
 from pruning.compensation.captioner import Captioner
 from pruning.compensation.objective import losses
 from pruning.compensation.selector import Selector
-from pruning.compensation.wording import clean_caption
 from pruning.demo_model.accm.lessons import Lesson
 from pruning.demo_model.training.optim import Trainer
 

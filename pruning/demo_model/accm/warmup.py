@@ -97,12 +97,15 @@ class _Batches(Dataset):
             discarded = draw_discarded(owner, rng)
             masks.append(discarded)
             rows += write_rows(scene, objects_in(owner, discarded), rng, kinds)
-        features, seen = self.cache.features[chosen], np.stack(masks)
+        features, visible = self.cache.features[chosen], np.stack(masks)
         if progress < SHORT_UNTIL:
-            order = rng.random(seen.shape) + (self.cache.owner[chosen] > 0) + 2.0 * seen
+            order = rng.random(visible.shape) + (self.cache.owner[chosen] > 0) + 2.0 * visible
             places = np.argsort(-order, 1)[:, :SHORT_TOKENS]
-            features, seen = np.take_along_axis(features, places[..., None], 1), np.take_along_axis(seen, places, 1)
-        return pack_rows(self.tokenizer, features, seen, rows)
+            features, visible = (
+                np.take_along_axis(features, places[..., None], 1),
+                np.take_along_axis(visible, places, 1),
+            )
+        return pack_rows(self.tokenizer, features, visible, rows)
 
 
 def caption_loss(captioner: Captioner, batch: CaptionBatch) -> torch.Tensor:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pruning.benchmarks.judged import DRAW, accuracy_text, draws_joined, fewer_scenes
+from pruning.benchmarks.reports import DRAW, accuracy_text, draws_joined, fewer_scenes
 from pruning.checkpoints import digest_of
 from pruning.demo_model.evaluation.judge import (
     N_TOKENS,
@@ -204,7 +204,7 @@ def _curve(configurations: list[Configuration], scenes: Iterable[list[Outcome]])
             if refused
             else {
                 "accuracy": _share([o.right for o in outcomes]),
-                "evidence_kept": round(float(np.nanmean([o.evidence_kept for o in outcomes])), 4),
+                "answer_region_kept": round(float(np.nanmean([o.answer_region_kept for o in outcomes])), 4),
                 "mean_tokens_per_layer": round(float(np.mean([o.mean_tokens for o in outcomes])), 2),
             }
         )
@@ -228,7 +228,7 @@ def _together(before: dict | None, after: dict) -> dict:
     right, n = round(a["value"] * a["n"]) + round(b["value"] * b["n"]), a["n"] + b["n"]
     means = {
         name: round((before[name] * a["n"] + after[name] * b["n"]) / n, digits)
-        for name, digits in (("evidence_kept", 4), ("mean_tokens_per_layer", 2))
+        for name, digits in (("answer_region_kept", 4), ("mean_tokens_per_layer", 2))
     }
     return {"accuracy": _share([True] * right + [False] * (n - right)), **means}
 
@@ -300,4 +300,4 @@ def _percent(share: dict[str, float]) -> str:
 def _cell(entry: dict | None) -> str:
     if entry is None or "refused" in entry:
         return "–" if entry is None else "refused"
-    return f"{accuracy_text(entry)} ({100 * entry['evidence_kept']:.0f})"
+    return f"{accuracy_text(entry)} ({100 * entry['answer_region_kept']:.0f})"

@@ -10,20 +10,22 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from pruning.benchmarks.judged import DRAW
+from pruning.benchmarks.reports import DRAW
 from pruning.demo_model.training.architecture import COLS, ROWS, SIDE
 from pruning.demo_model.training.language import Segment, encode_prefix, exact_matches, pack
 from pruning.demo_model.training.tower import encode, to_pixels
 from pruning.demo_model.world.questions import KINDS, Question, ask
 from pruning.demo_model.world.scene import draw, patch_coverage, sample_scene, scene_rng
-from pruning.engine.run import Session, see_for, see_picture
+from pruning.engine.run import encode_for, encode_image
+from pruning.engine.session import Session
 from pruning.errors import BudgetError
-from pruning.interface import Decision, Look, ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.interface import Decision, ModelInfo, Observation, Part, PruneContext, Signal, Stage
 from pruning.layout import EVIDENCE_SHARE
 from pruning.methods import METHODS
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.methods.vitcop import key_norm
-from pruning.models.base import Prompt, VLMAdapter, Watch
+from pruning.models.base import RunCallbacks, VLMAdapter
+from pruning.models.prompt import Prompt
 from pruning.ops.scoring import best_ascending
 from pruning.records.run import RunRequest
 
@@ -71,15 +73,17 @@ class ImportanceProbe(TokenPruner):
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
         return {Stage(Part.LANGUAGE_MODEL, layer): n_tokens for layer in range(1, info.text_layers)}
 
-    def looks(self, info: ModelInfo) -> tuple[Look, ...]:
-        return tuple(Look(signal, layer - 1) for layer in range(1, info.text_layers) for signal in sorted(self.needs))
+    def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
+        return tuple(
+            Observation(signal, layer - 1) for layer in range(1, info.text_layers) for signal in sorted(self.needs)
+        )
 
     def keep_all(self, context: PruneContext) -> Decision:
         layer = context.stage.layer - 1
-        small = _places(-key_norm(context.looks[Look(Signal.LANGUAGE_KEYS, layer)]))
-        seen = _places(context.looks[Look(Signal.LAST_TOKEN_ATTENTION, layer)].mean(0))
-        agreement = float(np.corrcoef(small, seen)[0, 1])
-        self.found[layer] = (agreement, float(small[self.evidence].mean()), float(seen[self.evidence].mean()))
+        small = _places(-key_norm(context.observations[Observation(Signal.LANGUAGE_KEYS, layer)]))
+        encoded = _places(context.observations[Observation(Signal.LAST_TOKEN_ATTENTION, layer)].mean(0))
+        agreement = float(np.corrcoef(small, encoded)[0, 1])
+        self.found[layer] = (agreement, float(small[self.evidence].mean()), float(encoded[self.evidence].mean()))
         return super().keep_all(context)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
@@ -121,7 +125,7 @@ class Outcome:
     """One answer under one configuration. `refused` is the sentence of a method that cannot keep so few tokens."""
 
     right: bool = False
-    evidence_kept: float = float("nan")
+    answer_region_kept: float = float("nan")
     mean_tokens: float = float("nan")
     refused: str = ""
 
@@ -156,16 +160,16 @@ class Judge:
         _, [asked] = items(number, ("describe",))
         picture, _ = items(shown, ("describe",))
         prompt = self.adapter.prompt(picture, asked.question.text)
-        seen, _ = see_picture(self.adapter, prompt)
-        text, _ = self._answer(prompt, seen, None)
+        encoded, _ = encode_image(self.adapter, prompt)
+        text, _ = self._answer(prompt, encoded, None)
         return text, asked.question.answer
 
     def pruned(self, number: int, configurations: Sequence[tuple[str, int | None]]) -> list[Outcome]:
         """One question about the scene under every (method, kept tokens); None is the full picture."""
         picture, [item] = items(number, SHORT_KINDS, at_most=1)
         prompt = self.adapter.prompt(picture, item.question.text)
-        seen, _ = see_picture(self.adapter, prompt)
-        return [self._outcome(item, prompt, seen, method, count, number) for method, count in configurations]
+        encoded, _ = encode_image(self.adapter, prompt)
+        return [self._outcome(item, prompt, encoded, method, count, number) for method, count in configurations]
 
     def importance(self, number: int) -> dict[int, tuple[float, float, float]]:
         """Per layer: rank correlation of small key norms with the last word's attention, and the mean place (0 .. 1) of
@@ -176,16 +180,16 @@ class Judge:
             return {}
         [item] = asked
         prompt = self.adapter.prompt(picture, item.question.text)
-        seen, _ = see_picture(self.adapter, prompt)
+        encoded, _ = encode_image(self.adapter, prompt)
         probe = ImportanceProbe(keep_ratio=0.999, evidence=item.evidence, found={})
         session = Session(probe, self.adapter, prompt, RunRequest("demo", probe.key, 0.999, item.question.text))
-        self.adapter.answer(prompt, self.adapter.project(seen, session), session, 1, Watch())
+        self.adapter.answer(prompt, self.adapter.project(encoded, session), session, 1, RunCallbacks())
         return probe.found
 
-    def _outcome(self, item: Item, prompt: Prompt, seen, method: str, count: int | None, seed: int) -> Outcome:
+    def _outcome(self, item: Item, prompt: Prompt, encoded, method: str, count: int | None, seed: int) -> Outcome:
         try:
             session = None if count is None else self._session(method, count, item, prompt, seed)
-            text, mean_tokens = self._answer(prompt, seen, session)
+            text, mean_tokens = self._answer(prompt, encoded, session)
         except BudgetError as error:
             return Outcome(refused=str(error))
         kept = np.arange(N_TOKENS) if session is None else session.steps[-1].selection.kept
@@ -203,10 +207,10 @@ class Judge:
             pruner = METHODS[method](keep_ratio=ratio)
         return Session(pruner, self.adapter, prompt, request)
 
-    def _answer(self, prompt: Prompt, seen, session: Session | None) -> tuple[str, float]:
+    def _answer(self, prompt: Prompt, encoded, session: Session | None) -> tuple[str, float]:
         if session is not None:
-            seen = see_for(session, self.adapter, prompt, seen, Watch())
-        out = self.adapter.answer(prompt, self.adapter.project(seen, session), session, 128, Watch())
+            encoded = encode_for(session, self.adapter, prompt, encoded, RunCallbacks())
+        out = self.adapter.answer(prompt, self.adapter.project(encoded, session), session, 128, RunCallbacks())
         return out.text, float(np.mean(out.visual_per_layer))
 
 

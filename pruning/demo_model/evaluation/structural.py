@@ -25,10 +25,10 @@ from pruning.demo_model.pairs import DrawnPairs, judged
 from pruning.engine.environment import environment, one_thread
 from pruning.engine.plan import make_plan
 from pruning.errors import ParameterError
-from pruning.inputs.pairs import Pair
+from pruning.inputs.questions import Pair
 from pruning.interface import Part
 from pruning.models import load
-from pruning.models.base import VLMAdapter, Watch
+from pruning.models.base import RunCallbacks, VLMAdapter
 from pruning.records.plan import PlanRequest, StructuralPlan
 
 HEADS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -133,15 +133,15 @@ def _open(model: str) -> None:
     _adapter = load(model, device="cpu")
 
 
-def _judge(asked: PlanRequest | bytes | None, n_scenes: int) -> dict[str, Any]:
-    return judge_plan(_adapter, asked, n_scenes)
+def _judge(request: PlanRequest | bytes | None, n_scenes: int) -> dict[str, Any]:
+    return judge_plan(_adapter, request, n_scenes)
 
 
-def judge_plan(adapter: VLMAdapter, asked: PlanRequest | bytes | None, n_scenes: int) -> dict[str, Any]:
+def judge_plan(adapter: VLMAdapter, request: PlanRequest | bytes | None, n_scenes: int) -> dict[str, Any]:
     """`judge` under a plan: made first, or read from a file's bytes; None for the whole model."""
-    if asked is None:
+    if request is None:
         return judge(adapter, adapter, n_scenes)
-    made = asked if isinstance(asked, bytes) else make_plan(adapter, asked, DrawnPairs()).to_bytes()
+    made = request if isinstance(request, bytes) else make_plan(adapter, request, DrawnPairs()).to_bytes()
     plan = StructuralPlan.from_bytes(made)  # as a saved one acts
     view = adapter.compressed(plan)
     try:
@@ -185,11 +185,11 @@ def _answered(adapter: VLMAdapter, pair: Pair) -> tuple[str, tuple[float, float]
     """The answer; estimated multiply-adds and measured milliseconds of tower and prefill."""
     prompt = adapter.prompt(pair.picture, pair.question)
     began = time.perf_counter()
-    seen = adapter.see(prompt, [], None, Watch())
-    see_ms = 1e3 * (time.perf_counter() - began)
-    out = adapter.answer(prompt, adapter.project(seen, None), None, 24, Watch())
-    cost = estimate(adapter.info, out.visual_per_layer, out.text_tokens, seen.tokens_per_layer, 4)
-    return out.text, (cost.tower_flops, cost.prefill_flops), (see_ms, out.read_ms)
+    encoded = adapter.encode_image(prompt, [], None, RunCallbacks())
+    encode_ms = 1e3 * (time.perf_counter() - began)
+    out = adapter.answer(prompt, adapter.project(encoded, None), None, 24, RunCallbacks())
+    cost = estimate(adapter.info, out.visual_per_layer, out.text_tokens, encoded.tokens_per_layer, 4)
+    return out.text, (cost.tower_flops, cost.prefill_flops), (encode_ms, out.prefill_ms)
 
 
 def table(results: dict[str, Any]) -> str:

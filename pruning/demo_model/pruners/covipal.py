@@ -58,9 +58,9 @@ class Teacher:
     @torch.no_grad()
     def attention(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
         """What every question pays to every token at the guide layer, `[questions, patches]`, its maximum being 1."""
-        given, seen = packed(self.model, self.prefix, features, batch, renumber=False)
+        given, visual_slice = packed(self.model, self.prefix, features, batch, renumber=False)
         out = self.model.model.language_model(**self._added(given), use_cache=False, output_attentions=True)
-        paid = out.attentions[self.guide].sum(1)[:, seen.stop :, seen]
+        paid = out.attentions[self.guide].sum(1)[:, visual_slice.stop :, visual_slice]
         found = []
         for row, segments in enumerate(batch.segments):
             for number in range(1, len(segments) + 1):
@@ -72,13 +72,16 @@ class Teacher:
         """Mean negative log-probability of an answer's token; `log_keep` `[batch, patches]` is added to the attention
         that later rows pay. One question per picture.
         """
-        given, seen = packed(self.model, self.prefix, features, batch, renumber=False)
+        given, visual_slice = packed(self.model, self.prefix, features, batch, renumber=False)
         given = self._added(given)
         mask = given["attention_mask"]
-        held = torch.zeros_like(mask) + F.pad(log_keep, (seen.start, mask.shape[-1] - seen.stop))[:, None, None]
+        held = (
+            torch.zeros_like(mask)
+            + F.pad(log_keep, (visual_slice.start, mask.shape[-1] - visual_slice.stop))[:, None, None]
+        )
         itself = torch.eye(mask.shape[-1], dtype=torch.bool)
         given["attention_mask"] = mask + held.masked_fill(itself, 0.0)
-        hidden = self.model.model.language_model(**given, use_cache=False).last_hidden_state[:, seen.stop :]
+        hidden = self.model.model.language_model(**given, use_cache=False).last_hidden_state[:, visual_slice.stop :]
         wanted = batch.target != -100
         return F.cross_entropy(self.model.lm_head(hidden[wanted]), batch.target[wanted])
 
@@ -97,9 +100,9 @@ class Teacher:
     @staticmethod
     def _added(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """With a mask that is added to the scores instead of one that says yes or no."""
-        sees = given["attention_mask"]
+        visible = given["attention_mask"]
         lowest = torch.finfo(torch.float32).min / 2  # halved: a log probability may come on top
-        return given | {"attention_mask": torch.zeros(sees.shape).masked_fill(~sees, lowest)}
+        return given | {"attention_mask": torch.zeros(visible.shape).masked_fill(~visible, lowest)}
 
 
 def _asking(target: torch.Tensor) -> torch.Tensor:

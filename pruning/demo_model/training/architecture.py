@@ -50,7 +50,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     words: set[str] = set()
     for text in [*all_words(), SYSTEM_PROMPT, " USER: ASSISTANT:", "\n", "a, b. c? d: e!"]:
-        words |= {piece for piece, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+        words |= {part for part, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
     words -= {"\u2581b", "\u2581c", "\u2581d", "\u2581e", "\u2581"}  # left over from the punctuation sample
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, "\u2581", *sorted(words)])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

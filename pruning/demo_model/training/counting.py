@@ -187,11 +187,13 @@ def train_counting(
     for number in trainer.loop():
         features, (first, running, share), batch, mode, renumber = next(loader)
         with trainer.autocast():
-            given, seen = packed(model, prefix, features.to(device, torch.float32), batch, renumber=renumber)
+            given, visual_slice = packed(model, prefix, features.to(device, torch.float32), batch, renumber=renumber)
             out = language(**given, use_cache=False, output_hidden_states=True)
-            loss = answer_loss(model, out.last_hidden_state[:, seen.stop :], batch)
-            marked, found = instances(out.hidden_states[INSTANCE_LAYER][:, seen], first.to(device))
-            counted, right = counts(out.hidden_states[COUNT_LAYER][:, seen], running.to(device), share.to(device))
+            loss = answer_loss(model, out.last_hidden_state[:, visual_slice.stop :], batch)
+            marked, found = instances(out.hidden_states[INSTANCE_LAYER][:, visual_slice], first.to(device))
+            counted, right = counts(
+                out.hidden_states[COUNT_LAYER][:, visual_slice], running.to(device), share.to(device)
+            )
         trainer.step(loss + marked + counted, number)
         if trainer.time_to_log(number):
             logged += 1

@@ -183,9 +183,13 @@ def packed(
     shared = torch.zeros(size, n_prefix + n_kept, dtype=torch.long)
     block = torch.cat([shared, batch.block.masked_fill(batch.block == 0, -1)], 1)
     total = block.shape[1]
-    sees = (block[:, :, None] == block[:, None, :]) | (block[:, None, :] == 0)
-    sees &= torch.ones(total, total, dtype=torch.bool).tril()
-    given = {"inputs_embeds": states, "position_ids": position.to(device), "attention_mask": sees[:, None].to(device)}
+    visible = (block[:, :, None] == block[:, None, :]) | (block[:, None, :] == 0)
+    visible &= torch.ones(total, total, dtype=torch.bool).tril()
+    given = {
+        "inputs_embeds": states,
+        "position_ids": position.to(device),
+        "attention_mask": visible[:, None].to(device),
+    }
     return given, slice(n_prefix, n_prefix + n_kept)
 
 
@@ -195,9 +199,9 @@ def forward(
     """(Hidden states of the packed text, `[batch, text, dim]`; those of the visual tokens behind `INSTANCE_LAYER`,
     `[batch, k, dim]`). `features` are the kept tokens, before the projector.
     """
-    given, seen = packed(model, prefix, features, batch, renumber=renumber)
+    given, visual_slice = packed(model, prefix, features, batch, renumber=renumber)
     out = model.model.language_model(**given, use_cache=False, output_hidden_states=True)
-    return out.last_hidden_state[:, seen.stop :], out.hidden_states[INSTANCE_LAYER][:, seen]
+    return out.last_hidden_state[:, visual_slice.stop :], out.hidden_states[INSTANCE_LAYER][:, visual_slice]
 
 
 def answer_loss(model, text: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
-from pruning.demo_model.training.architecture import build_model, build_processor
+from pruning.demo_model.training.architecture import SIDE, build_model, build_processor
 from pruning.demo_model.training.counting import counting_scene, train_counting
-from pruning.demo_model.training.familiarity import measure_familiarity
 from pruning.demo_model.training.language import FeatureCache, train_language
-from pruning.demo_model.training.tower import DenseHeads, train_tower
+from pruning.demo_model.training.tower import DenseHeads, encode, to_pixels, train_tower
+from pruning.demo_model.world.scene import draw, sample_scene, scene_rng
 from pruning.engine.environment import processor_and_threads
 
 PHASES = ("windows", "scenes", "language", "counting")
@@ -127,3 +128,22 @@ def _same_recipe(work: Path, recipe: Recipe) -> list[str]:
         changes.append(f"until {phase} step {done} the schedule was one of {before[length]} steps")
     note.write_text(json.dumps(now | {"changes": changes}))
     return changes
+
+
+@torch.no_grad()
+def measure_familiarity(tower, path: Path, n_scenes: int) -> None:
+    """Write mean, inverse covariance and the largest distance among held-out scenes."""
+    device = next(tower.parameters()).device
+    pooled = []
+    for start in range(0, n_scenes, 32):
+        scenes = [sample_scene(scene_rng("train", 3_000_000 + i)) for i in range(start, min(start + 32, n_scenes))]
+        pixels = torch.stack([to_pixels(draw(s, SIDE)[0]) for s in scenes]).to(device)
+        hidden, _ = encode(tower, pixels)
+        pooled.append(hidden[:, 1:].float().mean(1).cpu())
+    x = torch.cat(pooled)
+    fit, held = x[: n_scenes * 3 // 4], x[n_scenes * 3 // 4 :]
+    mean = fit.mean(0)
+    covariance = (fit - mean).T @ (fit - mean) / len(fit) + 1e-3 * torch.eye(fit.shape[1]) * fit.var(0).mean()
+    precision = torch.linalg.inv(covariance)
+    distance = ((held - mean) @ precision * (held - mean)).sum(1).sqrt()
+    save_file({"mean": mean, "precision": precision.contiguous(), "farthest": distance.max()[None]}, str(path))

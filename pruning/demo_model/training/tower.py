@@ -193,10 +193,10 @@ def train_tower(
         trainer.step(loss, number)
         if trainer.time_to_log(number):
             here = heads.accuracy(hidden, labels)
-            whole = {}
+            fresh = {}
             if phase == "scenes":
                 with torch.no_grad(), trainer.autocast():
                     hidden, _ = encode(tower, check[0].to(device))
-                whole = heads.accuracy(hidden.float(), {n: v.to(device) for n, v in check[1].items()})
-                whole["present"] = round(heads.present_loss(hidden[:, 0].float(), check[3].to(device)).item(), 3)
-            trainer.log(number, loss=round(loss.item(), 3), train=here, fresh=whole)
+                fresh = heads.accuracy(hidden.float(), {n: v.to(device) for n, v in check[1].items()})
+                fresh["present"] = round(heads.present_loss(hidden[:, 0].float(), check[3].to(device)).item(), 3)
+            trainer.log(number, loss=round(loss.item(), 3), train=here, fresh=fresh)

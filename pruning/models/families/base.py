@@ -15,27 +15,25 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from torch import nn
-from transformers import AutoProcessor, PreTrainedModel
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from pruning.checkpoints import sketch, vocabulary_digest
 from pruning.cost import layer_flops
 from pruning.errors import CaptionRejectedError, GeometryError, ImageRejectedError, QuestionRejectedError
-from pruning.identity import sketch, vocabulary_digest
-from pruning.inputs.content import Clip, Shown, pictures_of
-from pruning.interface import LANGUAGE_SIGNALS, TOWER_KEY_SIGNALS, TOWER_SIGNALS, Look, ModelInfo, Part, Signal
+from pruning.inputs.content import VideoClip, VisualInput, images_of
+from pruning.interface import LANGUAGE_SIGNALS, TOWER_KEY_SIGNALS, TOWER_SIGNALS, ModelInfo, Observation, Part, Signal
 from pruning.layout import TokenLayout
-from pruning.models.base import Decider, Generated, Picture, Prompt, Seen, Watch
+from pruning.models.base import Decider, Generated, RunCallbacks, VisionFeatures, VisualTokens
 from pruning.models.chat import chat, question_span, refuse_commands
-from pruning.models.generation import Pieces
+from pruning.models.generation import TextStreamer, decoding_signals_of, token_by_token
 from pruning.models.hooks.attention import observe
 from pruning.models.hooks.language_model import LanguageHooks, slots
 from pruning.models.hooks.vision_tower import TowerHooks
-from pruning.models.prompt import insertion_points, splice
+from pruning.models.prompt import Prompt, insertion_points, splice
 from pruning.models.weights.adapter import Weights
 from pruning.models.weights.blocks import Anatomy
-from pruning.models.word_by_word import word_by_word
-from pruning.models.words import of_words
-from pruning.records.run import CLS_SOURCE
+from pruning.records.selection import CLS_SOURCE
 
 TEXT_LAYERS = 1  # of the language model serve as the selector's frozen text encoder
 
@@ -75,8 +73,8 @@ class Family(Weights):
         self._tower = TowerHooks(tower_layers, tower_attention.__getitem__, found.feature_layer, found.prefix)
         self._language = LanguageHooks(decoder, decoder.layers, lambda i: decoder.layers[i].self_attn)
         signals = self.tower_signals | (TOWER_SIGNALS - TOWER_KEY_SIGNALS if found.prefix else set())
-        watched = [*(tower_attention if signals else ()), *(layer.self_attn for layer in decoder.layers)]
-        self._undo = [observe(attention) for attention in watched]
+        observed_modules = [*(tower_attention if signals else ()), *(layer.self_attn for layer in decoder.layers)]
+        self._undo = [observe(attention) for attention in observed_modules]
         signals |= {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, *LANGUAGE_SIGNALS}
         vision, text = model.config.vision_config, model.config.get_text_config()
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -112,14 +110,14 @@ class Family(Weights):
         """Where the visual tokens of a picture of this size are."""
         raise NotImplementedError
 
-    def _look(self, prompt: Prompt) -> object:
+    def _forward_vision(self, prompt: Prompt) -> object:
         """Run the tower."""
         raise NotImplementedError
 
-    def _tokens(self, seen: Seen, prompt: Prompt) -> Seen:
+    def _tokens(self, encoded: VisionFeatures, prompt: Prompt) -> VisionFeatures:
         """From rows of the tower to visual tokens in the order of the layout; here every row is one."""
         del prompt
-        return seen
+        return encoded
 
     def _project(self, features: torch.Tensor) -> torch.Tensor:
         """Visual tokens `[rows, dim]` as the language model reads them."""
@@ -141,11 +139,11 @@ class Family(Weights):
         """Rows of all placeholders as the family's `generate` takes them from an encoder."""
         return BaseModelOutputWithPooling(pooler_output=[rows])
 
-    def layout_of(self, shown: Shown) -> TokenLayout:
+    def layout_of(self, visual_input: VisualInput) -> TokenLayout:
         """The layout of all that is shown; a video is refused (`ImageRejectedError`) where the family reads none."""
-        if isinstance(shown, Clip):
+        if isinstance(visual_input, VideoClip):
             self.check_video()
-        return TokenLayout.joined([self.layout((p.shape[1], p.shape[0])) for p in pictures_of(shown)])
+        return TokenLayout.joined([self.layout((p.shape[1], p.shape[0])) for p in images_of(visual_input)])
 
     def check_video(self) -> None:
         """See that the family reads videos, before one is decoded.
@@ -161,7 +159,7 @@ class Family(Weights):
 
     # -- picture and question -------------------------------------------------------------------------------------
 
-    def prompt(self, shown: Shown, question: str) -> Prompt:
+    def prompt(self, visual_input: VisualInput, question: str) -> Prompt:
         """Put a picture `[height, width, 3]` uint8, several of them, or a video, and a question into the model's own
         chat template.
 
@@ -172,7 +170,7 @@ class Family(Weights):
             GeometryError: if the processor makes another number of tokens than the layout has.
         """
         refuse_commands(self.tokenizer, question, self.processor.image_token)
-        text, layout, batch, placeholder = self._written(shown, question)
+        text, layout, batch, placeholder = self._written(visual_input, question)
         ids, n_shown = batch["input_ids"], layout.n_pictures
         if ids.shape[1] >= self._longest:
             what = "picture" if n_shown == 1 else "video" if layout.seconds else f"{n_shown} pictures"
@@ -189,14 +187,14 @@ class Family(Weights):
                 "Use the processor that belongs to the model.",
             )
         visual[visual.clone()] = ~separators
-        asked, whole = question_span(self.tokenizer, text, question, ids[0], placeholder)
+        in_question, words = question_span(self.tokenizer, text, question, ids[0], placeholder)
         return self._placed(
             Prompt(
                 input_ids=ids.to(self.device),
                 visual=visual,
-                words=[self.tokenizer.decode([i]) for i in ids[0].tolist()],
-                in_question=asked,
-                whole=whole,
+                token_texts=[self.tokenizer.decode([i]) for i in ids[0].tolist()],
+                in_question=in_question,
+                words=words,
                 pixels=batch["pixel_values"].to(self.device, self.dtype),
                 layout=layout,
                 separators=(ids[0] == placeholder) & ~visual,
@@ -204,11 +202,11 @@ class Family(Weights):
             )
         )
 
-    def _written(self, shown: Shown, question: str) -> tuple[str, TokenLayout, Mapping[str, Any], int]:
+    def _written(self, visual_input: VisualInput, question: str) -> tuple[str, TokenLayout, Mapping[str, Any], int]:
         """The chat with one placeholder for each picture, where the visual tokens are, what the processor makes of chat
         and pictures, and the id of the placeholder.
         """
-        layout, pictures = self.layout_of(shown), pictures_of(shown)
+        layout, pictures = self.layout_of(visual_input), images_of(visual_input)
         text = chat(self.processor, question, ["image"] * len(pictures))
         batch = self.processor(images=[Image.fromarray(p) for p in pictures], text=text, return_tensors="pt")
         return text, layout, batch, self.model.config.image_token_id
@@ -223,11 +221,12 @@ class Family(Weights):
             return prompt
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         picture = [
-            p or w.strip() == self.picture_end != "" for p, w in zip(prompt.placeholders, prompt.words, strict=True)
+            p or w.strip() == self.picture_end != ""
+            for p, w in zip(prompt.placeholders, prompt.token_texts, strict=True)
         ]
-        at = insertion_points(picture, prompt.words)[-1]
-        words = [self.tokenizer.decode([i]) for i in ids]
-        spliced = self._placed(splice(prompt, at, ids, words, [w.strip() for w in words]))
+        at = insertion_points(picture, prompt.token_texts)[-1]
+        token_texts = [self.tokenizer.decode([i]) for i in ids]
+        spliced = self._placed(splice(prompt, at, ids, token_texts, [w.strip() for w in token_texts]))
         if spliced.input_ids.shape[1] >= self._longest:
             raise CaptionRejectedError(
                 f"The caption has {len(ids)} tokens; with picture and question that makes "
@@ -236,9 +235,9 @@ class Family(Weights):
             )
         return spliced
 
-    def limits(self, seen: Seen, question: str, n_pictures: int = 1) -> list[str]:
+    def limits(self, encoded: VisionFeatures, question: str, n_pictures: int = 1) -> list[str]:
         """Sentences about what this model cannot know of these pictures and question; empty for most models."""
-        return self._limits(self.tokenizer, seen, question, n_pictures) if self._limits else []
+        return self._limits(self.tokenizer, encoded, question, n_pictures) if self._limits else []
 
     @property
     def _longest(self) -> int:
@@ -249,34 +248,41 @@ class Family(Weights):
     # -- the three parts ------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def see(self, prompt: Prompt, looks: Sequence[Look], decider: Decider | None, watch: Watch) -> Seen:
+    def encode_image(
+        self, prompt: Prompt, observations: Sequence[Observation], decider: Decider | None, callbacks: RunCallbacks
+    ) -> VisionFeatures:
         """Run the vision tower. `looks` of the tower's signals are observed; a decider may drop rows between layers."""
-        tower_looks = [look for look in looks if look.signal in TOWER_SIGNALS]
-        rows = self._tower.run(lambda: self._look(prompt), tower_looks, decider, watch.stop)
-        seen = self._tokens(rows, prompt)
-        seen.output = None  # what is needed of it was taken; it would hold the whole grid in memory
-        return seen
+        tower_observations = [observation for observation in observations if observation.signal in TOWER_SIGNALS]
+        rows = self._tower.run(lambda: self._forward_vision(prompt), tower_observations, decider, callbacks.stop)
+        encoded = self._tokens(rows, prompt)
+        encoded.output = None  # what is needed of it was taken; it would hold the whole grid in memory
+        return encoded
 
     @torch.inference_mode()
-    def project(self, seen: Seen, decider: Decider | None) -> Picture:
+    def project(self, encoded: VisionFeatures, decider: Decider | None) -> VisualTokens:
         """Decide before the projector, if the decider wants to, and project what goes on."""
-        ids, features = seen.ids, seen.features
+        ids, features = encoded.ids, encoded.features
         stage = next((s for s in decider.stages if s.part is Part.PROJECTOR), None) if decider else None
         if stage is not None:
-            decision = decider.decide(stage, features, ids, seen.looks)
+            decision = decider.decide(stage, features, ids, encoded.observations)
             features = features[decision.keep] if decision.features is None else decision.features
             ids = ids[decision.keep]
             if decision.order is not None:
-                features = torch.cat([features, seen.cls[None].to(features.dtype)])[decision.order]  # -1 is [CLS]
+                features = torch.cat([features, encoded.cls[None].to(features.dtype)])[decision.order]  # -1 is [CLS]
                 ids = torch.cat([ids, ids.new_tensor([CLS_SOURCE])])[decision.order]
-        return Picture(self._project(features.to(self.dtype)), ids, seen.deep)
+        return VisualTokens(self._project(features.to(self.dtype)), ids, encoded.deep)
 
     @torch.inference_mode()
     def answer(
-        self, prompt: Prompt, picture: Picture, decider: Decider | None, max_new_tokens: int, watch: Watch
+        self,
+        prompt: Prompt,
+        picture: VisualTokens,
+        decider: Decider | None,
+        max_new_tokens: int,
+        callbacks: RunCallbacks,
     ) -> Generated:
         """Generate greedily. The picture's rows are handed to `generate` as the encoder's output."""
-        pieces = Pieces(self.tokenizer, watch, prompt.input_ids.shape[1])
+        token_texts = TextStreamer(self.tokenizer, callbacks, prompt.input_ids.shape[1])
         began = time.perf_counter()
         out, run = self._language.run(
             lambda: self.model.generate(
@@ -286,33 +292,33 @@ class Family(Weights):
                 do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None,
                 max_new_tokens=max_new_tokens,
                 return_dict_in_generate=True, output_logits=True,
-                streamer=pieces,
+                streamer=token_texts,
             ),
-            prompt, picture, decider, watch,
+            prompt, picture, decider, callbacks,
         )  # fmt: skip
         ids = out.sequences[0, prompt.input_ids.shape[1] :].tolist()
         special = set(self.tokenizer.all_special_ids)
         spoken = [step for step, i in enumerate(ids) if i not in special]
         ends = self.model.generation_config.eos_token_id
         ended = bool(ids) and ids[-1] in (ends if isinstance(ends, list) else [ends])
-        times = pieces.times
+        times = token_texts.times
         return Generated(
             token_ids=ids,
-            pieces=pieces.texts,
+            token_texts=token_texts.texts,
             log_probs=[float(out.logits[step][0].float().log_softmax(-1)[ids[step]]) for step in spoken],
             visual_per_layer=run.visual_per_layer,
             cached_per_layer=run.cached_per_layer,
             text_tokens=prompt.input_ids.shape[1] - int(prompt.visual.sum()),
             stopped="end" if ended else "length",
-            read_ms=1e3 * (times[0] - began),
-            per_word_ms=1e3 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
-            **of_words(run, out.logits, self.model.lm_head, spoken),
-            first_look=torch.stack(run.first_look) if run.first_look else None,
+            prefill_ms=1e3 * (times[0] - began),
+            decode_ms_per_token=1e3 * (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None,
+            **decoding_signals_of(run, out.logits, self.model.lm_head, spoken),
+            prompt_attention=torch.stack(run.prompt_attention) if run.prompt_attention else None,
         )
 
     @torch.inference_mode()
     def score(
-        self, prompt: Prompt, picture: Picture, decider: Decider | None, token_ids: Sequence[int]
+        self, prompt: Prompt, picture: VisualTokens, decider: Decider | None, token_ids: Sequence[int]
     ) -> torch.Tensor:
         """Teacher forcing: log-probabilities over the vocabulary at every place of a given answer, float32
         `[answer, vocabulary]`. The decider is asked as in `answer`; give it decisions that are already made.
@@ -325,15 +331,15 @@ class Family(Weights):
         states[0, longer.placeholders.to(states.device)] = rows.to(states)
         decoder = self._anatomy.decoder
         if decider is not None and decider.evicts:  # new tokens see caches that the prompt's own rows did not
-            work = partial(word_by_word, decoder, states, len(said))
-            hidden, _ = self._language.run(work, prompt, picture, decider, Watch())
+            work = partial(token_by_token, decoder, states, len(said))
+            hidden, _ = self._language.run(work, prompt, picture, decider, RunCallbacks())
         else:
             work = partial(decoder, inputs_embeds=states, use_cache=False)
-            out, _ = self._language.run(work, longer, picture, decider, Watch())
+            out, _ = self._language.run(work, longer, picture, decider, RunCallbacks())
             hidden = out.last_hidden_state[0, -len(token_ids) :]
         return self.model.lm_head(hidden).float().log_softmax(-1)
 
-    def _placeholder_rows(self, prompt: Prompt, picture: Picture) -> torch.Tensor:
+    def _placeholder_rows(self, prompt: Prompt, picture: VisualTokens) -> torch.Tensor:
         """A row for every placeholder `[placeholders, dim]`: the picture's in their slots, nothing in the others; those
         are dropped before the first layer reads them.
         """
@@ -391,3 +397,15 @@ class Family(Weights):
         self._language.remove()
         for undo in self._undo:
             undo()
+
+
+def pictures_only(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """A processor class of the library that opens, and is made, without a video processor."""
+
+    class Pictures(kind):
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in super().get_attributes() if name != "video_processor"]
+
+    Pictures.__name__ = kind.__name__  # is written down when it is saved
+    return Pictures

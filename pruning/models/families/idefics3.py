@@ -20,9 +20,10 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import get_resiz
 
 from pruning.interface import Signal
 from pruning.layout import TokenLayout
-from pruning.models.base import Prompt, Seen
+from pruning.models.base import VisionFeatures
 from pruning.models.families.base import Family
 from pruning.models.families.tiling import tiles_then_overview
+from pruning.models.prompt import Prompt
 from pruning.models.weights.blocks import Anatomy
 
 
@@ -57,15 +58,15 @@ class Idefics3Adapter(Family):
         rows = math.ceil(height / side)
         return rows, math.ceil(int(rows * side * (width / height)) / side)
 
-    def _look(self, prompt: Prompt) -> object:
+    def _forward_vision(self, prompt: Prompt) -> object:
         return self.model.model.vision_model(prompt.pixels[0])
 
-    def _tokens(self, seen: Seen, prompt: Prompt) -> Seen:
+    def _tokens(self, encoded: VisionFeatures, prompt: Prompt) -> VisionFeatures:
         core, tiles = self.model.model, prompt.pixels.shape[1]
-        numbers = torch.arange(len(seen.ids), dtype=torch.float64, device=seen.ids.device).view(tiles, -1, 1)
+        numbers = torch.arange(len(encoded.ids), dtype=torch.float64, device=encoded.ids.device).view(tiles, -1, 1)
         members = core.connector.pixel_shuffle(numbers, core.connector.scale_factor)  # the model's own order
-        seen.features = core.vision_model.post_layernorm(seen.features)
-        return seen.made_of(members.flatten(0, 1).long())
+        encoded.features = core.vision_model.post_layernorm(encoded.features)
+        return encoded.made_of(members.flatten(0, 1).long())
 
     def _project(self, features: torch.Tensor) -> torch.Tensor:
         return self.model.model.connector.modality_projection(features)

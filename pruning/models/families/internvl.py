@@ -15,10 +15,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from pruning.layout import TokenLayout
-from pruning.models.base import Prompt, Seen
-from pruning.models.families.base import Family
-from pruning.models.families.pictures_only import pictures_only
+from pruning.models.base import VisionFeatures
+from pruning.models.families.base import Family, pictures_only
 from pruning.models.families.tiling import tiles_then_overview
+from pruning.models.prompt import Prompt
 from pruning.models.weights.blocks import Anatomy
 
 
@@ -51,17 +51,19 @@ class InternVLAdapter(Family):
             cols, rows = get_optimal_tiled_canvas(hw, (side, side), images.min_patches, images.max_patches)
         return tiles_then_overview(picture_wh, (rows, cols), side, int(self.processor.image_seq_length**0.5))
 
-    def _look(self, prompt: Prompt) -> object:
+    def _forward_vision(self, prompt: Prompt) -> object:
         return self.model.model.vision_tower(prompt.pixels)
 
-    def _tokens(self, seen: Seen, prompt: Prompt) -> Seen:
+    def _tokens(self, encoded: VisionFeatures, prompt: Prompt) -> VisionFeatures:
         core, tiles = self.model.model, len(prompt.pixels)
-        side = int((len(seen.ids) // tiles) ** 0.5)
-        numbers = torch.arange(len(seen.ids), dtype=torch.float64, device=seen.ids.device).view(tiles, side, side, 1)
+        side = int((len(encoded.ids) // tiles) ** 0.5)
+        numbers = torch.arange(len(encoded.ids), dtype=torch.float64, device=encoded.ids.device).view(
+            tiles, side, side, 1
+        )
         members = core.pixel_shuffle(numbers, scale_factor=self.model.config.downsample_ratio)  # the model's own order
         if self.model.config.vision_feature_layer == -1:
-            seen.features = core.vision_tower.layernorm(seen.features)
-        return seen.made_of(members.flatten(0, 2).long())
+            encoded.features = core.vision_tower.layernorm(encoded.features)
+        return encoded.made_of(members.flatten(0, 2).long())
 
     def _encoded(self, rows: torch.Tensor) -> BaseModelOutputWithPooling:
         return BaseModelOutputWithPooling(pooler_output=rows[None])

@@ -12,9 +12,9 @@ from transformers import LlavaForConditionalGeneration
 from pruning.errors import ModelUnavailableError
 from pruning.interface import TOWER_KEY_SIGNALS, Signal
 from pruning.layout import Tile, TokenLayout, square_view
-from pruning.models.base import Prompt
 from pruning.models.families.base import Family
 from pruning.models.families.tiling import in_patches
+from pruning.models.prompt import Prompt
 from pruning.models.weights.blocks import Anatomy
 
 TOWERS = {"clip_vision_model", "siglip_vision_model", "dinov2"}
@@ -67,5 +67,5 @@ class LlavaAdapter(Family):
         vision = self.model.config.vision_config
         return vision.image_size, vision.image_size // vision.patch_size, vision.patch_size
 
-    def _look(self, prompt: Prompt) -> object:
+    def _forward_vision(self, prompt: Prompt) -> object:
         return self.model.model.vision_tower(prompt.pixels)

@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
 from pruning.errors import ImageRejectedError, ModelUnavailableError
-from pruning.inputs.content import Clip, Shown, pictures_of
+from pruning.inputs.content import VideoClip, VisualInput, images_of
 from pruning.layout import Tile, TokenLayout
-from pruning.models.base import Prompt, Seen
+from pruning.models.base import VisionFeatures
+from pruning.models.families.base import pictures_only
 from pruning.models.families.llava_next import LlavaNextAdapter
-from pruning.models.families.pictures_only import pictures_only
+from pruning.models.prompt import Prompt
 from pruning.models.weights.blocks import Anatomy
 
 LARGER = 1.1  # along a side, than the largest canvas: only then is it made smaller
@@ -46,13 +47,13 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         thinned = Tile(canvas.box_xyxy, self._thinned(canvas.grid_hw), canvas.model_wh)
         return TokenLayout(picture_wh, (overview, thinned))
 
-    def layout_of(self, shown: Shown) -> TokenLayout:
-        if not isinstance(shown, Clip) and len(pictures_of(shown)) > 1:
+    def layout_of(self, visual_input: VisualInput) -> TokenLayout:
+        if not isinstance(visual_input, VideoClip) and len(images_of(visual_input)) > 1:
             raise ImageRejectedError(
                 f"{self.info.name} reads several pictures without their tiles, which PruneScope does not serve.",
                 "Bring one picture, or choose another family.",
             )
-        return super().layout_of(shown)
+        return super().layout_of(visual_input)
 
     def _thinned(self, grid_hw: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of a canvas as the language model reads it."""
@@ -61,17 +62,17 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         ratio = math.sqrt(rows * cols / (most_tiles * cells**2))
         return (int(rows // ratio), int(cols // ratio)) if ratio > LARGER else grid_hw
 
-    def _tokens(self, seen: Seen, prompt: Prompt) -> Seen:
-        whole, members = self._packing(prompt.layout.picture_wh)
-        overview, canvas = whole.tiles
-        rows = self.model.model.multi_modal_projector(seen.features)[members.to(seen.ids.device)]
+    def _tokens(self, encoded: VisionFeatures, prompt: Prompt) -> VisionFeatures:
+        full, members = self._packing(prompt.layout.picture_wh)
+        overview, canvas = full.tiles
+        rows = self.model.model.multi_modal_projector(encoded.features)[members.to(encoded.ids.device)]
         lines = rows[overview.n_tokens :].view(*canvas.grid_hw, -1).permute(2, 0, 1)
         thinned = prompt.layout.tiles[1].grid_hw
         if thinned != canvas.grid_hw:
             lines = F.interpolate(lines[None], list(thinned), mode="bilinear")[0]  # as the model does it
         features = torch.cat([rows[: overview.n_tokens], lines.flatten(1).T])
         ids = torch.arange(len(features), device=features.device)
-        return Seen(features, ids, None, {}, seen.tokens_per_layer)
+        return VisionFeatures(features, ids, None, {}, encoded.tokens_per_layer)
 
     def _project(self, features: torch.Tensor) -> torch.Tensor:
         return features  # they are behind the projector already

@@ -27,13 +27,13 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from transformers.vision_utils import get_vision_window_index
 
 from pruning.errors import ImageRejectedError
-from pruning.inputs.content import Clip, Shown
+from pruning.inputs.content import VideoClip, VisualInput
 from pruning.interface import Signal
 from pruning.layout import Tile, TokenLayout
-from pruning.models.base import Prompt, Seen
+from pruning.models.base import VisionFeatures
 from pruning.models.chat import chat, refuse_commands
-from pruning.models.families.base import Family
-from pruning.models.families.pictures_only import pictures_only
+from pruning.models.families.base import Family, pictures_only
+from pruning.models.prompt import Prompt
 from pruning.models.weights.blocks import Anatomy
 
 MOST_TOKENS = 768  # of a frame
@@ -72,11 +72,11 @@ class Qwen25VLAdapter(Family):
         box = (0.0, 0.0, float(width), float(height))
         return TokenLayout(picture_wh, (Tile(box, (fit_h // cell, fit_w // cell), (fit_w, fit_h)),))
 
-    def layout_of(self, shown: Shown) -> TokenLayout:
-        if not isinstance(shown, Clip):
-            return super().layout_of(shown)
-        steps, (height, width) = shown.in_steps(self._depth), shown.frames[0].shape[:2]
-        seconds = [[shown.seconds[i] for i in step] for step in steps]
+    def layout_of(self, visual_input: VisualInput) -> TokenLayout:
+        if not isinstance(visual_input, VideoClip):
+            return super().layout_of(visual_input)
+        steps, (height, width) = visual_input.in_steps(self._depth), visual_input.frames[0].shape[:2]
+        seconds = [[visual_input.seconds[i] for i in step] for step in steps]
         return TokenLayout.joined([self._layout((width, height), self._most_pixels)] * len(steps), seconds)
 
     @property
@@ -90,17 +90,17 @@ class Qwen25VLAdapter(Family):
         images = self.processor.image_processor
         return min(images.size["longest_edge"], MOST_TOKENS * (images.patch_size * images.merge_size) ** 2)
 
-    def _written(self, shown: Shown, question: str) -> tuple[str, TokenLayout, Mapping[str, Any], int]:
-        if not isinstance(shown, Clip):
-            return super()._written(shown, question)
+    def _written(self, visual_input: VisualInput, question: str) -> tuple[str, TokenLayout, Mapping[str, Any], int]:
+        if not isinstance(visual_input, VideoClip):
+            return super()._written(visual_input, question)
         refuse_commands(self.tokenizer, question, self.processor.video_token)
-        layout, frames = self.layout_of(shown), chat(self.processor, question, ["video"])
-        batch = self._video(shown, layout.frames())
+        layout, frames = self.layout_of(visual_input), chat(self.processor, question, ["video"])
+        batch = self._video(visual_input, layout.frames())
         text = self._with_grids(frames, [part.n_tokens for part in layout.parts()], layout.seconds)
         coded = self.tokenizer([text], return_tensors="pt", return_token_type_ids=False)
         return frames, layout, {**coded, **batch}, self.model.config.video_token_id
 
-    def _video(self, clip: Clip, steps: list[list[int]]) -> dict[str, torch.Tensor]:
+    def _video(self, clip: VideoClip, steps: list[list[int]]) -> dict[str, torch.Tensor]:
         """What the model takes of a video: patches of pairs of frames `[patches, values]`, and the grid."""
         images, depth = self.processor.image_processor, self._depth
         size = {"shortest_edge": images.size["shortest_edge"], "longest_edge": self._most_pixels}
@@ -114,7 +114,7 @@ class Qwen25VLAdapter(Family):
         grid[0, 0] = len(steps)
         return {"pixel_values": pixels.flatten(0, 1).flatten(1), "video_grid_thw": grid} | self._clock(clip, depth)
 
-    def _clock(self, clip: Clip, depth: int) -> dict[str, torch.Tensor]:
+    def _clock(self, clip: VideoClip, depth: int) -> dict[str, torch.Tensor]:
         """What tells the model how far grids of `depth` frames are apart."""
         return {"second_per_grid_ts": torch.tensor([depth * clip.interval])}
 
@@ -128,18 +128,18 @@ class Qwen25VLAdapter(Family):
         """Steps in time, rows and columns of patches of every picture, or of the video, int64 `[pictures, 3]`."""
         return prompt.extra[f"{prompt.modality}_grid_thw"]
 
-    def _look(self, prompt: Prompt) -> object:
+    def _forward_vision(self, prompt: Prompt) -> object:
         return self._anatomy.tower(prompt.pixels, grid_thw=self._grid(prompt))
 
-    def _tokens(self, seen: Seen, prompt: Prompt) -> Seen:
+    def _tokens(self, encoded: VisionFeatures, prompt: Prompt) -> VisionFeatures:
         tower, grid = self._anatomy.tower, self._grid(prompt)
         window_of, ends = get_vision_window_index(grid, tower.spatial_merge_size, tower.window_size, tower.patch_size)
         windows, pictures = ends.diff().tolist(), self._patches(prompt)
-        whole = tower.fullatt_block_indexes
-        rows = [n for i in range(len(seen.tokens_per_layer)) for n in (pictures if i in whole else windows)]
-        seen.tokens_per_layer = rows
-        patches = torch.arange(len(seen.ids)).view(len(window_of), -1)
-        return seen.made_of(patches[window_of.argsort()].to(seen.ids.device))
+        full = tower.fullatt_block_indexes
+        rows = [n for i in range(len(encoded.tokens_per_layer)) for n in (pictures if i in full else windows)]
+        encoded.tokens_per_layer = rows
+        patches = torch.arange(len(encoded.ids)).view(len(window_of), -1)
+        return encoded.made_of(patches[window_of.argsort()].to(encoded.ids.device))
 
     def _patches(self, prompt: Prompt) -> list[int]:
         """Patches that attend to each other where there are no windows: those of a picture, or of a step in time."""

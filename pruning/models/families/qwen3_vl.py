@@ -16,10 +16,11 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from pruning.inputs.content import Clip
-from pruning.models.base import Prompt, Seen
-from pruning.models.families.pictures_only import pictures_only
+from pruning.inputs.content import VideoClip
+from pruning.models.base import VisionFeatures
+from pruning.models.families.base import pictures_only
 from pruning.models.families.qwen2_5_vl import Qwen25VLAdapter
+from pruning.models.prompt import Prompt
 
 
 class Qwen3VLAdapter(Qwen25VLAdapter):
@@ -28,13 +29,15 @@ class Qwen3VLAdapter(Qwen25VLAdapter):
     tower_matrices = 2
     no_tower_stages = "four patches of its tower make one token"
 
-    def _tokens(self, seen: Seen, prompt: Prompt) -> Seen:
-        found = seen.made_of(torch.arange(len(seen.ids), device=seen.ids.device).view(-1, self.info.patches_per_token))
-        found.deep = seen.output.deepstack_features
-        found.tokens_per_layer = self._patches(prompt) * len(seen.tokens_per_layer)
+    def _tokens(self, encoded: VisionFeatures, prompt: Prompt) -> VisionFeatures:
+        found = encoded.made_of(
+            torch.arange(len(encoded.ids), device=encoded.ids.device).view(-1, self.info.patches_per_token)
+        )
+        found.deep = encoded.output.deepstack_features
+        found.tokens_per_layer = self._patches(prompt) * len(encoded.tokens_per_layer)
         return found
 
-    def _clock(self, clip: Clip, depth: int) -> dict[str, torch.Tensor]:
+    def _clock(self, clip: VideoClip, depth: int) -> dict[str, torch.Tensor]:
         return {}
 
     def _with_grids(self, text: str, sizes: Sequence[int], seconds: Sequence[Sequence[float]]) -> str:

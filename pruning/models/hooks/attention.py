@@ -23,7 +23,7 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from pruning.interface import TOWER_KEY_SIGNALS, Look
+from pruning.interface import TOWER_KEY_SIGNALS, Observation
 
 KERNEL = "prunescope"
 ROWS_AT_ONCE = 512
@@ -32,7 +32,7 @@ ROWS_AT_ONCE = 512
 class Observer(Protocol):
     """A run: what it is told by the attention modules it watches."""
 
-    watched: dict[nn.Module, Callable[[torch.Tensor, torch.Tensor, float], None]]
+    observed_modules: dict[nn.Module, Callable[[torch.Tensor, torch.Tensor, float], None]]
 
 
 _CURRENT: ContextVar[Any] = ContextVar("prunescope_run", default=None)
@@ -67,9 +67,9 @@ class _WithConfig:
 def _observed(module: nn.Module, query, key, value, attention_mask, **kwargs):
     config = module.config.prunescope_original
     run = _CURRENT.get()
-    if run is not None and module in run.watched:
+    if run is not None and module in run.observed_modules:
         scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-        run.watched[module](query, key, scaling)
+        run.observed_modules[module](query, key, scaling)
     # Eager attention is not in the registry; it lives in the file of the module's class.
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     kernel = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
@@ -107,9 +107,9 @@ def attention_row(query: torch.Tensor, key: torch.Tensor, row: int, scaling: flo
     return (q @ key[0].float().mT).reshape(heads, -1).softmax(-1)
 
 
-def cut_look(look: Look, value: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def cut_observation(observation: Observation, value: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """An observation of the tower, of some rows only: attention is `[heads, rows]`, keys are `[rows, dim]`."""
-    return value[rows] if look.signal in TOWER_KEY_SIGNALS else value[:, rows]
+    return value[rows] if observation.signal in TOWER_KEY_SIGNALS else value[:, rows]
 
 
 def attention_rows(query: torch.Tensor, key: torch.Tensor, first: int, scaling: float) -> torch.Tensor:

@@ -19,9 +19,10 @@ import torch
 from torch import nn
 
 from pruning.errors import RunStopped
-from pruning.interface import ATTENTION_SIGNALS, LANGUAGE_SIGNALS, STATE_SIGNALS, Look, Part, PromptText, Signal
-from pruning.models.base import TEXT_ROW, Decider, Picture, Prompt, Watch
+from pruning.interface import ATTENTION_SIGNALS, LANGUAGE_SIGNALS, STATE_SIGNALS, Observation, Part, PromptText, Signal
+from pruning.models.base import TEXT_ROW, Decider, RunCallbacks, VisualTokens
 from pruning.models.hooks.attention import active, attention_row, attention_rows, current, rows_of
+from pruning.models.prompt import Prompt
 from pruning.ops.decoding_signals import ONLY_LAYER, entropy_ratio
 
 ORIGINAL, RENUMBERED, REINDEXED = "original", "renumbered", "reindexed"
@@ -39,27 +40,31 @@ class LanguageRun:
         self,
         hooks: LanguageHooks,
         prompt: Prompt,
-        picture: Picture,
+        picture: VisualTokens,
         decider: Decider | None,
-        watch: Watch,
+        callbacks: RunCallbacks,
     ) -> None:
-        self.hooks, self.prompt, self.picture, self.decider, self.stop = hooks, prompt, picture, decider, watch.stop
+        self.hooks, self.prompt, self.picture, self.decider, self.stop = hooks, prompt, picture, decider, callbacks.stop
         mine = [s for s in decider.stages if s.part is Part.LANGUAGE_MODEL] if decider else []
         self.stages = {s.layer: s for s in mine}
         before = [s for s in decider.stages if s.part is not Part.LANGUAGE_MODEL] if decider else []
         self.arrival_policy = decider.positions_at(before[-1]) if before else ORIGINAL
-        self.wanted = [look for look in (decider.looks if decider else ()) if look.signal in LANGUAGE_SIGNALS]
-        layers = {look.layer for look in self.wanted if look.signal in ATTENTION_SIGNALS}
-        layers = range(hooks.n_layers) if watch.attention else layers
-        self.watched = {hooks.attention(layer): partial(self._watch, layer) for layer in layers}
-        self.word_attention: list[torch.Tensor] | None = [] if watch.attention else None
+        self.wanted = [
+            observation
+            for observation in (decider.observations if decider else ())
+            if observation.signal in LANGUAGE_SIGNALS
+        ]
+        layers = {observation.layer for observation in self.wanted if observation.signal in ATTENTION_SIGNALS}
+        layers = range(hooks.n_layers) if callbacks.trace else layers
+        self.observed_modules = {hooks.attention(layer): partial(self._observe_attention, layer) for layer in layers}
+        self.word_attention: list[torch.Tensor] | None = [] if callbacks.trace else None
         self.head_ratios: list[torch.Tensor] = []  # of every step, where words are watched
         self.visual_states: torch.Tensor | None = None  # of the prompt's visual rows, behind the last norm
         self.visual_ids: torch.Tensor | None = None
-        self.first_look: list[torch.Tensor] = []  # per layer: what the prompt's last row gives to what
+        self.prompt_attention: list[torch.Tensor] = []  # per layer: what the prompt's last row gives to what
         self.ids_per_layer: list[torch.Tensor] = []
         self.columns_per_layer: list[torch.Tensor] = []
-        self.seen: dict[Look, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.observed: dict[Observation, tuple[torch.Tensor, torch.Tensor]] = {}
         self.visual_per_layer: list[int] = []
         self.rows_per_layer: list[int] = []
         self.last_position: list[int] = []  # of the prompt, per layer
@@ -102,8 +107,8 @@ class LanguageRun:
     def end(self, states: torch.Tensor) -> None:
         """After a forward pass: keep what the prompt's visual rows have become."""
         if self.prefill and self.word_attention is not None:
-            shown = self.row_ids >= 0
-            self.visual_states, self.visual_ids = states[0, shown], self.row_ids[shown]
+            visual_rows = self.row_ids >= 0
+            self.visual_states, self.visual_ids = states[0, visual_rows], self.row_ids[visual_rows]
 
     # -- one layer ------------------------------------------------------------------------------------------------
 
@@ -118,10 +123,10 @@ class LanguageRun:
             hidden = self._arrive(hidden)
         if 0 < layer <= len(self.picture.deep):
             hidden = self._deepen(self.picture.deep[layer - 1], hidden)
-        self._look_at_states(layer, hidden, kwargs)
+        self._observe_states(layer, hidden, kwargs)
         if layer in self.stages:
-            self._look_ahead(layer, hidden, kwargs)
-            self._look_at_values(kwargs)
+            self._observe_ahead(layer, hidden, kwargs)
+            self._observe_values(kwargs)
             hidden = self._decide(layer, hidden)
         n_rows = hidden.shape[1]
         self.visual_per_layer.append(int((self.row_ids != TEXT_ROW).sum()))
@@ -183,17 +188,17 @@ class LanguageRun:
 
     def _deepen(self, rows: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Add to every visual token what the tower has for it behind the layer before (DeepStack)."""
-        shown = self.row_ids >= 0
+        visual_rows = self.row_ids >= 0
         hidden = hidden.clone()
-        hidden[0, shown] += rows.to(hidden)[self.row_ids[shown]]
+        hidden[0, visual_rows] += rows.to(hidden)[self.row_ids[visual_rows]]
         return hidden
 
     def _decide(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         stage = self.stages[layer]
         places = (self.row_ids != TEXT_ROW).nonzero()[:, 0]
-        looks = self._shown(self.columns[places])
+        observations = self._observed_for(self.columns[places])
         text = self._text(hidden)
-        decision = self.decider.decide(stage, hidden[0, places], self.row_ids[places], looks, text=text)
+        decision = self.decider.decide(stage, hidden[0, places], self.row_ids[places], observations, text=text)
         self.evicts |= decision.evict
         kept = places[decision.keep]
         if decision.features is not None:
@@ -211,13 +216,13 @@ class LanguageRun:
         """The prompt behind the picture."""
         before, first = self._around_picture
         columns = self.columns[first:].tolist()
+        token_texts = [self.prompt.token_texts[c] for c in columns]
         words = [self.prompt.words[c] for c in columns]
-        whole = [self.prompt.whole[c] for c in columns]
         return PromptText(
-            hidden[0, first:], words, self.prompt.in_question[columns], whole,
+            hidden[0, first:], token_texts, self.prompt.in_question[columns], words,
             first=columns[0] if columns else 0,
-            looks=self._shown(self.columns[first:]),
-            looks_before=self._shown(self.columns[:before]),
+            observations=self._observed_for(self.columns[first:]),
+            observations_before=self._observed_for(self.columns[:before]),
         )  # fmt: skip
 
     @property
@@ -255,36 +260,38 @@ class LanguageRun:
 
     # -- observations ---------------------------------------------------------------------------------------------
 
-    def _shown(self, columns: torch.Tensor) -> dict[Look, torch.Tensor]:
+    def _observed_for(self, columns: torch.Tensor) -> dict[Observation, torch.Tensor]:
         """Everything observed so far, cut to the rows that stood in these columns of the prompt."""
         found = {}
-        for look, (value, of) in self.seen.items():
+        for observation, (value, of) in self.observed.items():
             rows = rows_of(columns.to(of.device), of).to(value.device)
-            found[look] = value.index_select(-1 if look.signal in TOKENS_LAST else -2, rows).to(columns.device)
+            found[observation] = value.index_select(-1 if observation.signal in TOKENS_LAST else -2, rows).to(
+                columns.device
+            )
         return found
 
-    def _look_at_states(self, layer: int, hidden: torch.Tensor, kwargs: dict[str, Any]) -> None:
-        for look in self.wanted:
-            if look.layer != layer or look.signal not in STATE_SIGNALS:
+    def _observe_states(self, layer: int, hidden: torch.Tensor, kwargs: dict[str, Any]) -> None:
+        for observation in self.wanted:
+            if observation.layer != layer or observation.signal not in STATE_SIGNALS:
                 continue
-            if look.signal is Signal.LANGUAGE_STATES:
+            if observation.signal is Signal.LANGUAGE_STATES:
                 value = hidden[0]
-            elif look.signal is Signal.NORMED_STATES:
+            elif observation.signal is Signal.NORMED_STATES:
                 value = self.hooks.norm(hidden)[0]
             else:
                 value = torch.cat(self._shortened(hidden, kwargs)["position_embeddings"]).float()
-            self.seen[look] = value, self.columns
+            self.observed[observation] = value, self.columns
 
-    def _look_at_values(self, kwargs: dict[str, Any]) -> None:
+    def _observe_values(self, kwargs: dict[str, Any]) -> None:
         """Values need no watching: during the prefill they lie in the cache of their layer."""
-        for look in self.wanted:
-            if look.signal is Signal.LANGUAGE_VALUES and look.layer < len(self.columns_per_layer):
-                value = kwargs["past_key_values"].layers[look.layer].values[0]
-                self.seen[look] = value, self.columns_per_layer[look.layer]
+        for observation in self.wanted:
+            if observation.signal is Signal.LANGUAGE_VALUES and observation.layer < len(self.columns_per_layer):
+                value = kwargs["past_key_values"].layers[observation.layer].values[0]
+                self.observed[observation] = value, self.columns_per_layer[observation.layer]
 
-    def _look_ahead(self, layer: int, hidden: torch.Tensor, kwargs: dict[str, Any]) -> None:
+    def _observe_ahead(self, layer: int, hidden: torch.Tensor, kwargs: dict[str, Any]) -> None:
         """Run the layer's attention up to its queries and keys, without its cache, on all rows that are here now."""
-        if not any(look.ahead and look.layer == layer for look in self.wanted):
+        if not any(observation.ahead and observation.layer == layer for observation in self.wanted):
             return
         given = {**self._shortened(hidden, kwargs), "past_key_values": None}
         normed = self.hooks.layers[layer].input_layernorm(hidden)
@@ -296,21 +303,25 @@ class LanguageRun:
         finally:
             self.ahead = False
 
-    def _watch(self, layer: int, query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
+    def _observe_attention(self, layer: int, query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
         if self.word_attention is not None and not self.ahead:
             self._add_word_attention(layer, query, key, scaling)
         if not self.prefill:
             return
-        for look in self.wanted:
-            if look.layer != layer or look.ahead != self.ahead or look.signal not in ATTENTION_SIGNALS:
+        for observation in self.wanted:
+            if (
+                observation.layer != layer
+                or observation.ahead != self.ahead
+                or observation.signal not in ATTENTION_SIGNALS
+            ):
                 continue
-            if look.signal is Signal.LAST_TOKEN_ATTENTION:
+            if observation.signal is Signal.LAST_TOKEN_ATTENTION:
                 value = attention_row(query, key, query.shape[2] - 1, scaling)
-            elif look.signal is Signal.TEXT_ATTENTION:
+            elif observation.signal is Signal.TEXT_ATTENTION:
                 value = attention_rows(query, key, self._around_picture[1], scaling)
             else:
                 value = key[0]
-            self.seen[look] = value, self.columns
+            self.observed[observation] = value, self.columns
         if self.ahead:
             raise _Enough
 
@@ -327,8 +338,8 @@ class LanguageRun:
         total.index_add_(0, ids[here].to(total.device), weights[here].to(total.device) / self.hooks.n_layers)
         if self.prefill:
             (first, past), columns = self.prompt.inserted or (0, 0), self.columns_per_layer[layer]
-            shown, told = weights[ids != TEXT_ROW].sum(), weights[(columns >= first) & (columns < past)].sum()
-            self.first_look.append(torch.stack([shown, told, 1 - shown - told]))
+            visual_rows, told = weights[ids != TEXT_ROW].sum(), weights[(columns >= first) & (columns < past)].sum()
+            self.prompt_attention.append(torch.stack([visual_rows, told, 1 - visual_rows - told]))
 
 
 def slots(ids: torch.Tensor) -> torch.Tensor:
@@ -369,12 +380,12 @@ class LanguageHooks:
         self,
         generate: Callable[[], Any],
         prompt: Prompt,
-        picture: Picture,
+        picture: VisualTokens,
         decider: Decider | None,
-        watch: Watch,
+        callbacks: RunCallbacks,
     ) -> tuple[Any, LanguageRun]:
         """Call `generate()` under observation; returns its result and what was observed."""
-        run = LanguageRun(self, prompt, picture, decider, watch)
+        run = LanguageRun(self, prompt, picture, decider, callbacks)
         with active(run):
             return generate(), run
 

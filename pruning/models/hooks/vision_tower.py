@@ -17,16 +17,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from pruning.errors import RunStopped
-from pruning.interface import Look, Part, Signal
-from pruning.models.base import Decider, Seen
-from pruning.models.hooks.attention import active, attention_received, attention_row, current, cut_look, rows_of
+from pruning.interface import Observation, Part, Signal
+from pruning.models.base import Decider, VisionFeatures
+from pruning.models.hooks.attention import active, attention_received, attention_row, current, cut_observation, rows_of
 
 
 class TowerRun:
     """One pass of one picture through the tower."""
 
     def __init__(
-        self, hooks: TowerHooks, looks: Sequence[Look], decider: Decider | None, stop: Callable[[], bool]
+        self, hooks: TowerHooks, observations: Sequence[Observation], decider: Decider | None, stop: Callable[[], bool]
     ) -> None:
         self.hooks, self.decider, self.stop = hooks, decider, stop
         self.stages = {s.layer: s for s in decider.stages if s.part is Part.TOWER} if decider else {}
@@ -34,31 +34,35 @@ class TowerRun:
         self.sizes: torch.Tensor | None = None  # how many tokens every row stands for, if a method weighs that
         self.tokens_per_layer: list[int] = []
         self.features: torch.Tensor | None = None
-        self.seen: dict[Look, tuple[torch.Tensor, torch.Tensor]] = {}  # look -> (values, ids they are of)
-        by_layer: dict[int, list[Look]] = {}
-        for look in looks:
-            by_layer.setdefault(look.layer, []).append(look)
-        self.watched = {hooks.attention(layer): partial(self._watch, wanted) for layer, wanted in by_layer.items()}
+        self.observed: dict[Observation, tuple[torch.Tensor, torch.Tensor]] = {}  # look -> (values, ids they are of)
+        by_layer: dict[int, list[Observation]] = {}
+        for observation in observations:
+            by_layer.setdefault(observation.layer, []).append(observation)
+        self.observed_modules = {
+            hooks.attention(layer): partial(self._observe_attention, wanted) for layer, wanted in by_layer.items()
+        }
 
-    def _watch(self, looks: list[Look], query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
-        for look in looks:
+    def _observe_attention(
+        self, observations: list[Observation], query: torch.Tensor, key: torch.Tensor, scaling: float
+    ) -> None:
+        for observation in observations:
             prefix, tiles = self.hooks.prefix, zip(query.split(1), key.split(1), strict=True)
-            if look.signal is Signal.CLS_ATTENTION:
+            if observation.signal is Signal.CLS_ATTENTION:
                 value = torch.cat([attention_row(q, k, 0, scaling)[:, prefix:] for q, k in tiles], 1)
-            elif look.signal is Signal.CLS_ATTENTION_WIDE:
+            elif observation.signal is Signal.CLS_ATTENTION_WIDE:
                 wide = [[x.transpose(1, 2).flatten(2)[:, None] for x in tile] for tile in tiles]
                 rows = [attention_row(q, k, 0, q.shape[-1] ** -0.5)[:, prefix:] for q, k in wide]
                 value = torch.cat(rows, 1)
-            elif look.signal is Signal.RECEIVED_ATTENTION:
+            elif observation.signal is Signal.RECEIVED_ATTENTION:
                 part = query.shape[2] / (len(self.ids) + prefix * self.tiles)  # of all rows
                 value = part * torch.cat([attention_received(q, k, scaling)[:, prefix:] for q, k in tiles], 1)
-                if look in self.seen:  # windows, or pictures side by side, come one after the other
-                    value = torch.cat([self.seen[look][0], value], 1)
-            elif look.signal is Signal.TOWER_KEYS_MEAN:
+                if observation in self.observed:  # windows, or pictures side by side, come one after the other
+                    value = torch.cat([self.observed[observation][0], value], 1)
+            elif observation.signal is Signal.TOWER_KEYS_MEAN:
                 value = key[:, :, prefix:].float().mean(1).flatten(0, 1)
             else:
                 value = key[:, :, prefix:].transpose(1, 2).flatten(2).flatten(0, 1)
-            self.seen[look] = value, self.ids
+            self.observed[observation] = value, self.ids
 
     def enter_layer(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         """Rows that the layer gets, after the decision of a stage before it."""
@@ -84,19 +88,19 @@ class TowerRun:
         """What is added to attention: the logarithm of the sizes of the rows, `[1, 1, 1, prefix + rows]`."""
         return F.pad(self.sizes.log(), (self.hooks.prefix, 0))[None, None, None].to(hidden.dtype)
 
-    def looks_at(self, ids: torch.Tensor) -> dict[Look, torch.Tensor]:
+    def looks_at(self, ids: torch.Tensor) -> dict[Observation, torch.Tensor]:
         """Everything observed so far, cut to `ids` (heads first for attention, tokens first for keys)."""
         cut = {}
-        for look, (value, of) in self.seen.items():
-            cut[look] = cut_look(look, value, rows_of(ids, of))
+        for observation, (value, of) in self.observed.items():
+            cut[observation] = cut_observation(observation, value, rows_of(ids, of))
         return cut
 
-    def result(self, output: object) -> Seen:
+    def result(self, output: object) -> VisionFeatures:
         prefix = self.hooks.prefix
         cls = self.features[0, 0] if prefix else None
         features = self.features[:, prefix:].flatten(0, 1)
         rows = self.tokens_per_layer * self.tiles
-        return Seen(features, self.ids, cls, self.looks_at(self.ids), rows, output)
+        return VisionFeatures(features, self.ids, cls, self.looks_at(self.ids), rows, output)
 
 
 class TowerHooks:
@@ -120,10 +124,14 @@ class TowerHooks:
             handle.remove()
 
     def run(
-        self, tower: Callable[[], object], looks: Sequence[Look], decider: Decider | None, stop: Callable[[], bool]
-    ) -> Seen:
+        self,
+        tower: Callable[[], object],
+        observations: Sequence[Observation],
+        decider: Decider | None,
+        stop: Callable[[], bool],
+    ) -> VisionFeatures:
         """Run `tower()` under observation."""
-        run = TowerRun(self, looks, decider, stop)
+        run = TowerRun(self, observations, decider, stop)
         with active(run):
             output = tower()
         return run.result(output)

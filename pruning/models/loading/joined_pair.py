@@ -24,7 +24,7 @@ from transformers import (
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from pruning.models.base import Seen
+from pruning.models.base import VisionFeatures
 
 CELLS = 24  # rows and columns of patches, as in LLaVA-1.5, so that published budgets mean the same here
 HEAD_DIM = 64  # of every DINOv2; not written in an ONNX file
@@ -46,9 +46,9 @@ SAID = (
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}  # as DINOv2 was trained
 
 
-def mechanics_only(tokenizer, seen: Seen, question: str, n_pictures: int) -> list[str]:
+def mechanics_only(tokenizer, encoded: VisionFeatures, question: str, n_pictures: int) -> list[str]:
     """What is said of every answer of a model whose projector was never trained."""
-    del tokenizer, seen, question, n_pictures
+    del tokenizer, encoded, question, n_pictures
     return [
         "The projector between this vision tower and this language model was never trained: what is kept, what it "
         "costs and how long it takes are real, the answer is not. Mechanics, not answers."

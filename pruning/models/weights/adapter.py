@@ -12,16 +12,16 @@ from typing import Any, Self
 
 from torch import nn
 
+from pruning.checkpoints import fingerprint
 from pruning.errors import PlanError
-from pruning.identity import fingerprint
-from pruning.interface import ModelInfo, Part
-from pruning.models.base import Prompt
+from pruning.interface import BlockFacts, ModelInfo, Part
+from pruning.models.prompt import Prompt
 from pruning.models.weights.blocks import Block, take_apart
 from pruning.models.weights.calibration import Calibration
 from pruning.models.weights.compressed import compress, shared_copy
 from pruning.models.weights.gates import Gated
 from pruning.records.plan import StructuralPlan
-from pruning.structure import BlockFacts, LayerShape
+from pruning.shapes import LayerShape
 
 
 class Weights:

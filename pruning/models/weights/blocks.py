@@ -15,7 +15,7 @@ from torch import nn
 
 from pruning.errors import PlanError
 from pruning.interface import Part
-from pruning.structure import LayerShape, MatrixShape
+from pruning.shapes import LayerShape, MatrixShape
 
 PLAIN, GATED = ("fc1", "fc2"), ("gate_proj", "up_proj", "down_proj")
 

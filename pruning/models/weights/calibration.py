@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from pruning.errors import RunStopped
-from pruning.models.base import Prompt
+from pruning.interface import BlockFacts
 from pruning.models.hooks.attention import active
+from pruning.models.prompt import Prompt
 from pruning.models.weights.blocks import Block
-from pruning.structure import BlockFacts
 
 HEAD_OUTPUTS, ATTENTION_MAPS, FFN_INPUTS = "head outputs", "attention maps", "feed-forward inputs"
 
@@ -38,13 +38,13 @@ class Calibration:
 
     def __init__(self, blocks: Sequence[Block], wanted: Sequence[str]) -> None:
         self.facts = [weights_of(b) for b in blocks]
-        self.watched: dict[nn.Module, Callable[[torch.Tensor, torch.Tensor, float], None]] = {}
+        self.observed_modules: dict[nn.Module, Callable[[torch.Tensor, torch.Tensor, float], None]] = {}
         self._maps: dict[int, list[torch.Tensor]] = {i: [] for i in range(len(blocks))}
         for i, (block, facts) in enumerate(zip(blocks, self.facts, strict=True)):
             if HEAD_OUTPUTS in wanted:
                 block.out.register_forward_pre_hook(partial(self._outputs, facts))
             if ATTENTION_MAPS in wanted:
-                self.watched[block.attention] = partial(self._attention, i, block)
+                self.observed_modules[block.attention] = partial(self._attention, i, block)
             if FFN_INPUTS in wanted:
                 for names in _sharing(block.names):
                     module = getattr(block.mlp, names[0])

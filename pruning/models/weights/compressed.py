@@ -74,12 +74,12 @@ def compress(block: Block, plan: LayerPlan) -> None:
         setattr(block.mlp, last, _columns(getattr(block.mlp, last), hidden))
     for m in plan.matrices:
         if m.shape.rank is not None:
-            whole = getattr(block.mlp, m.shape.name)
+            full = getattr(block.mlp, m.shape.name)
             if m.directions is None:
-                directions = output_directions(whole.weight)[1][:, : m.shape.rank]
+                directions = output_directions(full.weight)[1][:, : m.shape.rank]
             else:
-                directions = torch.from_numpy(m.directions.copy()).to(whole.weight.device)
-            setattr(block.mlp, m.shape.name, _thin(whole, directions))
+                directions = torch.from_numpy(m.directions.copy()).to(full.weight.device)
+            setattr(block.mlp, m.shape.name, _thin(full, directions))
 
 
 def _slice_heads(block: Block, plan: LayerPlan) -> None:

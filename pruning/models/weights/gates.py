@@ -11,8 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from pruning.models.base import Prompt
-from pruning.models.prompt import splice
+from pruning.models.prompt import Prompt, splice
 from pruning.models.weights.blocks import Block
 
 

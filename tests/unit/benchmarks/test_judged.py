@@ -9,7 +9,7 @@ import pytest
 
 from app.ui.caption_controls import build_caption_controls
 from app.ui.tabs import measured, structure
-from pruning.benchmarks.judged import (
+from pruning.benchmarks.reports import (
     COMMANDS,
     DENSE,
     accm_section,
@@ -141,7 +141,7 @@ def test_the_page_shows_them_where_somebody_decides(monkeypatch):
 
 
 def test_a_method_that_was_judged_on_fewer_scenes_says_so():
-    entry = {"evidence_kept": 0.5, "mean_tokens_per_layer": 64.0}
+    entry = {"answer_region_kept": 0.5, "mean_tokens_per_layer": 64.0}
     curve = {
         "fastv@64": entry | {"accuracy": right(0.8)},
         "fastv@18": {"refused": "it cannot"},

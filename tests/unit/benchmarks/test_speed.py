@@ -10,10 +10,10 @@ import torch
 
 from pruning.benchmarks import speed as bench_module
 from pruning.benchmarks.published_order import ORDERS
-from pruning.benchmarks.random_model import Shape
 from pruning.benchmarks.speed import table
 from pruning.cli.parser import main
 from pruning.methods import METHODS
+from pruning.models.loading.random_model import Shape
 
 
 @pytest.fixture

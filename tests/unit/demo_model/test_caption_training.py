@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT, make_tiny_adapter
 from PIL import Image
 
-from pruning.benchmarks.judged import accm_table
+from pruning.benchmarks.reports import accm_table
 from pruning.cli.parser import main
 from pruning.compensation.checkpoint import load as load_parts
 from pruning.demo_model.accm import evaluate as accm_evaluate
@@ -121,10 +121,10 @@ def test_a_drawn_lesson_agrees_with_the_engine(demo, cache):
     captions = [["a large red circle at the top", ""] for _ in lesson.questions]
     divergence = lesson.divergences(captions)
     assert divergence.shape == (3, 2)
+    from pruning.compensation.base import inserted_text
     from pruning.compensation.objective import kl_to_full
-    from pruning.compensation.wording import inserted_text
     from pruning.demo_model.accm.lessons import LONGEST_ANSWER, _Arrived
-    from pruning.models.base import Picture, Watch
+    from pruning.models.base import RunCallbacks, VisualTokens
 
     features = lesson._all
     with torch.no_grad():
@@ -133,13 +133,13 @@ def test_a_drawn_lesson_agrees_with_the_engine(demo, cache):
     picture = np.zeros((192, 192, 3), np.uint8)
     for row, question in enumerate(lesson.questions):
         prompt = demo.prompt(picture, question)
-        whole = Picture(rows, torch.arange(N_PATCHES))
-        ids = demo.answer(prompt, whole, None, LONGEST_ANSWER + 1, Watch()).token_ids
+        full = VisualTokens(rows, torch.arange(N_PATCHES))
+        ids = demo.answer(prompt, full, None, LONGEST_ANSWER + 1, RunCallbacks()).token_ids
         assert demo.tokenizer.decode(ids, skip_special_tokens=True).strip() == lesson.asked[row].question.answer
-        full = demo.score(prompt, whole, None, ids)
+        full = demo.score(prompt, full, None, ids)
         for column, caption in enumerate(captions[row]):
-            helped = demo.insert(prompt, inserted_text(caption))
-            said = demo.score(helped, Picture(rows[kept], kept), _Arrived(), ids)
+            compensated = demo.insert(prompt, inserted_text(caption))
+            said = demo.score(compensated, VisualTokens(rows[kept], kept), _Arrived(), ids)
             assert float(kl_to_full(full, said)) == pytest.approx(float(divergence[row, column]), abs=1e-4)
 
 
@@ -174,7 +174,7 @@ def test_training_moves_captioner_and_selector_and_nothing_else(demo, cache, tmp
 
 @pytest.mark.parametrize(("phase", "stop_at"), [("captions", 2), ("tune-dpo", 1)])
 def test_a_stopped_training_goes_on_exactly(demo, cache, tmp_path, monkeypatch, phase, stop_at):
-    whole = train_accm(demo, tmp_path / "a", tmp_path / "a_out", SMALL, cache.folder)
+    full = train_accm(demo, tmp_path / "a", tmp_path / "a_out", SMALL, cache.folder)
     original = optimise.Trainer.step
 
     def step(self, loss, number):
@@ -188,8 +188,8 @@ def test_a_stopped_training_goes_on_exactly(demo, cache, tmp_path, monkeypatch, 
         train_accm(demo, tmp_path / "b", tmp_path / "b_out", SMALL, cache.folder)
     monkeypatch.undo()
     resumed = train_accm(demo, tmp_path / "b", tmp_path / "b_out", SMALL, cache.folder)
-    assert weights(whole.captioner) == weights(resumed.captioner)
-    assert weights(whole.selector) == weights(resumed.selector)
+    assert weights(full.captioner) == weights(resumed.captioner)
+    assert weights(full.selector) == weights(resumed.selector)
 
 
 # -- the command line -------------------------------------------------------------------------------------------------

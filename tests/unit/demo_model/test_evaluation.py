@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pruning.benchmarks.judged import accuracy_text, draws_joined
+from pruning.benchmarks.reports import accuracy_text, draws_joined
 from pruning.checkpoints import digest_of
 from pruning.demo_model.evaluation import evaluate
 from pruning.demo_model.evaluation.evaluate import BUDGETS, Evaluation, _configurations, _curve, _judged, _together
@@ -29,11 +29,11 @@ def outcomes(n: int, seed: int) -> list[list[Outcome]]:
 
 def test_scenes_that_come_later_count_like_those_that_were_there():
     asked, scenes = _configurations("fastv"), outcomes(1000, seed=1)
-    whole, first, rest = (_curve(asked, part) for part in (scenes, scenes[:300], scenes[300:]))
-    for name, entry in whole.items():
+    full, first, rest = (_curve(asked, part) for part in (scenes, scenes[:300], scenes[300:]))
+    for name, entry in full.items():
         found = _together(first[name], rest[name])
         assert found["accuracy"] == entry["accuracy"]
-        assert found["evidence_kept"] == pytest.approx(entry["evidence_kept"], abs=1e-4)
+        assert found["answer_region_kept"] == pytest.approx(entry["answer_region_kept"], abs=1e-4)
         assert found["mean_tokens_per_layer"] == pytest.approx(entry["mean_tokens_per_layer"], abs=0.02)
         assert _judged(found) == 1000
 
@@ -74,8 +74,8 @@ def test_draws_of_the_same_questions_are_one_line_with_its_spread():
     values = [e["accuracy"]["value"] for e in (first, second, third)]
     assert len(set(values)) > 1
     assert joined["random_baseline@64"]["accuracy"]["value"] == pytest.approx(sum(values) / 3)
-    assert joined["random_baseline@64"]["evidence_kept"] == pytest.approx(
-        sum(e["evidence_kept"] for e in (first, second, third)) / 3
+    assert joined["random_baseline@64"]["answer_region_kept"] == pytest.approx(
+        sum(e["answer_region_kept"] for e in (first, second, third)) / 3
     )
     assert accuracy_text(joined["random_baseline@64"]).endswith(f"{100 * min(values):.1f} to {100 * max(values):.1f}")
     assert accuracy_text(joined["fastv@64"]) == f"{100 * curve['fastv@64']['accuracy']['value']:.1f}"

@@ -120,9 +120,9 @@ def test_answers_are_true_and_evidence_is_what_they_need(kind):
 def check(scene, question) -> None:
     words = question.text.lower().replace("?", " ").replace(".", " ").replace(",", " ").split()
     singular = [w.removesuffix("es") if w == "crosses" else w.removesuffix("s") for w in words]
-    seen = [scene.objects[i] for i in question.evidence]
+    encoded = [scene.objects[i] for i in question.evidence]
     if question.kind in ("color", "shape", "size", "where", "digit"):
-        thing = seen[0]
+        thing = encoded[0]
         truth = {"color": thing.color, "shape": thing.shape, "size": thing.size, "where": thing.zone}
         assert question.answer == truth.get(question.kind, str(thing.digit))
         named = {w for w in words if w in SHAPES or w in COLORS or w in SIZES}
@@ -137,7 +137,7 @@ def check(scene, question) -> None:
         named = {w for w in words if w in SHAPES or w in COLORS}
         assert (question.answer == "yes") == any(named <= {o.shape, o.color} for o in scene.objects)
     elif question.kind == "relation":
-        a, b = seen
+        a, b = encoded
         sides = {"left": a.x < b.x, "right": a.x > b.x, "above": a.y < b.y, "below": a.y > b.y}
         named = {{"over": "above", "under": "below"}.get(w, w) for w in words} & set(sides)
         if len(named) == 2:
@@ -222,8 +222,8 @@ def test_views_show_the_model_what_they_say(mode):
     rng = np.random.default_rng(3)
     scene = next(s for s in SCENES if len(s.objects) == 6)
     owner = owner_of(draw(scene, SIDE)[1], 6)[None]
-    shown = {0, 2} if mode == "some" else set(range(6))
-    kept = View(mode, 0.2 if mode == "share" else 10.0).keep(owner, [shown], rng)[0]
+    visual_input = {0, 2} if mode == "some" else set(range(6))
+    kept = View(mode, 0.2 if mode == "share" else 10.0).keep(owner, [visual_input], rng)[0]
     assert (np.diff(kept) > 0).all()
     inside = set(owner[0, kept]) - {0}
     if mode == "full":
@@ -231,20 +231,20 @@ def test_views_show_the_model_what_they_say(mode):
     elif mode == "share":
         assert len(kept) == round(0.2 * N_PATCHES)
     else:
-        assert inside == {i + 1 for i in shown}
-        assert np.isin(np.flatnonzero(np.isin(owner[0], [i + 1 for i in shown])), kept).all()
+        assert inside == {i + 1 for i in visual_input}
+        assert np.isin(np.flatnonzero(np.isin(owner[0], [i + 1 for i in visual_input])), kept).all()
 
 
 def test_hidden_evidence_is_told_in_words():
-    helped = 0
+    compensated = 0
     for number in range(30):
         scene, rng = cached_scene(number + 3)
-        shown = {0}
-        for segment in write_segments(scene, View("some", 10), shown, rng, 10):
-            missing = [scene.objects[i] for i in set(segment.question.evidence) - shown]
+        visual_input = {0}
+        for segment in write_segments(scene, View("some", 10), visual_input, rng, 10):
+            missing = [scene.objects[i] for i in set(segment.question.evidence) - visual_input]
             assert all(q.phrase(o) in segment.help for o in missing)
-            helped += bool(missing)
-    assert helped > 20
+            compensated += bool(missing)
+    assert compensated > 20
 
 
 def test_labels_say_what_covers_a_patch():
@@ -278,9 +278,9 @@ def test_the_oracle_keeps_the_evidence():
 
 def test_one_packed_pass_judges_as_the_engine_answers():
     """Accuracy by kind comes from one pass over all questions; it must be what greedy decoding gives one by one."""
-    from pruning.engine.run import see_picture
+    from pruning.engine.run import encode_image
     from pruning.models import load
-    from pruning.models.base import Watch
+    from pruning.models.base import RunCallbacks
 
     adapter = load("demo")
     judge, told, written = Judge(adapter), [], []
@@ -291,8 +291,8 @@ def test_one_packed_pass_judges_as_the_engine_answers():
             if item.question.kind == "describe":
                 continue
             prompt = adapter.prompt(picture, item.question.text)
-            whole = adapter.project(see_picture(adapter, prompt)[0], None)
-            text = adapter.answer(prompt, whole, None, 16, Watch()).text
+            full = adapter.project(encode_image(adapter, prompt)[0], None)
+            text = adapter.answer(prompt, full, None, 16, RunCallbacks()).text
             told.append(packed[item.question.kind])
             written.append(text == item.question.answer)
         assert len(packed) == len(asked) - 1
@@ -361,10 +361,10 @@ def test_an_interrupted_phase_goes_on_exactly(tmp_path, monkeypatch):
         train_tower(model.model.vision_tower, "windows", 4, 2, 1e-3, folder, heads, check_scenes=2)
         return model.model.vision_tower.state_dict()
 
-    whole = tower_after(tmp_path / "a")
+    full = tower_after(tmp_path / "a")
     tower_after(tmp_path / "b", stop_at=2)
     resumed = tower_after(tmp_path / "b")
-    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert all(torch.equal(full[k], resumed[k]) for k in full)
 
 
 def test_running_counts_are_those_of_a_hand():

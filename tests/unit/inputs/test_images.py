@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pruning.errors import ImageRejectedError
-from pruning.inputs.images import MAX_BYTES, read_picture
+from pruning.inputs.images import MAX_BYTES, read_image
 
 
 def encoded(image: Image.Image, kind: str, **kwargs) -> bytes:
@@ -39,7 +39,7 @@ def png_header(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
 def test_the_usual_formats_open(kind):
-    picture = read_picture(encoded(plain(), kind))
+    picture = read_image(encoded(plain(), kind))
     assert picture.shape == (10, 20, 3)
     assert picture.dtype == np.uint8
     assert np.abs(picture.mean((0, 1)) - (200, 30, 40)).max() < 6
@@ -56,18 +56,18 @@ def test_every_pixel_mode_becomes_rgb(mode):
             if mode in ("1", "I", "F", "LA")
             else base.convert("RGB").convert(mode)
         )
-    picture = read_picture(encoded(image, "TIFF"))
+    picture = read_image(encoded(image, "TIFF"))
     assert picture.shape == (16, 16, 3)
     assert picture[0].mean() < 60
     assert picture[-1].mean() > 190, "a gradient from black to white stays one"
 
 
 def test_transparency_lies_on_white():
-    picture = read_picture(encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "PNG"))
+    picture = read_image(encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "PNG"))
     assert (picture == 255).all()
     indexed = Image.new("P", (8, 8), 0)
     indexed.putpalette([0, 0, 0] * 256)
-    assert (read_picture(encoded(indexed, "PNG", transparency=0)) == 255).all()
+    assert (read_image(encoded(indexed, "PNG", transparency=0)) == 255).all()
 
 
 def test_exif_rotation_is_undone():
@@ -75,7 +75,7 @@ def test_exif_rotation_is_undone():
     image.paste("white", (0, 0, 10, 10))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise
-    picture = read_picture(encoded(image, "JPEG", exif=exif, quality=95))
+    picture = read_image(encoded(image, "JPEG", exif=exif, quality=95))
     assert picture.shape == (20, 10, 3)
     assert picture[:8].mean() > 240
     assert picture[12:].mean() < 15
@@ -83,7 +83,7 @@ def test_exif_rotation_is_undone():
 
 def test_the_first_frame_of_an_animation():
     frames = [plain(color=c) for c in ((255, 0, 0), (0, 255, 0))]
-    picture = read_picture(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    picture = read_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert picture[0, 0].tolist() == [255, 0, 0]
 
 
@@ -117,13 +117,13 @@ REJECTED["jpeg with noise inside"] = (REJECTED["jpeg with noise inside"], "damag
 def test_what_is_no_picture_gets_a_sentence(name):
     data, sentence = REJECTED[name]
     with pytest.raises(ImageRejectedError, match=sentence) as error:
-        read_picture(data)
+        read_image(data)
     assert error.value.hint, "and what to do next"
     assert "Traceback" not in str(error.value)
 
 
 def test_a_path_that_is_not_there(tmp_path):
     with pytest.raises(ImageRejectedError, match="cannot be opened"):
-        read_picture(tmp_path / "nothing.png")
+        read_image(tmp_path / "nothing.png")
     with pytest.raises(ImageRejectedError):
-        read_picture(tmp_path)
+        read_image(tmp_path)

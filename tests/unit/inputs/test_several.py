@@ -14,10 +14,10 @@ from PIL import Image
 from pruning.cli.parser import main
 from pruning.demo_model.training.architecture import build_processor
 from pruning.errors import GeometryError, ImageRejectedError
-from pruning.inputs.content import Clip, digest_of
-from pruning.inputs.video import read_clip
+from pruning.inputs.content import VideoClip, digest_of
+from pruning.inputs.video import read_video
 from pruning.layout import Tile, TokenLayout
-from pruning.models.base import Watch
+from pruning.models.base import RunCallbacks
 from pruning.models.bundled import DrawnWorld
 from pruning.records.run import RunRecord
 
@@ -85,50 +85,50 @@ def test_layouts_that_contradict_themselves_are_refused():
 
 def test_frames_are_taken_evenly_from_a_folder_and_from_a_file(folder, film):
     bright, seconds = [0, 5, 10], (0.0, 5.0, 10.0)
-    clip = read_clip(folder, 3)
+    clip = read_video(folder, 3)
     assert [int(f[0, 0, 0]) // 20 for f in clip.frames] == bright
     assert clip.seconds == seconds
-    assert read_clip(folder, 3, rate=2.0).seconds == (0.0, 2.5, 5.0)
-    decoded = read_clip(film, 3)
+    assert read_video(folder, 3, rate=2.0).seconds == (0.0, 2.5, 5.0)
+    decoded = read_video(film, 3)
     assert [round(float(f.mean()) / 20) for f in decoded.frames] == bright
     assert decoded.seconds == (0.0, 0.5, 1.0)
     assert decoded.in_steps(2) == [(0, 1), (2,)]
-    assert len(read_clip(folder, 64).frames) == 11
+    assert len(read_video(folder, 64).frames) == 11
     assert digest_of(clip) != digest_of(list(clip.frames))
 
 
 def test_what_is_no_video_is_refused_with_a_sentence(folder, film, tmp_path):
     for n, said in ((1, "1 frames were asked for; allowed are 2 to 64"), (65, "65 frames"), (2.5, "2.5 frames")):
         with pytest.raises(ImageRejectedError, match=said):
-            read_clip(folder, n)
+            read_video(folder, n)
     with pytest.raises(ImageRejectedError, match="must be above 0"):
-        read_clip(folder, 4, rate=float("nan"))
+        read_video(folder, 4, rate=float("nan"))
     with pytest.raises(ImageRejectedError, match="neither a file nor a folder"):
-        read_clip(tmp_path / "nothing.mp4")
+        read_video(tmp_path / "nothing.mp4")
     with pytest.raises(ImageRejectedError, match="0 picture files; a video needs at least 2"):
-        read_clip(tmp_path)
+        read_video(tmp_path)
     (tmp_path / "noise.mp4").write_bytes(b"no video at all" * 99)
     with pytest.raises(ImageRejectedError, match="no video that can be read"):
-        read_clip(tmp_path / "noise.mp4")
+        read_video(tmp_path / "noise.mp4")
     for name, data in (("a.png", (folder / "frame000.png").read_bytes()), ("b.png", b"\x89PNG damaged")):
         (tmp_path / name).write_bytes(data)
     with pytest.raises(ImageRejectedError, match=r"Frame b\.png: "):
-        read_clip(tmp_path)
+        read_video(tmp_path)
     with pytest.raises(ImageRejectedError, match="of one size; these are 48 x 32 and 80 x 64"):
-        Clip((frame(1), frame(2, 64)), (0.0, 1.0))
+        VideoClip((frame(1), frame(2, 64)), (0.0, 1.0))
     with pytest.raises(ImageRejectedError, match="must rise"):
-        Clip((frame(1), frame(2)), (1.0, 1.0))
+        VideoClip((frame(1), frame(2)), (1.0, 1.0))
 
 
 def test_a_film_that_is_cut_off_is_refused(film, tmp_path):
-    whole = Path(film).read_bytes()
-    broken = bytearray(whole)
-    at = [i for i in range(len(whole)) if whole.startswith(b"00dc", i)]
+    full = Path(film).read_bytes()
+    broken = bytearray(full)
+    at = [i for i in range(len(full)) if full.startswith(b"00dc", i)]
     for i in at[3:9]:  # the pixels of some frames, not the index
         broken[i + 8 : i + 200] = bytes(192)
     (tmp_path / "broken.avi").write_bytes(broken)
     with pytest.raises(ImageRejectedError, match=r"\d of 11 frames in broken.avi can be decoded: it is damaged"):
-        read_clip(tmp_path / "broken.avi", 11)
+        read_video(tmp_path / "broken.avi", 11)
 
 
 def test_the_command_line_shows_several_pictures(folder, tmp_path, capsys):
@@ -153,6 +153,6 @@ def test_the_command_line_shows_several_pictures(folder, tmp_path, capsys):
 def test_the_bundled_model_says_that_it_was_trained_on_one_picture(tiny, monkeypatch):
     monkeypatch.setattr(DrawnWorld, "distance", lambda self, pooled: 0.0)
     world = DrawnWorld(None, None, 1.0)
-    seen = tiny.see(tiny.prompt([frame(1), frame(2)], "what is red?"), [], None, Watch())
-    assert "trained on one picture at a time and now sees 2" in world(tiny.tokenizer, seen, "what is red?", 2)[0]
-    assert world(tiny.tokenizer, seen, "what is red?") == []
+    encoded = tiny.encode_image(tiny.prompt([frame(1), frame(2)], "what is red?"), [], None, RunCallbacks())
+    assert "trained on one picture at a time and now sees 2" in world(tiny.tokenizer, encoded, "what is red?", 2)[0]
+    assert world(tiny.tokenizer, encoded, "what is red?") == []

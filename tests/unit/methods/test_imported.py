@@ -14,7 +14,7 @@ from PIL import Image
 from app.handlers.budgets import budgets
 from app.handlers.explore import Handlers
 from app.handlers.exports import recipe_of
-from app.handlers.requests import Asked
+from app.handlers.requests import RunForm
 from app.media.examples import read_examples
 from app.serving import service as service_module
 from app.serving.service import Service
@@ -49,7 +49,7 @@ def npz(**arrays) -> bytes:
 def test_listed_tokens_stay_and_the_record_is_like_any_other(tiny, noise, tmp_path):
     record = run(asked(kept=[35, 1, 8, 22], n_tokens=N), tiny, noise)
     assert record.kept.tolist() == KEPT
-    assert record.counts == {"asked": 4, "kept": 4, "unique": 4, "average": 4.0}
+    assert record.counts == {"requested": 4, "kept": 4, "distinct": 4, "average": 4.0}
     record.save(tmp_path / "r")
     assert RunRecord.load(tmp_path / "r").request == record.request
     assert "Imported" in record.method_title
@@ -151,7 +151,7 @@ def test_from_the_command_line_and_back_to_a_recipe(tiny, noise, monkeypatch, tm
     args = ["run", str(tmp_path / "p.png"), "What?", "--max-new-tokens", "2"]
     kept = ["--kept", str(tmp_path / "your_decision.json"), "--set", "layer=2", "--out", str(tmp_path / "r")]
     assert main([*args, *kept]) == 0
-    assert "asked for 4, kept 4 rows of 4 different tokens, average over layers 14.7" in capsys.readouterr().out
+    assert "requested 4, passed on 4 rows of 4 distinct tokens, mean over layers 14.7" in capsys.readouterr().out
     record = RunRecord.load(tmp_path / "r")
     assert record.kept.tolist() == KEPT
     assert shlex.split(command(record))[-4:] == ["--kept", "your_decision.json", "--set", "layer=2"]
@@ -168,17 +168,17 @@ def test_from_the_command_line_and_back_to_a_recipe(tiny, noise, monkeypatch, tm
 def test_on_the_page_a_file_becomes_a_run(tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
     handlers = Handlers(Service(Settings(max_new_tokens=2)), read_examples(), N, tmp_path)
-    ask = Asked("What color is the cross?", "imported", 9, "demo")
+    ask = RunForm("What color is the cross?", "imported", 9, "demo")
     [[status, _]] = list(handlers.run(SessionState(), ask, Visitor("me")))
     assert "No file with a decision is here" in status["text"]
     (tmp_path / "mine.json").write_text(json.dumps({"groups": GROUPS}))
     status, method = handlers.decisions.bring(str(tmp_path / "mine.json"), "me")
     assert (status["kind"], method) == ("idle", "imported")
     assert "3 groups" in status["text"]
-    shown = list(handlers.run(SessionState(), ask, Visitor("me")))[-1][1]
-    assert shown["canvas"]["stops"][-1]["rows"] == 3
-    assert shown["cost"]["counted"]["asked"] == 3
-    assert "decided elsewhere" in shown["canvas"]["how"][0]
+    visual_input = list(handlers.run(SessionState(), ask, Visitor("me")))[-1][1]
+    assert visual_input["canvas"]["stops"][-1]["rows"] == 3
+    assert visual_input["cost"]["counted"]["requested"] == 3
+    assert "decided elsewhere" in visual_input["canvas"]["how"][0]
     [[status, _]] = list(handlers.run(SessionState(), ask, Visitor("somebody else")))
     assert "No file" in status["text"], "nobody else has my file"
     (tmp_path / "bad.json").write_text("{}")

@@ -21,7 +21,8 @@ from pruning.engine.run import run
 from pruning.interface import ModelInfo, Signal
 from pruning.methods import METHODS
 from pruning.methods.published_budgets import meaning, presets
-from pruning.records.run import RunRecord, RunRequest, random_band
+from pruning.metrics.agreement import random_band
+from pruning.records.run import RunRecord, RunRequest
 from viz.export.recipe import figures_of
 from viz.page.run import cost_view
 
@@ -67,15 +68,17 @@ def test_a_budget_that_cannot_be_met_says_why():
     assert meaning(METHODS["vitcop"](keep_ratio=1), LLAVA_7B, 576).text == "all in every layer"
 
 
-def test_asked_kept_unique_and_average_are_the_records(tiny, noise, tmp_path):
+def test_requested_kept_distinct_and_average_are_the_records(tiny, noise, tmp_path):
     record = run(RunRequest("tiny", "visionzip", 0.4, "What color?", max_new_tokens=1), tiny, noise)
     rows = record.steps[-1].selection.n_rows
-    assert record.counts == {"asked": n_keep(0.4, 36), "kept": rows, "unique": len(record.kept), "average": rows}
-    assert record.counts["unique"] == record.counts["kept"] - 1  # VisionZip feeds [CLS]
+    assert record.counts == {"requested": n_keep(0.4, 36), "kept": rows, "distinct": len(record.kept), "average": rows}
+    assert record.counts["distinct"] == record.counts["kept"] - 1  # VisionZip feeds [CLS]
     assert json.loads(record.save(tmp_path / "r").read_text())["counts"] == record.counts
     assert RunRecord.load(tmp_path / "r").counts == record.counts
     assert record.counts.items() <= cost_view(record)["counted"].items()
-    assert figures_of(record)["asked_kept_unique"] == [record.counts[k] for k in ("asked", "kept", "unique")]
+    assert figures_of(record)["requested_kept_distinct"] == [
+        record.counts[k] for k in ("requested", "kept", "distinct")
+    ]
 
 
 def test_the_random_band_says_its_average(tiny, noise):
@@ -86,7 +89,7 @@ def test_the_random_band_says_its_average(tiny, noise):
     band = random_band(runs[:1])
     assert band["average"] == 9
     assert runs[1].counts["average"] == 18 != band["average"]
-    assert "not the same work" in (ROOT / "app" / "components" / "answer_pair" / "answer_pair.js").read_text()
+    assert "not the same work" in (ROOT / "app" / "ui" / "components" / "answer_pair" / "answer_pair.js").read_text()
 
 
 def test_budgets_on_the_command_line(tiny, monkeypatch, capsys):

@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from pruning.cli.parser import main
-from pruning.engine.run import Listener, answer_in_full, run, see_picture
+from pruning.engine.run import answer_in_full, encode_image, run
 from pruning.errors import ModelUnavailableError
-from pruning.inputs.images import read_picture
+from pruning.inputs.images import read_image
 from pruning.methods import METHODS
 from pruning.models import MODELS, load
+from pruning.models.base import RunCallbacks
 from pruning.models.loading import fetch_pair as pretrained
 from pruning.models.loading import joined_pair as joined
 from pruning.records.run import RunRequest
@@ -152,18 +153,18 @@ def test_the_real_pair():
     said = adapter.model.generate(**ids, do_sample=False, max_new_tokens=12)[0, ids["input_ids"].shape[1] :]
     assert tokenizer.decode(said, skip_special_tokens=True) == "The capital of France is Paris."
 
-    photo = read_picture(f"{mpl.get_data_path()}/sample_data/grace_hopper.jpg")
+    photo = read_image(f"{mpl.get_data_path()}/sample_data/grace_hopper.jpg")
     prompt = adapter.prompt(photo, "What is in the picture?")
     cells = prompt.layout.tiles[0].grid_hw[0]
-    seen, see_ms = see_picture(adapter, prompt)
-    whole = answer_in_full(adapter, prompt, seen, see_ms, 1, Listener())
-    rows = torch.nn.functional.normalize(seen.features, dim=1)
+    encoded, encode_ms = encode_image(adapter, prompt)
+    full = answer_in_full(adapter, prompt, encoded, encode_ms, 1, RunCallbacks())
+    rows = torch.nn.functional.normalize(encoded.features, dim=1)
     nearest = (rows @ rows.T).fill_diagonal_(-1).argmax(1)
     here = torch.arange(len(rows))
     away = torch.maximum((here // cells - nearest // cells).abs(), (here % cells - nearest % cells).abs())
     assert (away <= 1).float().mean() > 0.6  # chance is one in seventy
     for method in METHODS:
         request = RunRequest("pair", method, 1 / 9, "What is in the picture?", max_new_tokens=1)
-        record = run(request, adapter, photo, seen=seen, baseline=whole)
+        record = run(request, adapter, photo, encoded=encoded, baseline=full)
         assert len(np.unique(record.kept)) == len(record.kept) < record.layout.n_tokens, method
         assert "Mechanics, not answers" in record.notes[0], method

@@ -301,7 +301,7 @@ def test_changing_the_model_frees_the_old_one(folder, tmp_path, monkeypatch):
 
 def test_everybody_who_waits_hears_how_a_download_gets_on():
     service = Service(Settings())
-    with service._listen() as events:
+    with service._subscribe() as events:
         for arrived in (10, 11, 500):
             service._arrived(arrived * 10**6, 10**9)
         heard = [events.get_nowait().value for _ in range(2)]

@@ -17,12 +17,12 @@ from pruning.demo_model.training.architecture import build_processor
 from pruning.engine.plan import make_plan
 from pruning.engine.run import run
 from pruning.errors import ParameterError, PlanError, RecordFormatError
-from pruning.inputs.pairs import FolderPairs, Pair
+from pruning.inputs.questions import FolderPairs, Pair
 from pruning.interface import Part
-from pruning.records.archive import pack, read_parts, write_parts
-from pruning.records.plan import PlanRequest, StructuralPlan
+from pruning.records.archive import pack
+from pruning.records.io import read_parts, write_parts
+from pruning.records.plan import PlanRequest, StructuralPlan, StructureSummary
 from pruning.records.run import RunRecord, RunRequest
-from pruning.structure import StructureSummary
 
 
 class Noise:
@@ -145,7 +145,7 @@ def test_foreign_files_are_refused(plan, tiny, noise, tmp_path):
 
 def test_a_bomb_is_not_unpacked(plan, monkeypatch):
     file = plan.to_bytes()
-    monkeypatch.setattr("pruning.records.archive.MAX_UNPACKED", 1000)
+    monkeypatch.setattr("pruning.records.io.MAX_UNPACKED", 1000)
     with pytest.raises(PlanError):
         StructuralPlan.from_bytes(file)
     monkeypatch.setattr("pruning.records.plan.MAX_UNPACKED", 1000)

@@ -18,9 +18,10 @@ from pruning.compensation.checkpoint import save
 from pruning.demo_model.examples import record_more
 from pruning.engine.compensate import open_compensator
 from pruning.engine.plan import make_plan
-from pruning.engine.run import Listener, answer_in_full, run, see_picture
+from pruning.engine.run import answer_in_full, encode_image, run
 from pruning.methods import METHODS
 from pruning.models import load
+from pruning.models.base import RunCallbacks
 from pruning.records.archive import read_one, unpack_run
 from pruning.records.plan import PlanRequest
 
@@ -37,14 +38,16 @@ def test_recordings_are_not_stale(demo, key):
     example = EXAMPLES[key]
     request = example.recording("resprune", 64).request
     prompt = demo.prompt(example.picture, request.question)
-    seen, _ = see_picture(demo, prompt)
-    whole = answer_in_full(demo, prompt, seen, 0.0, request.max_new_tokens, Listener())
+    encoded, _ = encode_image(demo, prompt)
+    full = answer_in_full(demo, prompt, encoded, 0.0, request.max_new_tokens, RunCallbacks())
     for number, method in enumerate(METHODS):
         count = (18, 64, 192)[number % 3]
         if count not in example.recorded_stops[method]:
             count = example.recorded_stops[method][-2]
         record = example.recording(method, count)
-        again = run(record.request, demo, example.picture, evidence=record.evidence, seen=seen, baseline=whole)
+        again = run(
+            record.request, demo, example.picture, answer_region=record.answer_region, encoded=encoded, baseline=full
+        )
         assert again.request == record.request, "the picture is the one that was recorded"
         assert again.variant == record.variant
         assert [s.stage for s in again.steps] == [s.stage for s in record.steps]

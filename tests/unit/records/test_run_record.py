@@ -15,7 +15,8 @@ from pruning.engine.run import run
 from pruning.errors import BudgetError, PruningError, RecordFormatError
 from pruning.methods import METHODS
 from pruning.methods.published_budgets import meaning
-from pruning.records.run import CLS_SOURCE, RunRecord, RunRequest, Selection
+from pruning.records.run import RunRecord, RunRequest
+from pruning.records.selection import CLS_SOURCE, Selection
 
 
 def request(method="vitcop", **kwargs) -> RunRequest:
@@ -24,7 +25,7 @@ def request(method="vitcop", **kwargs) -> RunRequest:
 
 @pytest.fixture(scope="module")
 def record(tiny, noise) -> RunRecord:
-    return run(request(), tiny, noise, evidence=np.array([3, 4, 9]))
+    return run(request(), tiny, noise, answer_region=np.array([3, 4, 9]))
 
 
 def same(a: RunRecord, b: RunRecord) -> bool:
@@ -81,7 +82,7 @@ def test_what_was_asked_is_in_the_record(record, noise):
     assert record.request.key() == RunRequest(**json.loads(record.request.key())).key()
     assert record.environment["torch"]
     assert record.method_title == "ViTCoP"
-    assert record.full.timing.read_ms > 0
+    assert record.full.timing.prefill_ms > 0
     assert len(record.pruned.visual_per_layer) == 6
 
 
@@ -181,8 +182,8 @@ def change(name, value):
 @pytest.mark.parametrize(
     "damage",
     [
-        change("evidence", np.array([10**6])),
-        change("evidence", np.zeros((2, 2))),
+        change("answer_region", np.array([10**6])),
+        change("answer_region", np.zeros((2, 2))),
         change("full/visual_per_layer", []),
         change("full/log_probs", []),
         change("layout/tiles", [{"box_xyxy": [float("nan")] * 4, "grid_hw": [6, 6], "model_wh": [48, 48]}]),
@@ -192,7 +193,7 @@ def change(name, value):
 )
 def test_values_that_cannot_be_are_refused(record, damage):
     data, arrays = record.to_parts()
-    arrays["evidence"] = np.arange(4)
+    arrays["answer_region"] = np.arange(4)
     data = json.loads(json.dumps(data))
     damage(data, arrays)
     with pytest.raises(PruningError):

@@ -3,7 +3,7 @@
 
 const { make, on, emit, explain } = window.prunescope;
 const $ = (s) => element.querySelector(s);
-const WAITING = { idle: 'Press Run to ask.', see: 'The model looks at the picture…', full: 'Answering with the whole picture…', prune: 'Waiting for the full answer…', pruned: 'Answering with the kept pieces…', compensate: 'Putting into words what was dropped…', helped: 'Waiting for the pruned answer…' };
+const WAITING = { idle: 'Press Run to ask.', encode: 'The model looks at the picture…', full: 'Answering with the whole picture…', prune: 'Waiting for the full answer…', pruned: 'Answering with the kept pieces…', compensate: 'Putting into words what was dropped…', compensated: 'Waiting for the pruned answer…' };
 const CHIPS = { Same: '✓ Same', 'Wording differs': '~ Wording differs', Differs: '≠ Differs' };
 const SILENT = '(the model said nothing)';
 
@@ -44,21 +44,21 @@ function waiting(card, text, phase) { card.querySelector('.ap-text').replaceChil
 
 // The answer with a caption; its card is there only where a run has one.
 function third(card, view, done, phase) {
-  const found = done ? view.helped : view.helped_text;
+  const found = done ? view.compensated : view.compensated_text;
   card.hidden = found === undefined || found === null;
   $('.ap-again-key').hidden = card.hidden;
-  $('.ap-helped-verdict').textContent = !card.hidden && done ? `with caption: ${CHIPS[found.verdict]}` : '';
+  $('.ap-compensated-verdict').textContent = !card.hidden && done ? `with caption: ${CHIPS[found.verdict]}` : '';
   if (card.hidden) return;
-  card.querySelector('.ap-count').textContent = done ? `${found.pieces} pieces${found.tokens ? ` + ${found.tokens} tokens` : ''}` : '';
-  if (done) card.querySelector('.ap-text').replaceChildren(...compared(found.diff, found.words, 'helped'));
-  else waiting(card, found, phase === 'compensate' ? phase : 'helped');
+  card.querySelector('.ap-count').textContent = done ? `${found.visual_tokens} pieces${found.tokens ? ` + ${found.tokens} tokens` : ''}` : '';
+  if (done) card.querySelector('.ap-text').replaceChildren(...compared(found.diff, found.words, 'compensated'));
+  else waiting(card, found, phase === 'compensate' ? phase : 'compensated');
 }
 
 function show(view) {
-  const full = $('.full'), pruned = $('.pruned'), helped = $('.helped'), done = view.state === 'done', phase = view.phase || 'idle';
+  const full = $('.full'), pruned = $('.pruned'), compensated = $('.compensated'), done = view.state === 'done', phase = view.phase || 'idle';
   $('.ap-question').textContent = view.question || '';
-  full.querySelector('.ap-count').textContent = done ? `${view.full.pieces} pieces` : '';
-  pruned.querySelector('.ap-count').textContent = done ? [`${view.pruned.pieces} pieces`, ...(view.weights ? [view.weights] : [])].join(' · ') : '';
+  full.querySelector('.ap-count').textContent = done ? `${view.full.visual_tokens} pieces` : '';
+  pruned.querySelector('.ap-count').textContent = done ? [`${view.pruned.visual_tokens} pieces`, ...(view.weights ? [view.weights] : [])].join(' · ') : '';
   if (done) {
     const words = view.full.words.map((w, i) => word(w.text, w.log_prob, 'same', 'full', i));
     full.querySelector('.ap-text').replaceChildren(...(words.length ? words : [make('span', 'ap-waiting', SILENT)]));
@@ -67,12 +67,12 @@ function show(view) {
     waiting(full, view.full_text, phase === 'see' || phase === 'full' || phase === 'idle' ? phase : '');
     waiting(pruned, view.pruned_text, phase === 'full' || phase === 'see' ? 'prune' : phase === 'compensate' ? '' : phase);
   }
-  third(helped, view, done, phase);
+  third(compensated, view, done, phase);
   $('.ap-chip').textContent = done ? CHIPS[view.verdict] : '';
   $('.ap-parts').textContent = done ? [view.parts_at ? `parts at word ${view.parts_at}` : '', view.truth ? `known answer: ${view.truth}` : ''].filter(Boolean).join(' · ') : '';
   $('.ap-verdict').style.visibility = done ? 'visible' : 'hidden';
   $('.ap-how').replaceChildren(...(done ? [explain('verdict, certainty and attention', view.how)] : []));
-  const cut = done && [view.full, view.pruned, view.helped].some((a) => a && a.stopped === 'length');
+  const cut = done && [view.full, view.pruned, view.compensated].some((a) => a && a.stopped === 'length');
   $('.ap-notes').replaceChildren(...[...(view.notes || []), ...(cut ? ['An answer was cut at the limit of new words.'] : [])].map((n) => make('li', '', n)));
 }
 
@@ -96,9 +96,9 @@ on('run', ({ random, answers }) => {
   if (random) {
     parts.push(`Random, ${random.seeds} seeds: same answer in ${random.same}`);
     // Older bands do not say it: they were drawn before the language model, so every layer reads what was asked for.
-    const average = random.average ?? counted?.asked;
+    const average = random.average ?? counted?.requested;
     if (counted && Math.abs(average - counted.average) >= 0.5) parts.push(`not the same work: random reads ${average.toFixed(1)} pieces a layer on average, this run ${counted.average.toFixed(1)}`);
-    if (random.evidence) { const [least, middle, most, of] = random.evidence; parts.push(`evidence kept ${least}–${most} (median ${middle}) of ${of}`); }
+    if (random.answer_region) { const [least, middle, most, of] = random.answer_region; parts.push(`evidence kept ${least}–${most} (median ${middle}) of ${of}`); }
   }
   $('.ap-random-text').textContent = parts.join(' · ');
   $('.ap-random-text').title = random ? Object.entries(random.answers).map(([text, n]) => `${n}× ${text}`).join('\n') : '';
@@ -106,7 +106,7 @@ on('run', ({ random, answers }) => {
 });
 on('piece', (piece) => {
   for (const lit of element.querySelectorAll('.lit')) lit.classList.remove('lit');
-  if (piece) for (const answer of ['full', 'pruned', 'helped']) element.querySelector(`[data-word="${answer}:${piece[answer]}"]`)?.classList.add('lit');
+  if (piece) for (const answer of ['full', 'pruned', 'compensated']) element.querySelector(`[data-word="${answer}:${piece[answer]}"]`)?.classList.add('lit');
 });
 // The signal of ONLY: a bar for every head of the first layer, hollow where ONLY would silence it.
 let ratios = {};

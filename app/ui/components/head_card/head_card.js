@@ -21,9 +21,9 @@ function show(v) {
   $('.hc-title').textContent = `${v.part}, layer ${v.layer}, head ${v.head}: ${v.kept ? 'stays' : 'goes'}`;
   $('.hc-note').textContent = `score ${value(n.score)} · effective rank ${value(n.erank)} of its largest · KS ${value(n.ks)}${v.sink ? ` · ${v.sink}` : ''}`;
   if (!v.spectrum) return;
-  const { gap } = v, low = Math.min(gap.whole, gap.without), high = Math.max(gap.whole, gap.without);
+  const { gap } = v, low = Math.min(gap.full, gap.without), high = Math.max(gap.full, gap.without);
   // Both curves end in 1; what matters is where they rise.
-  const last = Math.max(gap.at + 1, (v.whole.find(([, y], i) => Math.min(y, v.without[i][1]) > 0.95) || [gap.of])[0]), rising = (curve) => curve.filter(([x]) => x <= last);
+  const last = Math.max(gap.at + 1, (v.full.find(([, y], i) => Math.min(y, v.without[i][1]) > 0.95) || [gap.of])[0]), rising = (curve) => curve.filter(([x]) => x <= last);
   const top = Math.max(...v.spectrum.map(([, y]) => y), 1e-9);
   $('.hc-matrix').textContent = `${v.matrix}, singular values as shares`;
   plot($('.hc-spectrum'), {
@@ -33,7 +33,7 @@ function show(v) {
   plot($('.hc-curves'), {
     says: `Cumulative curves of the layer with and without this head; largest gap ${(high - low).toFixed(3)} at direction ${gap.at} of ${gap.of}`,
     x: { from: 1, to: last, name: `largest gap ${(high - low).toFixed(3)} at direction ${gap.at} of ${gap.of}` }, y: { from: 0, to: 1, name: 'share of the sum' },
-    lines: [{ points: rising(v.whole), look: 'one' }, { points: rising(v.without), look: 'two' }], gap: { x: gap.at, low, high },
+    lines: [{ points: rising(v.full), look: 'one' }, { points: rising(v.without), look: 'two' }], gap: { x: gap.at, low, high },
   });
   plot($('.hc-pitfall'), {
     says: 'Distance between this spectrum and its own first k values: plain falls as a straight line for every head, mass-weighted follows the spectrum',
@@ -43,6 +43,6 @@ function show(v) {
   $('.hc-says').textContent = v.ranked_by === 'mass' ? v.pitfall : `${v.pitfall} This plan's KS is the plain one, between curves with and without the head; the curves above are mass-weighted.`;
 }
 
-$('.hc-look').addEventListener('click', () => { if (shown && !shown.problem) trigger('look', { part: shown.part, layer: shown.layer, head: shown.head }); });
+$('.hc-look').addEventListener('click', () => { if (shown && !shown.problem) trigger('head_attention', { part: shown.part, layer: shown.layer, head: shown.head }); });
 watch('value', () => { if (props.value) show(props.value); });
 on('plan', () => { card.hidden = true; });

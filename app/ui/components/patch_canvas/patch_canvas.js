@@ -18,7 +18,7 @@ function open(view) {
   state.stops = d.stopsOf(view);
   state.attention = d.attentionOf(view);
   state.nearest = view.nearest ? { token: window.prunescope.bytes(view.nearest.token, Int32Array), cosine: window.prunescope.bytes(view.nearest.cosine, Float32Array) } : null;
-  state.evidence = new Set(view.evidence || []);
+  state.evidence = new Set(view.answer_region || []);
   cells();
   state.stop = state.stops.length - 1;
   state.pinned = false;
@@ -137,8 +137,8 @@ function heading() {
   const v = state.view, chips = $('.pc-chips');
   $('.pc-headline').textContent = v.headline || '';
   chips.replaceChildren();
-  if (v.evidence_kept) {
-    const e = v.evidence_kept;
+  if (v.answer_region_kept) {
+    const e = v.answer_region_kept;
     chips.append(make('span', 'pc-chip evidence', `evidence kept: ${e.kept} of ${e.of} pieces${e.merged ? `, ${e.merged} merged` : ''}`));
   }
   if (v.method) chips.append(make('span', 'pc-chip', `${v.method}, ${v.variant}`), make('span', 'pc-chip model', v.model), make('span', `pc-chip ${v.recorded ? 'recorded' : 'live'}`, v.recorded ? 'Recorded run' : 'Live run'));
@@ -247,7 +247,7 @@ function show(token) {
   const [x, y, w] = d.cell(state.scene, state.boxes[token]), k = canvas.clientWidth / canvas.width, left = canvas.offsetLeft + (x + w) * k + 10;
   card.style.left = `${left + 246 > $('.pc-frame').clientWidth ? Math.max(0, canvas.offsetLeft + x * k - 254) : left}px`;
   card.style.top = `${Math.max(0, Math.min(y * k - 20, canvas.clientHeight - card.offsetHeight))}px`;
-  emit('piece', Object.fromEntries(['full', 'pruned', 'helped'].map((answer) => [answer, strongest(answer, token)])));
+  emit('piece', Object.fromEntries(['full', 'pruned', 'compensated'].map((answer) => [answer, strongest(answer, token)])));
 }
 
 // The word of an answer that gives this token the largest part of its attention.
@@ -354,7 +354,7 @@ function nearest(near) {
 }
 on('word', (word) => {
   const a = word && state.attention?.[word.answer], near = a?.nearest?.[word.index];
-  state.word = a && a.words[word.index] ? { weights: a.words[word.index], near: near ?? -1, text: `${word.sure === null ? '' : `“${word.text}” is ${Math.round(100 * word.sure)} % sure; `}${Math.round(100 * a.shares[word.index])} % of the attention of “${word.text}” goes to the picture (${word.answer === 'helped' ? 'pruned + caption' : word.answer} run)${nearest(near)}` } : null;
+  state.word = a && a.words[word.index] ? { weights: a.words[word.index], near: near ?? -1, text: `${word.sure === null ? '' : `“${word.text}” is ${Math.round(100 * word.sure)} % sure; `}${Math.round(100 * a.shares[word.index])} % of the attention of “${word.text}” goes to the picture (${word.answer === 'compensated' ? 'pruned + caption' : word.answer} run)${nearest(near)}` } : null;
   draw();
 });
 
