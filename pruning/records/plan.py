@@ -1,3 +1,4 @@
+# Long because a plan, its checks and its file format are read together.
 """A structural plan as data: which heads stay, which feed-forward matrices become thin, and why. No torch.
 
 Like a run's record it can be saved, read back, drawn and applied later, and only to the model that it was made for.

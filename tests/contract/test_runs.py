@@ -294,7 +294,7 @@ class ByteTokens:
 )
 def test_characters_in_several_tokens_come_whole(ids, texts):
     visual_input = []
-    token_texts = TextStreamer(ByteTokens(), RunCallbacks(text=visual_input.append), 1)
+    token_texts = TextStreamer(ByteTokens(), RunCallbacks(text=lambda _, text: visual_input.append(text)), 1)
     token_texts.put(torch.zeros(1, 3))
     for i in ids:
         token_texts.put(torch.tensor([i]))

@@ -1,3 +1,4 @@
+# Long because what all families share is read in one place: prompt, vision, projector, answer, scoring.
 """What all families of the transformers library share: the chat, the hooks, the projector, the answer.
 
 A family is one file with a subclass of `Family`, which says where its parts are and what is special about it: how it

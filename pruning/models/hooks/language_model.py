@@ -1,3 +1,4 @@
+# Long because one run of the language model is one state machine: observing, deciding, cutting, decoding.
 """Language-model side of a run: observe attention, drop or merge rows before a layer, keep positions right.
 
 Every decoder layer of the transformers library is called as `layer(hidden_states, attention_mask=, position_ids=,

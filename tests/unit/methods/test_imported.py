@@ -160,7 +160,7 @@ def test_from_the_command_line_and_back_to_a_recipe(tiny, noise, monkeypatch, tm
     assert "kept = [" not in caption(record)
     assert recipe_of(record, {}, "digit")["query"] == "", "no link can hold a file"
     assert main([*args, "--budget", "9"]) == 0
-    assert "asked for 9, kept 9" in capsys.readouterr().out
+    assert "requested 9, passed on 9" in capsys.readouterr().out
     assert main([*args, "--kept", str(tmp_path / "none.json")]) == 2
     assert "cannot be read" in capsys.readouterr().err
 
