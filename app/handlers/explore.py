@@ -386,7 +386,7 @@ class Handlers:
         return mine.plan
 
     def _request(self, form: RunForm) -> RunRequest:
-        return form.request(self.n_tokens, self.service.settings.max_new_tokens)
+        return form.request(self.n_tokens, self.service.settings.max_new_tokens, self.service.settings.longest_question)
 
 
 def _model(record: RunRecord) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.accm import Accm
 from pruning.errors import BudgetError, CaptionRejectedError, ParameterError
-from pruning.inputs.questions import clean_question
+from pruning.inputs.questions import MAX_LENGTH, clean_question
 from pruning.interface import Part
 from pruning.methods import method_class
 from pruning.parameters import changed_parameters
@@ -50,7 +50,7 @@ class RunForm:
     compensation: Any = None
     with_plan: Any = False
 
-    def request(self, n_tokens: int, max_new_tokens: int) -> RunRequest:
+    def request(self, n_tokens: int, max_new_tokens: int, longest: int = MAX_LENGTH) -> RunRequest:
         """The request for the engine.
 
         Args:
@@ -59,7 +59,7 @@ class RunForm:
         Raises:
             PruningError: with the first thing that is wrong.
         """
-        question = clean_question(self.question)
+        clean_question(self.question, longest)  # the engine does it again, and notes what it took out
         if not isinstance(self.parameters, dict):
             said = f"The parameters are {self.parameters!r:.80}; they must have names."
             raise ParameterError(said, "Leave them out.")
@@ -68,7 +68,7 @@ class RunForm:
             model=self.model,
             method=self.method,
             keep_ratio=_keep_ratio(self.count, n_tokens),
-            question=question,
+            question=self.question,
             parameters=changed_parameters(method_class(self.method), self.parameters),
             positions=self.positions,
             seed=int(seed) if isinstance(seed, float) and seed.is_integer() else seed,  # a number box gives 3.0

@@ -19,6 +19,7 @@ from pruning.engine.environment import environment
 from pruning.engine.results import to_answer, to_cost, wait_for
 from pruning.engine.session import Baseline, Compressed, Session
 from pruning.inputs.content import VisualInput, about_several, digest_of, images_of
+from pruning.inputs.questions import clean_question, removed_characters
 from pruning.interface import TOWER_SIGNALS, Observation, Part, Signal
 from pruning.methods import method_class
 from pruning.metrics.token_statistics import QUICK, traits_of
@@ -70,7 +71,8 @@ def run(
         PruningError: with a sentence for the person, in all cases that they can change.
     """
     callbacks = callbacks or RunCallbacks()
-    request = replace(request, image_digest=digest_of(pictures))
+    notes = removed_characters(request.question)
+    request = replace(request, image_digest=digest_of(pictures), question=clean_question(request.question))
     check_pictures(request.compensation, len(images_of(pictures)))
     method = method_class(request.method).from_parameters(request.keep_ratio, request.parameters)
     acting = compressed.view if compressed else adapter
@@ -84,9 +86,9 @@ def run(
         encoded, encode_ms = encode_image(adapter, prompt, callbacks)
     if baseline is None:
         baseline = answer_in_full(adapter, prompt, encoded, encode_ms, request.max_new_tokens, callbacks)
-    notes = adapter.limits(encoded, request.question, prompt.layout.n_pictures)
+    notes += [*prompt.notes, *adapter.limits(encoded, request.question, prompt.layout.n_pictures)]
     if session.stages and method.without_cls and not acting.info.has_cls:
-        notes += (NO_CLS,)
+        notes.append(NO_CLS)
     notes += about_several(method.title, prompt.layout, by_picture=method.by_picture)
     if request.compensation is not None and request.compensation.caption:  # by hand; a captioner's words are known
         notes += adapter.limits(encoded, request.compensation.caption)

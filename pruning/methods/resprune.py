@@ -93,13 +93,10 @@ class ResPrune(TokenPruner):
 
 def content_words(text: PromptText) -> torch.Tensor | None:
     """Embeddings of the question's content words `[words, dim]`, or None if it has none."""
-    in_question = text.in_question.tolist()
-    chosen = [
-        i
-        for i, token_text in enumerate(text.token_texts)
-        if in_question[i] and _is_word(token_text) and _names(text.words[i])
-    ]
-    return text.states[chosen].float() if chosen else None
+    asked = text.asked
+    pairs = zip(asked.token_texts, asked.words, strict=True)
+    chosen = [i for i, (token_text, word) in enumerate(pairs) if _is_word(token_text) and _names(word)]
+    return asked.states[chosen].float() if chosen else None
 
 
 def _is_word(token_text: str) -> bool:

@@ -95,6 +95,7 @@ class SparseVLM(StagedPruner):
         decision = super().keep_all(context)
         if context.stage != BEFORE_LANGUAGE_MODEL:
             return decision
+        context.text.require_question_behind(self.title)
         raters, weight = text_raters(context.features, context.text.states)
         context.memory["raters"] = raters
         words = dict.fromkeys(context.text.token_texts[i].strip() for i in raters.tolist())

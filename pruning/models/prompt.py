@@ -65,6 +65,7 @@ class Prompt:
             see them, they always stay, and they are counted as text.
         positions: `[axes, tokens]` where they are not those of plain text.
         extra: what the family's model takes beside ids and pixels.
+        notes: what was added to what the checkpoint says of its chat, for the record.
     """
 
     input_ids: torch.Tensor
@@ -78,6 +79,7 @@ class Prompt:
     separators: torch.Tensor | None = None
     positions: torch.Tensor | None = None
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def placeholders(self) -> torch.Tensor:

@@ -17,7 +17,6 @@ from pruning.interface import Part
 from pruning.methods import METHODS
 from pruning.models import load
 from pruning.models.base import RunCallbacks
-from pruning.models.chat import chat
 from pruning.models.families.llava import LlavaAdapter
 from pruning.models.loading.joined_pair import join, tower_of
 from pruning.records.plan import PlanRequest
@@ -62,7 +61,7 @@ def test_it_opens_from_a_folder_and_calls_itself_mechanics(pair, tmp_path, noise
     assert opened.fingerprint == pair.fingerprint
     prompt = opened.prompt(noise, QUESTION)
     assert int(prompt.visual.sum()) == prompt.layout.n_tokens == CELLS**2
-    text = chat(opened.processor, QUESTION, ["image"])
+    text = opened.chat.render(QUESTION, ["image"]).text
     assert text == f"<|im_start|>user <image>\n{QUESTION}<|im_end|><|im_start|>assistant "
     record = run(ask("visionzip"), opened, noise)
     assert "never trained" in record.notes[0]
