@@ -182,6 +182,7 @@ class VLMAdapter(Protocol):
     device: torch.device
     dtype: torch.dtype
     tokenizer: Any
+    settings_left_off: Mapping[str, str]
 
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout: ...
 

@@ -28,6 +28,7 @@ from pruning.layout import TokenLayout
 from pruning.models.base import Decider, Generated, RunCallbacks, VisionFeatures, VisualTokens
 from pruning.models.chat import Rendered, adds_special_tokens, open_chat, question_tokens, refuse_commands
 from pruning.models.generation import TextStreamer, decoding_signals_of, token_by_token
+from pruning.models.generation_settings import own_settings
 from pruning.models.hooks.attention import observe
 from pruning.models.hooks.language_model import LanguageHooks, slots
 from pruning.models.hooks.vision_tower import TowerHooks
@@ -68,6 +69,7 @@ class Family(Weights):
         self.model, self.processor, self._limits = model.eval(), processor, limits
         self.device, self.dtype = model.device, model.dtype
         self.tokenizer = processor.tokenizer
+        self.model.generation_config, self.settings_left_off, self.notes = own_settings(model)
         self.chat = open_chat(processor, name, vicuna=self.may_lack_template(model.config))
         found = self.anatomy(model, name)
         tower_layers, decoder = found.tower_layers, found.decoder
@@ -203,7 +205,7 @@ class Family(Weights):
                 words=words,
                 pixels=batch["pixel_values"].to(self.device, self.dtype),
                 layout=layout,
-                notes=self.chat.notes,
+                notes=(*self.chat.notes, *self.notes),
                 separators=(ids[0] == placeholder) & ~visual,
                 extra={name: batch[name].to(self.device) for name in self.vision_inputs if name in batch},
             )
@@ -301,8 +303,7 @@ class Family(Weights):
                 input_ids=prompt.input_ids,
                 attention_mask=torch.ones_like(prompt.input_ids),  # or a pad token that ends a turn would be masked
                 mm_encoder_outputs={prompt.modality: self._encoded(self._placeholder_rows(prompt, picture))},
-                do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None,
-                max_new_tokens=max_new_tokens,
+                generation_config=self.model.generation_config, max_new_tokens=max_new_tokens,
                 return_dict_in_generate=True, output_logits=True,
                 streamer=token_texts,
             ),
