@@ -82,7 +82,7 @@ class Handlers:
             return state, status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
         self.service.stop(session, superseded=True)
         canvas = picture_view(urls, visual_input, layout)
-        empty = {"cost": None, "help": None, "chart": None, "recipe": None, "random": None, "example": None}
+        empty = {"cost": None, "compensation": None, "chart": None, "recipe": None, "random": None, "example": None}
         run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
         return new, status("idle", self._in_place(visual_input)), run, {"idea": "", "questions": []}
 

@@ -91,7 +91,7 @@ def test_what_happens_is_said_to_a_screen_reader(visit):
     visitor.page.locator(".pc-canvas").focus()
     visitor.page.keyboard.press("ArrowRight")
     said = visitor.page.evaluate("window.said")
-    assert any(s.startswith("Answering with the whole picture") for s in said)
+    assert any(s.startswith("Answering with all visual tokens") for s in said)
     assert any(s.startswith("Done in") for s in said)
     assert any(s.startswith("Piece row 1, column 1") for s in said)
 
@@ -194,6 +194,6 @@ CONTRAST = """() => {
 def test_text_stands_out_from_what_is_behind_it(visit, query):
     visitor = visit(query=query)
     visitor.page.get_by_text("Advanced").click()
-    visitor.page.get_by_text("Table of pieces").click()
+    visitor.page.get_by_text("Table of visual tokens").click()
     visitor.page.wait_for_timeout(500)
     assert visitor.page.evaluate(CONTRAST) == []

@@ -36,7 +36,7 @@ def test_a_bad_file_gets_a_sentence_and_nothing_is_lost(visit, tmp_path, name):
     ("question", "sentence"),
     [
         ("", "The question is empty"),
-        ("a" * 501, "501 characters; the limit is 500"),
+        ("a" * 4001, "4001 characters; the limit is 4000"),
         ("What is <image> here?", "reads as a command"),
     ],
     ids=["empty", "endless", "placeholder"],

@@ -45,7 +45,7 @@ def meet(speaking, chromium, home):
 
 
 def switch_on(visitor) -> None:
-    visitor.page.get_by_label("Give back in words (ACCM)").check()
+    visitor.page.get_by_label("Compensate with a caption (ACCM)").check()
     visitor.page.get_by_label("Caption by hand").wait_for()
     if visitor.page.viewport_size["width"] > 700:
         run = visitor.page.get_by_role("button", name="Run", exact=True).bounding_box()
@@ -83,7 +83,7 @@ def test_candidates_prompt_and_price(meet, name, size, query):
     assert "[picture]" in prompt
     first = page.locator(".ch-next tbody tr").count()
     assert first >= 3, "the likeliest words of three runs"
-    assert "KL to the whole picture here: pruned" in visitor.text(".ch-kl")
+    assert "KL from the full answer here: pruned" in visitor.text(".ch-kl")
     words = page.locator(".ch-places [role=radio]")
     if words.count() > 1:
         before = visitor.text(".ch-kl")
@@ -167,7 +167,7 @@ def test_a_link_and_a_record_bring_it_back(meet, tmp_path):
     visitor = meet(query="?example=digit&method=random_baseline&keep=18&compensation=accm&caption=a+red+star&kl=1")
     page = visitor.page
     visitor.wait_for_status("^Done")
-    assert page.get_by_label("Give back in words (ACCM)").is_checked()
+    assert page.get_by_label("Compensate with a caption (ACCM)").is_checked()
     assert page.get_by_label("Caption by hand").input_value() == "a red star"
     assert visitor.text(".ch-text") == "a red star"
     with page.expect_download() as waiting:

@@ -123,7 +123,7 @@ def test_plan_and_token_pruner_act_in_one_run_and_both_are_visible(enter):
     visitor = enter()
     page = visitor.page
     visitor.choose("Score", "Magnitude of weights")
-    visitor.choose("Feed-forward ranks", "leave them whole")
+    visitor.choose("Feed-forward ranks", "leave them full")
     page.get_by_label("τ: mass that may be given up").first.wait_for(state="hidden")
     page.get_by_role("button", name="Make a plan").click()
     page.wait_for_function("document.querySelector('.ph-headline').textContent.startsWith('Magnitude')")

@@ -96,7 +96,7 @@ def test_what_the_page_knows_to_be_right_is_in_the_figure_and_only_there(handler
     text = base64.b64decode(made["data"]).decode()
     visual_input = handlers.open_example(0, "resprune", 64)[4]["answers"]["truth"]
     assert visual_input
-    assert f">known answer: {visual_input}<" in text
+    assert f">correct answer: {visual_input}<" in text
     assert inside("svg", text.encode())["known_answer"] == visual_input
     assert "known answer" not in figure_file(record, EXAMPLE.picture, 1, "svg").decode(), "nobody's own picture has one"
 
@@ -263,7 +263,7 @@ def test_a_link_opens_the_run_it_was_copied_from(handlers):
         ({"example": "digit", "keep": "many"}, "should be a number"),
         ({"example": "digit", "keep": "0"}, "allowed are 1 to 576"),
         ({"example": "digit", "model": "evil/model"}, "asks for the model"),
-        ({"example": "digit", "question": "x" * 501}, "the limit is 500"),
+        ({"example": "digit", "question": "x" * 4001}, "the limit is 4000"),
         ({"example": "digit", "positions": "nowhere"}, "method, original or renumbered"),
         ({"example": "digit", "set.alpha": "99"}, "allows 0 to 8"),
         ({"example": "digit", "set.beta": "1"}, "beta"),

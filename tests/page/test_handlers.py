@@ -70,7 +70,7 @@ def test_a_question_without_known_truth_has_no_evidence(handlers):
     [
         ({"question": ""}, "The question is empty"),
         ({"question": None}, "not text"),
-        ({"question": "x" * 501}, "the limit is 500"),
+        ({"question": "x" * 4001}, "the limit is 4000"),
         ({"count": 0}, "allowed are 1 to 36"),
         ({"count": -5}, "allowed are 1 to 36"),
         ({"count": 37}, "allowed are 1 to 36"),

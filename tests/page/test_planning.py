@@ -125,8 +125,8 @@ def test_a_head_shows_what_it_looks_at(planning):
     assert nothing == gr.skip()
     make(planning, score="infoprune")
     *said, (last, card) = planning.head_attention(wish, SessionState(), "What is it?", ME)
-    assert "Looking where this head looks…" in [s["text"] for s, _ in said]
-    assert (last["kind"], last["text"]) == ("idle", "What the head looks at is drawn on Explore's picture.")
+    assert "Recording what this head attends to…" in [s["text"] for s, _ in said]
+    assert (last["kind"], last["text"]) == ("idle", "What the head attends to is drawn on Explore's picture.")
     assert (card["part"], card["layer"], card["head"]) == ("vision tower", 1, 2)
     assert card["look"]["picture"].startswith("data:image/jpeg;base64,")
     assert "of 36 pieces" in card["look"]["says"]

@@ -179,8 +179,8 @@ class Visitor:
         return [int(t) for t in self.page.locator(".pc-stops strong").all_inner_texts()]
 
     def table(self, n_parts: int) -> Locator:
-        """Open the table of pieces; its rows, the head first. They are drawn a moment after the click."""
-        self.page.get_by_text("Table of pieces").click()
+        """Open the table of visual tokens; its rows, the head first. They are drawn a moment after the click."""
+        self.page.get_by_text("Table of visual tokens").click()
         rows = self.page.locator(".pc-table tr")
         expect(rows).to_have_count(1 + n_parts)
         return rows

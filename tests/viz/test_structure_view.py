@@ -19,13 +19,14 @@ from pruning.inputs.questions import Pair
 from pruning.interface import Part
 from pruning.layout import Tile, TokenLayout
 from pruning.metrics.plan_cost import plan_cost
+from pruning.ops import ks
 from pruning.ops.spectra import ks_two_sample
 from pruning.records.plan import PlanRequest, Trajectory
 from pruning.records.run import RunRequest
 from viz.export.recipe import command, figures_of, python
 from viz.page.head_attention import head_attention_view
 from viz.page.run import run_view
-from viz.page.structure import gates_view, head_view, maps_view, plan_view, ranks_view, sums_view, two_sample_ks
+from viz.page.structure import gates_view, head_view, maps_view, plan_view, ranks_view, sums_view
 
 BOTH = (Part.TOWER.value, Part.LANGUAGE_MODEL.value)
 
@@ -114,7 +115,7 @@ def test_plain_ks_is_the_engine_s():
     spectrum = np.array([0.4, 0.3, 0.2, 0.1, 0.0, 0.0], np.float32)
     for k in range(1, 7):
         engine = float(ks_two_sample(torch.from_numpy(spectrum), torch.from_numpy(spectrum[:k])))
-        assert two_sample_ks(spectrum, k) == pytest.approx(engine)
+        assert ks.ks_two_sample(spectrum, spectrum[:k]) == pytest.approx(engine)
 
 
 def test_what_a_head_looks_at_is_painted_where_it_is():

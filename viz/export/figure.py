@@ -178,7 +178,7 @@ def _facts(record: RunRecord, stop: int, truth: str) -> list[str]:
     gone, new = ([w.text for w in diff if w.fate == fate_of] for fate_of in ("gone", "new"))
     facts = [
         found["verdict"] + (f": −{' '.join(gone)} +{' '.join(new)}" if gone or new else ""),
-        *([f"known answer: {truth}"] if truth else []),
+        *([f"correct answer: {truth}"] if truth else []),
         f"{stop_titles(record)[stop]}: {rows} rows go on",
         f"{(fate == KEPT).sum()} kept, {(fate == MERGED).sum()} merged, {(fate == DROPPED).sum()} dropped so far",
         f"mean {found['mean_entering_a_layer']:.1f} pieces entering a layer",

@@ -1,6 +1,6 @@
 // A run on its picture: reading the arrays, and painting them. Pure functions of a `scene`; no events, no requests.
 //
-// A scene is {boxes, stops, evidence, photo, frame, width, height, strength}: boxes in pixels of the original picture,
+// A scene is {boxes, stops, region, photo, frame, width, height, opacity}: boxes in pixels of the original picture,
 // `frame` [x0, y0, x1, y1] the part of the picture that fills the canvas of `width` x `height` device pixels.
 window.prunescope.drawing = (() => {
   const GONE = 0, DROPPED = 1, MERGED = 2, KEPT = 3;
@@ -99,13 +99,13 @@ window.prunescope.drawing = (() => {
   }
 
   function dimmed(scene) {
-    const image = document.createElement('canvas'), strength = scene.strength;
+    const image = document.createElement('canvas'), opacity = scene.opacity;
     image.width = scene.width; image.height = scene.height;
     const ink = image.getContext('2d');
-    ink.filter = `grayscale(${strength}%)`;
+    ink.filter = `grayscale(${opacity}%)`;
     photo(ink, scene);
     ink.filter = 'none';
-    ink.fillStyle = `rgba(13, 17, 23, ${strength / 100})`;
+    ink.fillStyle = `rgba(13, 17, 23, ${opacity / 100})`;
     ink.fillRect(0, 0, image.width, image.height);
     return image;
   }
@@ -148,7 +148,7 @@ window.prunescope.drawing = (() => {
     scene.boxes.forEach((box, i) => {
       const [x, y, w, h] = cell(scene, box);
       if (Number.isNaN(stop.score[i])) { ink.drawImage(dim, x, y, w, h, x, y, w, h); ink.fillStyle = lines; }
-      else ink.fillStyle = `rgba(${heat(1 - (stop.ranks.rank[i] - 1) / Math.max(1, stop.ranks.of - 1))}, ${scene.strength / 100})`;
+      else ink.fillStyle = `rgba(${heat(1 - (stop.ranks.rank[i] - 1) / Math.max(1, stop.ranks.of - 1))}, ${scene.opacity / 100})`;
       ink.fillRect(x, y, w, h);
     });
   }
@@ -160,7 +160,7 @@ window.prunescope.drawing = (() => {
       const reason = why.of[i];
       if (list[i] !== KEPT || reason === NO_REASON) return;
       const [x, y, w, h] = cell(scene, box);
-      ink.globalAlpha = 0.3 + 0.6 * scene.strength / 100;
+      ink.globalAlpha = 0.3 + 0.6 * scene.opacity / 100;
       ink.fillStyle = REASONS[reason % REASONS.length];
       ink.fillRect(x, y, w, h);
       ink.globalAlpha = 1;
@@ -208,7 +208,7 @@ window.prunescope.drawing = (() => {
   }
 
   const kept = (ink, scene, inside) => border(ink, scene, inside, [['rgba(0, 0, 0, .75)', 3], ['rgba(255, 255, 255, .95)', 1.2]]);
-  const evidence = (ink, scene, inside) => border(ink, scene, inside, [['rgba(0, 0, 0, .8)', 4.5], ['#E69F00', 2.4, [7, 4]]]);
+  const region = (ink, scene, inside) => border(ink, scene, inside, [['rgba(0, 0, 0, .8)', 4.5], ['#E69F00', 2.4, [7, 4]]]);
 
   // What the model never sees: everything outside its one square view.
   function unseen(ink, scene, tiles) {
@@ -232,5 +232,5 @@ window.prunescope.drawing = (() => {
     stroke(ink, scene, 'rgba(0, 0, 0, .9)', 5); stroke(ink, scene, '#FFFFFF', 2.4);
   }
 
-  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, leftAt, cell, tokenAt, heat, photo, fates, scores, REASONS, reasons, attention, grid, kept, evidence, unseen, ring };
+  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, leftAt, cell, tokenAt, heat, photo, fates, scores, REASONS, reasons, attention, grid, kept, region, unseen, ring };
 })();

@@ -25,21 +25,21 @@ INTRODUCTION = """
 ### How much of the bundled model survives
 
 Each point is the share of questions answered exactly right, one question about each of {scenes} drawn scenes that the
-model was never trained on, with one standard error. Random and an even grid are controls; the oracle knows which pieces
-hold the answer. Every method is asked for the same number of pieces, **but they count differently**: what
-cuts inside the language model sees everything in its first layers, and some numbers are means over the layers (see the
+model was never trained on, with one standard error. Random and an even grid are controls; the oracle knows which visual
+tokens hold the answer. Every method is asked for the same number of visual tokens, **but they count differently**: what
+cuts inside the language model reads all of them in its first layers, and some numbers are means over the layers (see the
 table).
 
 It is one small model in a drawn world: a place to study mechanisms, not a ranking of methods on photographs. It learnt
-to count pieces in reading order: methods that hand them on in another order (HoloV, LLaVA-PruMerge+) lose counting
+to count visual tokens in reading order: methods that pass them on in another order (HoloV, LLaVA-PruMerge+) lose counting
 first, which says nothing of them elsewhere.
 """
 CAPTIONS = """
-### How much a caption gives back
+### How much a caption compensates
 
 The same kind of questions with ACCM: without a caption, with the chosen one, and with the honest opponent, the same
-pruner with as many more pieces as caption, captioner and selector cost. True words are a true description of what was
-dropped, the most that words could do here.
+pruner with as many more visual tokens as caption, captioner and selector cost. True words are a true description of what was
+dropped, the most that a caption could do here.
 """
 
 
@@ -67,12 +67,12 @@ def _show_captions(titles: dict[str, str]) -> None:
 
 def _curve_table(results: dict, titles: dict[str, str]) -> str:
     counts = sorted({int(name.rsplit("@", 1)[1]) for name in results["curve"]} - {0}, reverse=True)[1:]
-    lines = ["| asked to keep | " + " | ".join(str(c) for c in counts) + " |", "| --- |" + " --- |" * len(counts)]
+    lines = ["| requested | " + " | ".join(str(c) for c in counts) + " |", "| --- |" + " --- |" * len(counts)]
     curve = results["curve"]
     for key, title in titles.items():
         cells = [_cell(curve.get(f"{key}@{count}", {})) for count in counts]
         lines.append(f"| {title}{fewer_scenes(results, key)} | " + " | ".join(cells) + " |")
-    note = "Exact match in %, in brackets the evidence kept at the end in % and the mean number of pieces a layer."
+    note = "Exact match in %, in brackets the share of the answer region kept at the end in % and the mean number of visual tokens per layer."
     if any("lowest" in entry for entry in curve.values()):
         note += " Of random tokens the mean of several draws, with the lowest and the highest."
     return "\n".join([*lines, "", note])

@@ -18,7 +18,7 @@ function show(view) {
   state.view = view;
   state.slider = state.slider || view.slider;
   state.at = null;
-  $('.bp-list').replaceChildren(...(view.presets.length ? [make('span', '', 'as published')] : []), ...view.presets.map((p) => {
+  $('.bp-list').replaceChildren(...(view.presets.length ? [make('span', '', 'paper budgets')] : []), ...view.presets.map((p) => {
     const button = make('button', '', String(p.count));
     button.type = 'button';
     button.title = p.text;
