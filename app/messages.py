@@ -70,8 +70,8 @@ UNKNOWN_MODEL = "What this means in every layer is known when the model is loade
 FILE_DECIDES = "The file says how many stay: {text}."
 DECISION_TAKEN = "{name} is taken as the method Imported: {what}. Press Run."
 DECISION_HELP = (
-    "JSON or NPZ with `kept` (ids of the visual tokens that stay), `mask`, or `groups` (a group number for every visual token; a "
-    "group is merged into its mean, negative ones are dropped), for this picture on this model."
+    "JSON or NPZ with `kept` (ids of the visual tokens that stay), `mask`, or `groups` (a group number for every "
+    "visual token; a group is merged into its mean, negative ones are dropped), for this picture on this model."
 )
 
 

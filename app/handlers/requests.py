@@ -35,9 +35,9 @@ FFN_OPTIONS = {  # what each feed-forward rule listens to
 
 @dataclass(frozen=True, slots=True)
 class RunForm:
-    """A run that is wished for. `count` is the number of pieces to keep; `parameters` are the method's own, by name;
-    `compensation` has the fields of `pruning.records.compensation.Compensation` by name, or is None; `with_plan` asks
-    for the visitor's structural plan.
+    """A run that is wished for. `count` is the number of visual tokens to keep; `parameters` are the method's own, by
+    name; `compensation` has the fields of `pruning.records.compensation.Compensation` by name, or is None; `with_plan`
+    asks for the visitor's structural plan.
     """
 
     question: Any
@@ -54,7 +54,7 @@ class RunForm:
         """The request for the engine.
 
         Args:
-            n_tokens: how many pieces a picture has.
+            n_tokens: how many visual tokens a picture has.
 
         Raises:
             PruningError: with the first thing that is wrong.
@@ -148,8 +148,10 @@ def _compensation(requested: Any) -> Compensation | None:
 
 def _keep_ratio(count: Any, n_tokens: int) -> float:
     if isinstance(count, bool) or not isinstance(count, int | float) or not math.isfinite(count):
-        raise BudgetError(f"The number of pieces is {count!r}; it must be a whole number.", f"Try {n_tokens // 9}.")
+        raise BudgetError(
+            f"The number of visual tokens is {count!r}; it must be a whole number.", f"Try {n_tokens // 9}."
+        )
     if not 1 <= count <= n_tokens:
-        allowed = f"{count:g} pieces were asked for; allowed are 1 to {n_tokens}."
+        allowed = f"{count:g} visual tokens were asked for; allowed are 1 to {n_tokens}."
         raise BudgetError(allowed, "Move the slider and press Run again.")
     return int(count) / n_tokens

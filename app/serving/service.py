@@ -331,7 +331,7 @@ class Service:
         compensator = self._compensator_for(request, adapter)
         callbacks = runner.RunCallbacks(
             phase=lambda phase: events.put(Event("phase", phase)),
-            text=lambda phase, text: events.put(Event("piece", phase, text)),
+            text=lambda phase, text: events.put(Event("text", phase, text)),
             stop=stop.is_set,
             trace=True,
         )
@@ -352,7 +352,7 @@ class Service:
         else:
             reused.append(runner.FULL_ANSWER)
             events.put(Event("phase", "full"))
-            events.put(Event("piece", "full", baseline.answer.text))
+            events.put(Event("text", "full", baseline.answer.text))
         return runner.run(
             request, adapter, pictures, encoded=encoded[0], encode_ms=encoded[1], baseline=baseline,
             answer_region=answer_region(adapter), reused=reused, callbacks=callbacks, compressed=compressed,

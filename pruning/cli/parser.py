@@ -52,7 +52,7 @@ def _parser(*, several: bool) -> argparse.ArgumentParser:
     visual_input.add_argument("--markdown", action="store_true", help="the generated parts of the README")
     visual_input.set_defaults(do=_list)
 
-    ran = commands.add_parser("run", help="answer a question with the whole picture and with the pruned one")
+    ran = commands.add_parser("run", help="answer a question with the full picture and with the pruned one")
     if not several:
         ran.add_argument("image", type=Path)
     ran.add_argument("question")

@@ -30,7 +30,9 @@ from pruning.records.answer import Answer, Cost
 from pruning.records.diagnostics import Traits
 from pruning.records.run import RunRecord, RunRequest
 
-NO_CLS = "The vision tower has no [CLS]: the attention that each piece receives from the others stands in for it."
+NO_CLS = (
+    "The vision tower has no [CLS]: the attention that each visual token receives from the others stands in for it."
+)
 LOOK, FULL_ANSWER = "the look at the picture", "the full answer"  # what a run may take over from an earlier one
 
 WHILE_TIMED = {"recorded_during": "what every word attends to and is near"}  # beside measured times: they include this
@@ -50,7 +52,7 @@ def run(
     compressed: Compressed | None = None,
     compensator: Compensator | None = None,
 ) -> RunRecord:
-    """Answer a question with the whole picture and with the pruned one, and, if the request has a compensation, with
+    """Answer a question with the full picture and with the pruned one, and, if the request has a compensation, with
     the pruned one and words for what was dropped.
 
     Args:
@@ -60,10 +62,10 @@ def run(
         seen, encode_ms: an earlier pass of these pictures through the tower (`encode_image`) and its time, to be
             reused.
         baseline: an earlier unpruned answer to this question.
-        evidence: ids of the visual tokens that hold the answer, where the truth is known.
+        answer_region: ids of the visual tokens that hold the answer, where the truth is known.
         reused: for the record, which of `seen` and `baseline` belong to another run (`LOOK`, `FULL_ANSWER`).
         compressed: the model with weights taken out, which then looks, prunes tokens and gives the pruned answer; the
-            full answer is always the whole model's. With keep ratio 1 the two differ in their weights only.
+            full answer is always the full model's. With keep ratio 1 the two differ in their weights only.
         compensator: opened for this model (`pruning.engine.compensate.open_compensator`); needed for a compensation
             that is not written by hand.
 
@@ -137,7 +139,7 @@ def run(
 def encode_image(
     adapter: VLMAdapter, prompt: Prompt, callbacks: RunCallbacks | None = None
 ) -> tuple[VisionFeatures, float]:
-    """The whole picture through the tower, with everything that methods commonly ask of it; and the time in ms."""
+    """The full picture through the tower, with everything that methods commonly ask of it; and the time in ms."""
     callbacks = callbacks or RunCallbacks()
     callbacks.phase("encode")
     info = adapter.info
@@ -221,7 +223,7 @@ def _nearest_survivors(adapter: VLMAdapter, encoded: VisionFeatures, session: Se
 
 @torch.inference_mode()
 def token_statistics(adapter: VLMAdapter, encoded: VisionFeatures, kept: np.ndarray, largest: float = QUICK) -> Traits:
-    """What tensors tell of a whole picture and of the ids that are kept of it; see
+    """What tensors tell of a full picture and of the ids that are kept of it; see
     `pruning.metrics.token_statistics`.
     """
     features = adapter.project(encoded, None).features

@@ -93,9 +93,9 @@ def compare_run(record: RunRecord) -> RunComparison:
 
 
 def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
-    """Runs that differ in nothing but their seed, in short: how many answered as the whole picture did, what they
-    answered, how much of the evidence they kept (least, median, most, of; None where the truth is not known), and how
-    many rows for the picture a layer reads on average.
+    """Runs that differ in nothing but their seed, in short: how many answered as the full picture did, what they
+    answered, how much of the answer region they kept (least, median, most, of; None where the truth is not known), and
+    how many rows for the picture a layer reads on average.
     """
     answers = Counter(r.pruned.text for r in records)
     same = sum(compare_answers(r.full.text, r.pruned.text).same for r in records)

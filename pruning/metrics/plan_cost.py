@@ -1,6 +1,6 @@
 """What a structural plan would save on paper, before anything is run: multiply-adds and parameters, by part and in all.
 
-The part that was compressed and the whole model are told apart on purpose: a tower of a third of the work is not a
+The part that was compressed and the full model are told apart on purpose: a tower of a third of the work is not a
 model of a third of the work.
 """
 
@@ -16,7 +16,7 @@ from pruning.records.plan import StructuralPlan
 
 @dataclass(frozen=True, slots=True)
 class PlanCost:
-    """Estimated multiply-adds (before, after) of one prefill with the whole picture.
+    """Estimated multiply-adds (before, after) of one prefill with the full picture.
 
     Attributes:
         parts: of the layers that the plan names, by part; whole: of tower and language model together.

@@ -1,6 +1,6 @@
 """Text put into a prompt right after a picture: after its placeholders and the newline that follows them.
 
-Works on token ids, so that taking the inserted ids out again gives back the prompt as it was.
+Works on token ids, so that taking the inserted ids out again gives the prompt as it was.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def test_from_an_example_to_a_file_with_tab_enter_and_arrows_alone(visit, tmp_pa
         keys.press(key)
     assert "row 1, column 3" in visitor.text(".pc-live")
     assert page.locator(".pc-card").is_visible()
-    visitor.look("keyboard-piece")
+    visitor.look("keyboard-token")
     keys.press("Escape")
     tab_to(visitor, ".pc-stops button")
     keys.press("ArrowLeft")
@@ -106,7 +106,7 @@ def test_the_canvas_is_a_grid_whose_cells_say_what_became_of_them(visit):
         nodes = session.send("Accessibility.getFullAXTree")["nodes"]
         return [n["name"]["value"] for n in nodes if n.get("role", {}).get("value") == role and not n["ignored"]]
 
-    assert any(name.startswith("Image pieces") for name in names("grid"))
+    assert any(name.startswith("Visual tokens") for name in names("grid"))
     cells = names("gridcell")
     assert len(cells) == 576
     assert sum(name.endswith(" kept") for name in cells) == count
@@ -114,7 +114,7 @@ def test_the_canvas_is_a_grid_whose_cells_say_what_became_of_them(visit):
     for key in ("ArrowRight", "ArrowDown"):
         visitor.page.keyboard.press(key)
     active = visitor.page.locator(".pc-canvas").get_attribute("aria-activedescendant")
-    assert visitor.page.locator(f"#{active}").text_content().startswith("piece 24 ")
+    assert visitor.page.locator(f"#{active}").text_content().startswith("token 24 ")
     visitor.page.locator(".pc-stops button").first.click()
     assert sum(name.endswith(" kept") for name in names("gridcell")) == 576
 

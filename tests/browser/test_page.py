@@ -38,11 +38,13 @@ def test_a_live_run_streams_and_finishes(visit):
     visitor.ask("Where is the ring?")
     assert visitor.text(".pc-chip.live") == "Live run"
     assert visitor.text(".ap-question") == "Where is the ring?"
-    assert "evidence kept" in visitor.text(".pc-chip.evidence")
+    assert "answer region kept" in visitor.text(".pc-chip.region")
     assert visitor.stops() == [576, 64]
     visitor.page.locator(".ap-answer.full .ap-word").last.hover()
     assert "heads below it" in visitor.text(".ap-only-text")
-    assert re.search(r"nearest piece \(signal of ReVisiT\): \d+, (kept|removed) by pruning", visitor.text(".pc-legend"))
+    assert re.search(
+        r"nearest visual token \(signal of ReVisiT\): \d+, (kept|removed) by pruning", visitor.text(".pc-legend")
+    )
     visitor.look("signals")
     assert visitor.errors == []
     assert visitor.foreign == []
@@ -156,7 +158,7 @@ def test_recorded_runs_switch_without_a_request(visit):
     for method, count in (("VisionZip", 36), ("Even grid", 128), ("ResPrune", 18)):
         visitor.choose("Method", method)
         visitor.share(count)
-        visitor.wait_for_status(f"Recorded run with {count} of 576 pieces")
+        visitor.wait_for_status(f"Recorded run with {count} of 576 visual tokens")
         assert method in visitor.text(".pc-chips")
         assert visitor.stops()[-1] == count
         assert visitor.text(".pc-chip.recorded") == "Recorded run"
@@ -192,7 +194,9 @@ def test_random_band_for_a_live_run(visit):
     visitor.ask("Where is the ring?")
     visitor.page.get_by_role("button", name="Random ×20").click()
     visitor.wait_for_status("Random pruning is shown")
-    assert re.search(r"Random, 20 seeds: same answer in \d+ · evidence kept \d+–\d+", visitor.text(".ap-random-text"))
+    assert re.search(
+        r"Random, 20 seeds: same answer in \d+ · answer region kept \d+–\d+", visitor.text(".ap-random-text")
+    )
     visitor.page.get_by_text("Diagnostics: is what is kept").click()
     expect(visitor.page.locator(".dg-findings tbody tr")).to_have_count(11)
     visitor.page.get_by_role("button", name="Compare with the other methods").click()
@@ -215,9 +219,9 @@ def test_models_view_and_explanations(visit):
 
 def test_measured_tab_shows_curve_and_tables(visit):
     visitor = visit()
-    visitor.page.get_by_role("tab", name="Measured").click()
+    visitor.page.get_by_role("tab", name="Benchmarks").click()
     visitor.page.wait_for_selector("#accuracy .js-plotly-plot .scatterlayer")
-    assert visitor.page.get_by_text("whole picture").filter(visible=True).count()
+    assert visitor.page.get_by_text("full picture").filter(visible=True).count()
     visitor.look("measured", full_page=True)
     assert visitor.errors == []
 

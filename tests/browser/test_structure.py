@@ -1,4 +1,4 @@
-"""The Structure tab as people use it."""
+"""The Weight pruning tab as people use it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def enter(visit):
 
     def visitor_with_a_plan(**kwargs) -> Visitor:
         visitor = visit(**kwargs)
-        visitor.page.get_by_role("tab", name="Structure").click()
+        visitor.page.get_by_role("tab", name="Weight pruning").click()
         visitor.page.wait_for_selector(".ph-headline:not(:empty)")
         wait_until_said(visitor, "^The plan is made")
         return visitor
@@ -131,7 +131,7 @@ def test_plan_and_token_pruner_act_in_one_run_and_both_are_visible(enter):
     page.get_by_role("button", name="Run with this plan").click()
     wait_until_said(visitor, "^Done")
     pruned = page.locator("#plan-answers .ap-answer.pruned .ap-count")
-    assert pruned.inner_text() == f"64 pieces · {heads}"
+    assert pruned.inner_text() == f"64 visual tokens · {heads}"
     page.get_by_role("tab", name="Explore").click()
     chips = visitor.text(".pc-chips")
     assert "ResPrune" in chips
@@ -139,12 +139,12 @@ def test_plan_and_token_pruner_act_in_one_run_and_both_are_visible(enter):
     assert heads in visitor.text(".pc-headline")
     assert visitor.stops() == [576, 64]
     visitor.look("structure-in-explore")
-    page.get_by_role("tab", name="Structure").click()
+    page.get_by_role("tab", name="Weight pruning").click()
     page.get_by_label("all, so that only the weights differ").check()
     page.get_by_role("button", name="Run with this plan").click()
-    page.wait_for_function("document.querySelector('#plan-answers .ap-count').textContent === '576 pieces'")
+    page.wait_for_function("document.querySelector('#plan-answers .ap-count').textContent === '576 visual tokens'")
     page.wait_for_function(
-        "document.querySelectorAll('#plan-answers .ap-count')[1].textContent.startsWith('576 pieces ·')"
+        "document.querySelectorAll('#plan-answers .ap-count')[1].textContent.startsWith('576 visual tokens ·')"
     )
     assert visitor.errors == []
 

@@ -47,8 +47,8 @@ def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
     events = ask(handlers)
     texts = [e[0]["text"] for e in events]
     assert texts[0].startswith("The model looks")
-    assert any("whole picture" in t for t in texts)
-    assert any("kept pieces" in t for t in texts)
+    assert any("all visual tokens" in t for t in texts)
+    assert any("kept visual tokens" in t for t in texts)
     assert texts[-1].startswith("Done in")
     run = events[-1][1]
     canvas, answers, cost = run["canvas"], run["answers"], run["cost"]
@@ -198,7 +198,7 @@ def test_the_tower_runs_once_for_a_picture_and_the_full_answer_once_for_a_questi
         assert len(calls) == 1
         phases = [e[0]["text"] for e in ask(handlers, "Another question?")]
         assert len(calls) == 1
-        assert any("whole picture" in p for p in phases)
+        assert any("all visual tokens" in p for p in phases)
     finally:
         handle.remove()
 

@@ -1,4 +1,4 @@
-"""What a click on the Structure tab means, without a browser."""
+"""What a click on the Weight pruning tab means, without a browser."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_head_shows_what_it_looks_at(planning):
     assert (last["kind"], last["text"]) == ("idle", "What the head attends to is drawn on Explore's picture.")
     assert (card["part"], card["layer"], card["head"]) == ("vision tower", 1, 2)
     assert card["look"]["picture"].startswith("data:image/jpeg;base64,")
-    assert "of 36 pieces" in card["look"]["says"]
+    assert "of 36 visual tokens" in card["look"]["says"]
     assert card["spectrum"] is not None, "its curves stay"
     for state, question, sentence in (
         (SessionState("upload:gone"), "What?", "no longer here"), (SessionState(), "", "question is empty"),
@@ -228,7 +228,7 @@ def test_the_control_of_random_pieces_runs_under_the_same_plan(planning, monkeyp
 
 def test_without_a_plan_the_run_says_what_to_do(planning):
     [(status, run)] = ask(planning)
-    assert "Make one under Structure" in status["text"]
+    assert "Make one under Weight pruning" in status["text"]
     assert run == gr.skip()
 
 

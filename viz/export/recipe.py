@@ -23,7 +23,9 @@ YOUR_DECISION = "your_decision.json"
 
 
 def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
-    """What the page says of a run in numbers and words; JSON-ready. `truth` is the known answer, where there is one."""
+    """What the page says of a run in numbers and words; JSON-ready. `truth` is the correct answer, where there is
+    one.
+    """
     request, rows, compared = record.request, record.pruned.visual_per_layer, compare_run(record)
     return {
         "tool": f"PruneScope {record.environment['prunescope']}",

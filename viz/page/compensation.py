@@ -176,12 +176,12 @@ def _outcome(compared: RunComparison) -> str:
     """What the caption did, without a claim about which answer is right."""
     without, with_it = compared.pruned.agrees, compared.compensated.agrees
     if with_it and not without:
-        return "The caption helps: with it the pruned picture is answered as the whole one."
+        return "The caption helps: with it the pruned picture is answered as the full one."
     if without and not with_it:
-        return "The caption does harm: without it the pruned picture is answered as the whole one, with it not."
+        return "The caption does harm: without it the pruned picture is answered as the full one, with it not."
     if with_it:
-        return "The caption was not needed: the pruned picture is answered as the whole one without it too."
-    return "The caption does not help: the answer still differs from that of the whole picture."
+        return "The caption was not needed: the pruned picture is answered as the full one without it too."
+    return "The caption does not help: the answer still differs from that of the full picture."
 
 
 def _kl_marks(candidates: tuple[CandidateEntry, ...]) -> list[str]:

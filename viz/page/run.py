@@ -29,20 +29,20 @@ from viz.text_diff import first_difference, word_diff
 MAX_DRAWN_SIDE = 1024
 SCORE_HOW = (
     "Score colours show ranks, not values: yellow is the best of those that were compared. “Most like survivor” is the "
-    "kept piece with the largest cosine between what the language model would read of the two."
+    "kept visual token with the largest cosine between what the language model would read of the two."
 )
-CERTAINTY_HOW = "The bar under a word is the probability that the model gave it, pieces of a word multiplied."
+CERTAINTY_HOW = "The bar under a word is the probability that the model gave it, parts of a word multiplied."
 ATTENTION_HOW = (
     "Pointing at a word shows what the row that produced it attends to, in the run of its own card: the mean over all "
-    "heads and all layers, after softmax, relative to that word's strongest piece, colours on a square-root scale. "
-    "Looking is not the same as using."
+    "heads and all layers, after softmax, relative to that word's strongest visual token, on a square-root scale. "
+    "High attention does not prove that a token is used."
 )
 
 
 SIGNALS_HOW = (
     "Signal of ONLY: in the first layer of the language model, each head's entropy over the text divided by that over "
-    "the picture; ONLY would silence heads below the mean. Signal of ReVisiT: the piece that predicts most like the "
-    "word's own row does, through the output head, over the plausible words. Neither changes an answer here, and "
+    "the picture; ONLY would silence heads below the mean. Signal of ReVisiT: the visual token that predicts most like "
+    "the word's own row does, through the output head, over the plausible words. Neither changes an answer here, and "
     "neither prunes."
 )
 
@@ -68,7 +68,7 @@ def run_view(
 
     Args:
         pictures: data URLs, of a video one for each frame. recorded: the run was made earlier. how: sentences on how
-            the method decides. truth: the known answer, where there is one. model: what to call the model.
+            the method decides. truth: the correct answer, where there is one. model: what to call the model.
     """
     compared = compare_run(record)
     return {
@@ -256,7 +256,7 @@ def headline(record: RunRecord, compared: RunComparison | None = None) -> str:
 
 
 def tokens_left(record: RunRecord) -> str:
-    """What the last layer reads of the picture, in words: a [CLS] row is no piece of it."""
+    """What the last layer reads of the picture, in words: a [CLS] row is no visual token."""
     kept = len(record.kept)
     return f"{kept} and [CLS]" if record.pruned.visual_per_layer[-1] > kept else str(kept)
 
@@ -264,7 +264,7 @@ def tokens_left(record: RunRecord) -> str:
 def _full_stop(n: int) -> dict[str, Any]:
     everything = np.full(n, KEPT, np.uint8)
     return {
-        "name": "picture", "title": "The whole picture", "part": "picture", "layer": None, "rows": n or "–",
+        "name": "picture", "title": "The full picture", "part": "picture", "layer": None, "rows": n or "–",
         "fate": _pack(everything), "score": None, "merged_into": None, "summary": "", "ms": None, "why": None,
     }  # fmt: skip
 
@@ -303,8 +303,8 @@ def _reasons(step: PruningStep) -> dict[str, Any] | None:
 
 
 def stop_titles(record: RunRecord) -> list[str]:
-    """Names of the stops of the scrubber, the whole picture first."""
-    return ["The whole picture", *(_title(step) for step in record.steps)]
+    """Names of the stops of the scrubber, the full picture first."""
+    return ["The full picture", *(_title(step) for step in record.steps)]
 
 
 def _title(step: PruningStep) -> str:
@@ -313,9 +313,9 @@ def _title(step: PruningStep) -> str:
 
 def _short_name(step: PruningStep) -> str:
     if step.stage.part is Part.TOWER:
-        return f"eye {step.stage.layer}"
+        return f"vision encoder layer {step.stage.layer}"
     if step.stage.part is Part.PROJECTOR:
-        return "leaving the eye"
+        return "vision encoder output"
     return "before LLM" if step.stage.layer == 0 else f"layer {step.stage.layer}"
 
 
@@ -349,9 +349,9 @@ def _compensated_view(record: RunRecord, compared: RunComparison) -> dict[str, A
 
 
 def _words_of(answer: Answer) -> list[dict[str, Any]]:
-    """TextStreamer joined to words; a word is as sure as all its pieces together. `pieces` are their numbers."""
+    """Decoded tokens joined to words; the probability of a word is the product of those of its `tokens`."""
     words: list[dict[str, Any]] = []
-    open_parts: list[int] = []  # parts of a character that a later piece completes
+    open_parts: list[int] = []  # parts of a character that a later token completes
     for number, (text, log_prob) in enumerate(zip(answer.words, answer.log_probs, strict=True)):
         if not text:
             open_parts.append(number)

@@ -114,7 +114,7 @@ def ranks_view(plan: StructuralPlan) -> list[dict[str, Any]]:
 
 
 def sums_view(plan: StructuralPlan, cost: PlanCost) -> dict[str, Any]:
-    """Heads, parameters and estimated multiply-adds before and after, by part and for the whole model."""
+    """Heads, parameters and estimated multiply-adds before and after, by part and for the full model."""
     summary = plan.summary()
     rows = [
         {"name": part.value, "heads": list(summary.heads[part]), "parameters": list(summary.parameters[part])[::-1],

@@ -37,7 +37,7 @@ class Exploring:
     """What another tab needs to run what this one would run: its handler, what that is given, what it shows.
 
     Attributes:
-        total: pieces of a picture, the largest value of `count`.
+        total: visual tokens of a picture, the largest value of `count`.
     """
 
     run: Callable[..., Iterator[tuple[Any, ...]]]

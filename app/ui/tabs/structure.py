@@ -1,4 +1,6 @@
-"""Structure: which heads and which feed-forward directions does the model not need, and what happens without them?"""
+"""Weight pruning: which heads and which feed-forward directions does the model not need, and what happens without
+them?
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ FFN_CHOICES = [
     ("fewer hidden units", "bottleneck"),
 ]
 TOKENS = {"as": "those of Explore", "all": "all, so that only the weights differ"}
-RUN_HELP = "Asks Explore's question about Explore's picture: the full model with all visual tokens, then the pruned one."
+RUN_HELP = (
+    "Asks Explore's question about Explore's picture: the full model with all visual tokens, then the pruned one."
+)
 
 CURVES = """
 ### Accuracy against multiply-adds, measured
@@ -231,7 +235,7 @@ def _head_attention_handler(planning: Planning) -> Callable[..., Iterator[tuple[
 
 
 def _runner(exploring: Exploring) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """Explore's own run, told to use the plan and, if wished, all pieces; its status on both tabs."""
+    """Explore's own run, told to use the plan and, if wished, all visual tokens; its status on both tabs."""
     places = {component: place for place, component in enumerate(exploring.inputs)}
 
     def run(request: gr.Request, visual_tokens, *values) -> Iterator[tuple[Any, ...]]:

@@ -4,7 +4,7 @@
 const { make, on, emit, explain, drawing: d } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 const canvas = $('.pc-canvas'), ink = canvas.getContext('2d'), card = $('.pc-card'), live = $('.pc-live'), dropHint = $('.pc-drop');
-const HEIGHT_SHARE = 0.5, SAME_LINE = '#56B4E9', ALIKE_LINE = '#CC79A7';
+const HEIGHT_SHARE = 0.5;
 const FATES = { [d.GONE]: 'gone', [d.DROPPED]: 'dropped', [d.MERGED]: 'merged', [d.KEPT]: 'kept' };
 const STILL = window.matchMedia('(prefers-reduced-motion: reduce)');
 const state = { view: null, photos: [], picture: 0, stops: [], boxes: [], stop: 0, mode: 'kept', options: { region: true, grid: false, model: false, overview: false, second: false, opacity: 72 }, at: -1, pinned: false, word: null, timer: null };
@@ -126,9 +126,9 @@ function draw() {
 }
 
 function links(token) {
-  const into = d.landing(state.stops, token, state.stop), found = into >= 0 && into !== token ? [[into, SAME_LINE]] : [];
+  const into = d.landing(state.stops, token, state.stop), found = into >= 0 && into !== token ? [[into, d.color('sky')]] : [];
   const alike = state.nearest && d.fateAt(state.stops, token, state.stop).fate !== d.KEPT ? state.nearest.token[token] : -1;
-  return alike >= 0 && alike !== token && alike !== into ? [...found, [alike, ALIKE_LINE]] : found;
+  return alike >= 0 && alike !== token && alike !== into ? [...found, [alike, d.color('pink')]] : found;
 }
 
 // ---- words around the picture --------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ function legend(stop) {
   if (state.word) box.replaceChildren('less', make('i', 'heat'), `more · ${state.word.text}`);
   else if (state.mode === 'score') box.replaceChildren(...(stop.score ? ['least important', make('i', 'heat'), 'most important'] : [state.stop ? 'this method gives no scores here' : 'choose a later stage to see scores']));
   else if (state.mode === 'kept') box.replaceChildren(item('kept', 'kept'), item('dropped', 'dropped'), ...(state.stops.some((s) => s.into) ? [item('merged', 'merged')] : []));
-  else if (state.mode === 'why') box.replaceChildren(...(stop.why ? stop.why.names.map((name, i) => { const span = item('', name); span.firstChild.style.background = d.REASONS[i % d.REASONS.length]; return span; }) : [state.stop ? 'one reason for all here' : 'choose a later stage to see reasons']));
+  else if (state.mode === 'why') box.replaceChildren(...(stop.why ? stop.why.names.map((name, i) => { const span = item('', name); span.firstChild.style.background = d.reasonColor(i); return span; }) : [state.stop ? 'one reason for all here' : 'choose a later stage to see reasons']));
   else box.replaceChildren();
 }
 

@@ -1,4 +1,4 @@
-// What a plan takes out, in sums: the parts that it touches, and the whole model, told apart.
+// What a plan takes out, in sums: the parts that it touches, and the full model, told apart.
 
 const { make, on, amount, change } = window.prunescope;
 
