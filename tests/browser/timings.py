@@ -71,7 +71,7 @@ def measure(repeats: int) -> dict[str, Any]:
 def _started(folder: Path) -> tuple[Server, float]:
     folder.mkdir()
     began = time.perf_counter()
-    server = Server(folder, default_attention=0.02)
+    server = Server(folder, poll=0.02)
     return server, 1e3 * (time.perf_counter() - began)
 
 

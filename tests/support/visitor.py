@@ -53,7 +53,7 @@ def free_port() -> int:
 class Server:
     """`python app.py` with `flags` in a process of its own. `glance`: seconds between looks at whether it answers."""
 
-    def __init__(self, folder: Path, patience: float = 0.5, flags: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, poll: float = 0.5, flags: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.folder, self.log = folder, folder / "server.log"
@@ -72,7 +72,7 @@ class Server:
                 urllib.request.urlopen(self.url, timeout=1)
                 return
             except OSError:
-                time.sleep(patience)
+                time.sleep(poll)
         self.stop()
         raise RuntimeError(f"no answer from the server: {self.log.read_text()}")
 
