@@ -1,4 +1,4 @@
-"""What there is to choose from: methods and head scores with their parameters, and models; as data and as tables."""
+"""List methods, head scores, compensators and models, with their parameters, as data and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def list_methods() -> list[dict[str, Any]]:
 
 
 def list_compensators() -> list[dict[str, str]]:
-    """Every way of giving back in words what was dropped; JSON-ready."""
+    """Every compensator; JSON-ready."""
     return [{"key": c.key, "title": c.title, "idea": c.idea, "paper": c.paper} for c in COMPENSATORS.values()]
 
 
@@ -42,29 +42,38 @@ def list_models() -> list[dict[str, Any]]:
 
 
 def methods_table() -> str:
-    """The README's table of methods."""
+    """The full table of methods, for docs/methods.md."""
     lines = ["| method | idea | stage | needs | paper | file |", "| --- | --- | --- | --- | --- | --- |"]
     for key, method in METHODS.items():
         needs = ", ".join(_needs(method)) or "nothing"
         paper = f"[{method.paper.rsplit('/', 1)[1]}]({method.paper})"
-        file = f"[`{key}.py`](pruning/methods/{key}.py)"
+        file = f"[`{key}.py`](../pruning/methods/{key}.py)"
         lines.append(f"| {method.title} | {method.idea} | {method.acts} | {needs} | {paper} | {file} |")
     return "\n".join(lines)
 
 
+def short_methods_table() -> str:
+    """The README's table of methods."""
+    lines = ["| method | idea | paper |", "| --- | --- | --- |"]
+    for method in METHODS.values():
+        lines.append(f"| {method.title} | {method.idea} | [{method.paper.rsplit('/', 1)[1]}]({method.paper}) |")
+    return "\n".join(lines)
+
+
 def scores_table() -> str:
-    """The README's table of head scores."""
+    """The table of head scores, for docs/weight_pruning.md."""
     lines = ["| head score | idea | paper | file |", "| --- | --- | --- | --- |"]
-    for key, score in STRUCTURAL.items():
+    for score in STRUCTURAL.values():
+        module = score.__module__.rsplit(".", 1)[1]
         paper = f"[{score.paper.rsplit('/', 1)[1]}]({score.paper})"
-        lines.append(f"| {score.title} | {score.idea} | {paper} | [`{key}.py`](pruning/structural/{key}.py) |")
+        lines.append(f"| {score.title} | {score.idea} | {paper} | [`{module}.py`](../pruning/structural/{module}.py) |")
     return "\n".join(lines)
 
 
 def models_table() -> str:
-    """The README's table of models."""
+    """The table of models, for docs/models.md."""
     lines = [
-        "| model | parameters | download | memory | licence | seen elsewhere than in memory | start with |",
+        "| model | parameters | download | memory | licence | verified against | start with |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for spec in MODELS.values():
@@ -86,7 +95,7 @@ def _describe(method: type[TokenPruner]) -> dict[str, Any]:
 
 
 def _needs(method: type[TokenPruner]) -> list[str]:
-    """What must be seen, in the words of the page, and what must have been trained."""
+    """The signals a method needs, in the words of the page, and the module that must have been trained."""
     received = " or attention received" if method.without_cls else ""
     trained = [] if method.module is None else ["a module trained for the model"]
     return trained + sorted(s.value + (received if s is Signal.CLS_ATTENTION else "") for s in method.needs)

@@ -19,7 +19,7 @@ from pruning.records.plan import StructuralPlan
 from pruning.records.run import RunRecord, RunRequest, kept_by_picture
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def run_once(arguments: argparse.Namespace) -> int:
     from pruning.engine.run import run
     from pruning.engine.session import Compressed
     from pruning.models import load

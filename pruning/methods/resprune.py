@@ -46,7 +46,7 @@ class ResPrune(TokenPruner):
     key: ClassVar[str] = "resprune"
     title: ClassVar[str] = "ResPrune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2603.21105"
-    idea: ClassVar[str] = "tokens that reconstruct the rest, question-tilted"
+    idea: ClassVar[str] = "tokens that reconstruct the rest, weighted by the question"
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     nested: ClassVar[bool] = True

@@ -52,7 +52,7 @@ class SparseVLM(StagedPruner):
     key: ClassVar[str] = "sparsevlm"
     title: ClassVar[str] = "SparseVLM"
     paper: ClassVar[str] = "https://arxiv.org/abs/2410.04417"
-    idea: ClassVar[str] = "what words that fit the picture look at"
+    idea: ClassVar[str] = "most attention from words relevant to the picture"
     acts: ClassVar[str] = "three times inside the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.TEXT_ATTENTION, Signal.TEXT_EMBEDDING})
     merges: ClassVar[bool] = True

@@ -58,7 +58,7 @@ def test_pyramiddrop_and_v2drop_keep_what_they_publish():
     assert sum(coded) / 32 == pytest.approx(202.8, abs=0.3)
 
 
-@pytest.mark.parametrize(("requested", "kept"), [(192, 196), (128, 132), (64, 68)])
+@pytest.mark.parametrize(("asked", "kept"), [(192, 196), (128, 132), (64, 68)])
 def test_dart_counts_as_coded_or_exactly(asked, kept):
     assert counts("dart", asked / N, count="as coded")[2] == kept
     assert counts("dart", asked / N)[1:3] == [N, asked]
