@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 
 import pytest
-from conftest import ROOT
 
 from pruning.compensation import COMPENSATORS
 from pruning.interface import Signal
@@ -13,6 +12,7 @@ from pruning.methods import FROM_FILES, METHODS
 from pruning.methods.base import TokenPruner
 from pruning.models import MODELS
 from pruning.parameters import Choice, Param
+from support.paths import ROOT
 
 DOCSTRING_LINES = ("Paper:", "Stage:", "Needs:", "Symbols:", "Differs:", "Cost:")
 

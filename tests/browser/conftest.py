@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from visitor import Server, Visitor, chromium_browser
+
+from support.visitor import Server, Visitor, chromium_browser
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from support.visitor import CONTRAST
+
 pytestmark = pytest.mark.browser
 
 STOP = """() => { const e = document.activeElement, s = getComputedStyle(e);
@@ -173,21 +175,6 @@ def test_a_phone_is_enough(visit, query):
     assert small == [], f"a finger needs 24 pixels: {small}"
     assert visitor.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     visitor.look(f"phone-run-{'dark' if query else 'light'}", full_page=True)
-
-
-CONTRAST = """() => {
-    const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
-    const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
-    const behind = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length && (c.length < 4 || c[3] > .98)) return c; } return [255, 255, 255]; };
-    const poor = [];
-    for (const e of document.querySelectorAll('.gradio-container *')) {
-        const own = [...e.childNodes].filter((n) => n.nodeType === 3 && n.textContent.trim()).map((n) => n.textContent.trim()).join(' ');
-        const s = getComputedStyle(e);
-        if (!own || !e.getClientRects().length || s.visibility !== 'visible' || e.closest('[disabled], .pc-live, canvas, svg')) continue;
-        const a = light(parse(s.color)), b = light(behind(e)), ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-        if (ratio < 4.5) poor.push([e.className, own.slice(0, 30), Math.round(10 * ratio) / 10, s.color]);
-    }
-    return poor; }"""
 
 
 @pytest.mark.parametrize("query", ["", "?__theme=dark"], ids=["light", "dark"])

@@ -10,7 +10,6 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import ROOT  # noqa: F401 - the tests' own conftest
 from gradio_client import Client, handle_file
 from PIL import Image
 
@@ -19,6 +18,7 @@ from pruning.compensation import COMPENSATORS
 from pruning.methods import METHODS
 from pruning.records.run import RunRecord
 from pruning.structural import STRUCTURAL
+from support.paths import ROOT  # noqa: F401 - the tests' own conftest
 
 pytestmark = pytest.mark.browser
 DIGIT = "assets/examples/digit.jpg"

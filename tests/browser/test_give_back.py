@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import tiny_parts
-from test_access import CONTRAST
-from visitor import Server, Visitor
 
 from pruning.compensation.checkpoint import save
 from pruning.models import load
+from support.tiny_models import tiny_parts
+from support.visitor import CONTRAST, Server, Visitor
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"> red ${1} {{1}}"

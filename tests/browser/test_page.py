@@ -8,9 +8,9 @@ import time
 
 import pytest
 from playwright.sync_api import expect
-from visitor import save
 
 from pruning.methods import METHODS
+from support.visitor import save
 
 pytestmark = pytest.mark.browser
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import make_tiny_adapter
-from visitor import Visitor
 
 from pruning.engine.plan import make_plan
 from pruning.records.plan import PlanRequest, StructuralPlan, Trajectory
+from support.tiny_models import make_tiny_adapter
+from support.visitor import Visitor
 
 pytestmark = pytest.mark.browser
 

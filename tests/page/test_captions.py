@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl
 import gradio as gr
 import numpy as np
 import pytest
-from conftest import ROOT, make_tiny_adapter, tiny_parts
 
 from app.handlers.explore import Handlers
 from app.handlers.links import read_link
@@ -33,6 +32,8 @@ from pruning.metrics.agreement import telling_words
 from pruning.models import load
 from pruning.records.compensation import Compensation
 from pruning.records.run import RunRequest
+from support.paths import ROOT
+from support.tiny_models import make_tiny_adapter, tiny_parts
 from viz.export.figure import figure_file
 from viz.export.recipe import command, figures_of, python, query
 from viz.page.compensation import compensation_view, marked_words, price

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from conftest import make_tiny_adapter
 
 from app.handlers.explore import Handlers
 from app.handlers.requests import PlanForm, RunForm
@@ -22,6 +21,7 @@ from app.session import SessionState, Visitor
 from app.settings import Settings
 from pruning.engine.plan import make_plan
 from pruning.records.plan import PlanRequest, StructuralPlan
+from support.tiny_models import make_tiny_adapter
 
 EXAMPLES = read_examples()
 ME, YOU = Visitor("me"), Visitor("you")

@@ -7,8 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import film
-from families import FAMILIES
 from PIL import Image
 
 from app.handlers.explore import Handlers
@@ -22,6 +20,8 @@ from pruning.inputs import video
 from pruning.inputs.content import digest_of
 from pruning.inputs.video import read_video
 from pruning.records.archive import unpack_run
+from support.families import FAMILIES
+from support.media import film
 from viz.export.figure import draw
 from viz.theme import LIGHT
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_methods import MAY_REFUSE, World, drive, survivors
 
 from pruning.errors import BudgetError
 from pruning.methods import METHODS
 from pruning.methods.vispruner import important_and_diverse
 from pruning.ops.scoring import best_ascending
+from support.world import MAY_REFUSE, World, drive, survivors
 
 
 @pytest.mark.parametrize("n_keep", [54, 58])

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT
 
 from pruning.errors import ParameterError, PlanError, UnknownMethodError
 from pruning.interface import BlockFacts, Part
@@ -15,6 +14,7 @@ from pruning.shapes import LayerShape, MatrixShape
 from pruning.structural import STRUCTURAL, scorer_class
 from pruning.structural.base import choose_heads, n_heads_kept
 from pruning.structural.infoprune import InfoPrune
+from support.paths import ROOT
 
 HEADS, D, DIM, TOKENS = 4, 8, 32, 400
 

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, expect, sync_playwright
 
-ROOT = Path(__file__).parents[2]
+from support.paths import ROOT
+
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox",
@@ -34,6 +35,20 @@ LISTEN = """() => {
     const line = document.querySelector('.sl-text');
     new MutationObserver(() => { window.newStatus = true; }).observe(line, {childList: true, characterData: true, subtree: true});
 }"""
+# Texts whose contrast with what is behind them is below 4.5: class, words, ratio, colour.
+CONTRAST = """() => {
+    const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
+    const behind = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length && (c.length < 4 || c[3] > .98)) return c; } return [255, 255, 255]; };
+    const poor = [];
+    for (const e of document.querySelectorAll('.gradio-container *')) {
+        const own = [...e.childNodes].filter((n) => n.nodeType === 3 && n.textContent.trim()).map((n) => n.textContent.trim()).join(' ');
+        const s = getComputedStyle(e);
+        if (!own || !e.getClientRects().length || s.visibility !== 'visible' || e.closest('[disabled], .pc-live, canvas, svg')) continue;
+        const a = light(parse(s.color)), b = light(behind(e)), ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+        if (ratio < 4.5) poor.push([e.className, own.slice(0, 30), Math.round(10 * ratio) / 10, s.color]);
+    }
+    return poor; }"""
 SCREENSHOTS = ROOT / "screenshots"  # ignored by git; looked at by a person
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import ROOT
 
 from app.handlers.budgets import budgets
 from app.handlers.explore import Handlers
@@ -23,6 +22,7 @@ from pruning.methods import METHODS
 from pruning.methods.published_budgets import meaning, presets
 from pruning.metrics.agreement import random_band
 from pruning.records.run import RunRecord, RunRequest
+from support.paths import ROOT
 from viz.export.recipe import figures_of
 from viz.page.run import cost_view
 
