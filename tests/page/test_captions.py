@@ -53,17 +53,16 @@ def folder(tiny, tmp_path_factory):
 
 
 @pytest.fixture
-def handlers(tiny, folder, monkeypatch, tmp_path) -> Handlers:
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    return Handlers(Service(Settings(max_new_tokens=3, captioner=str(folder))), EXAMPLES, 36, tmp_path)
+def handlers(tiny, folder, tmp_path) -> Handlers:
+    settings = Settings(max_new_tokens=3, captioner=str(folder))
+    return Handlers(Service(settings, load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
 
 
 @pytest.fixture
 def without(tiny, monkeypatch, tmp_path) -> Handlers:
     """A page without any captioner."""
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
     monkeypatch.setattr(captioners_module, "DEFAULT_FOLDER", tmp_path / "nothing")
-    return Handlers(Service(Settings(max_new_tokens=3)), EXAMPLES, 36, tmp_path)
+    return Handlers(Service(Settings(max_new_tokens=3), load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
 
 
 def ask(handlers, compensation, method="resprune", count=9, session="me"):
@@ -282,9 +281,10 @@ def test_flags_say_who_writes(folder, tmp_path, monkeypatch):
     assert captioners_of(Settings()) == {}
 
 
-def test_a_captioner_leaves_with_its_model(handlers, monkeypatch):
+def test_a_captioner_leaves_with_its_model(folder, monkeypatch, tmp_path):
     own = {"demo": make_tiny_adapter(), "llava-1.5-7b": make_tiny_adapter(seed=5)}  # the first one is closed
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: own[name])
+    settings = Settings(max_new_tokens=3, captioner=str(folder))
+    handlers = Handlers(Service(settings, load=lambda name, **kwargs: own[name]), EXAMPLES, 36, tmp_path)
     ask(handlers, {})
     assert handlers.service._compensator is not None
     monkeypatch.setattr(service_module, "check", lambda *args, **kwargs: None)

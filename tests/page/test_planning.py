@@ -28,9 +28,8 @@ ME, YOU = Visitor("me"), Visitor("you")
 
 
 @pytest.fixture
-def planning(tiny, monkeypatch, tmp_path) -> Planning:
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    handlers = Handlers(Service(Settings(max_new_tokens=3)), EXAMPLES, 36, tmp_path)
+def planning(tiny, tmp_path) -> Planning:
+    handlers = Handlers(Service(Settings(max_new_tokens=3), load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
     return Planning(handlers, tmp_path / "gates.zip")
 
 

@@ -9,7 +9,6 @@ import pytest
 from app.handlers.budgets import budgets
 from app.handlers.explore import Handlers
 from app.media.examples import read_examples
-from app.serving import service as service_module
 from app.serving.service import Service
 from app.session import SessionState
 from app.settings import Settings
@@ -103,9 +102,8 @@ def test_budgets_on_the_command_line(tiny, monkeypatch, capsys):
 
 
 @pytest.fixture
-def handlers(tiny, monkeypatch, tmp_path) -> Handlers:
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    return Handlers(Service(Settings()), read_examples(), 576, tmp_path)
+def handlers(tiny, tmp_path) -> Handlers:
+    return Handlers(Service(Settings(), load=lambda name, **kwargs: tiny), read_examples(), 576, tmp_path)
 
 
 def told(handlers, method="fastv", own=None, model="demo"):
