@@ -104,7 +104,7 @@ def test_candidates_prompt_and_price(meet, name, size, query):
     assert page.locator(".cs-figures div").count() == 10
     said = page.locator(".ch-live").text_content()
     assert "caption" in said, "a screen reader hears what it did"
-    page.wait_for_timeout(400)
+    visitor.wait_until_still()
     assert page.evaluate(CONTRAST) == []
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     visitor.look(f"give-back-{name}", full_page=True)
