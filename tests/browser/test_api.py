@@ -18,7 +18,6 @@ from pruning.compensation import COMPENSATORS
 from pruning.methods import METHODS
 from pruning.records.run import RunRecord
 from pruning.structural import STRUCTURAL
-from support.paths import ROOT  # noqa: F401 - the tests' own conftest
 
 pytestmark = pytest.mark.browser
 DIGIT = "assets/examples/digit.jpg"
