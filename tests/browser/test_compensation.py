@@ -58,7 +58,7 @@ def test_switched_off_nothing_of_it_is_on_the_page(meet):
     assert max(bottom["y"] + bottom["height"], run["y"] + run["height"]) <= 720
     visitor.ask()
     assert not visitor.page.locator(".ch").is_visible()
-    assert not visitor.page.locator(".ap-answer.helped").is_visible()
+    assert not visitor.page.locator(".ap-answer.compensated").is_visible()
     assert not visitor.page.get_by_label("Caption by hand").is_visible()
     assert visitor.page.locator(".cs-figures div").count() == 9
 
@@ -98,9 +98,9 @@ def test_candidates_prompt_and_price(meet, name, size, query):
     page.get_by_label("with the vision tower").uncheck()
     assert visitor.text(".ch-parts") == before
     assert visitor.text(".ch-prompt mark").startswith("Additional information:")
-    assert page.locator(".ap-answer.helped").is_visible()
-    assert re.fullmatch(r"64 pieces \+ \d+ tokens", visitor.text(".ap-answer.helped .ap-count"))
-    assert visitor.text(".ap-helped-verdict").startswith("with caption: ")
+    assert page.locator(".ap-answer.compensated").is_visible()
+    assert re.fullmatch(r"64 pieces \+ \d+ tokens", visitor.text(".ap-answer.compensated .ap-count"))
+    assert visitor.text(".ap-compensated-verdict").startswith("with caption: ")
     assert page.locator(".cs-figures div").count() == 10
     said = page.locator(".ch-live").text_content()
     assert "caption" in said, "a screen reader hears what it did"
@@ -149,7 +149,7 @@ def test_cases_in_plain_sentences_and_back_to_the_recorded_run(meet):
     visitor.ask()
     assert "Rejected by the confidence gate" in visitor.text(".ch-said")
     assert page.locator(".ch-prompt mark").count() == 0
-    assert visitor.text(".ap-answer.helped .ap-text") == visitor.text(".ap-answer.pruned .ap-text")
+    assert visitor.text(".ap-answer.compensated .ap-text") == visitor.text(".ap-answer.pruned .ap-text")
     visitor.share(576)
     visitor.ask()
     page.locator(".ch-said", has_text="Nothing was dropped").wait_for()  # "Done" alone may still be the first run's
@@ -158,7 +158,7 @@ def test_cases_in_plain_sentences_and_back_to_the_recorded_run(meet):
     page.locator(".es button").nth(1).click()
     visitor.wait_for_status("recorded run")
     assert not page.locator(".ch").is_visible()
-    assert not page.locator(".ap-answer.helped").is_visible()
+    assert not page.locator(".ap-answer.compensated").is_visible()
     assert visitor.errors == []
 
 
