@@ -245,7 +245,7 @@ class Handlers:
                 answers = {"state": "running", "phase": "encode" if phase == "load" else phase, "question": question}
                 answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
                 if request.compensation is not None:
-                    answers["helped_text"] = texts["compensated"]
+                    answers["compensated_text"] = texts["compensated"]
                 yield say(messages.PHASES[phase]), {"answers": answers, "of": state.picture}
 
     def _live_view(self, record: RunRecord, state: SessionState, urls: Sequence[str]) -> dict[str, Any]:

@@ -60,10 +60,15 @@ class PlanAtHand:
 
 
 class Service:
-    """One per process. Public methods may be called from any thread."""
+    """One per process. Public methods may be called from any thread.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        load: opens a model by its name, as `pruning.models.load` does with the same arguments.
+    """
+
+    def __init__(self, settings: Settings, load: Callable[..., VLMAdapter] = load) -> None:
         self.settings = settings
+        self._load = load
         self._adapter: tuple[str, VLMAdapter] | None = None
         self.captioners = captioners_of(settings)
         self._compensator: Compensator | None = None  # opened for the model at hand
@@ -114,7 +119,7 @@ class Service:
                 self._adapter = self._compensator = None
                 self._encoded.clear()  # tensors on the other model's device
                 self._views.clear()
-            adapter = load(model, **arguments)
+            adapter = self._load(model, **arguments)
             self._adapter = (model, adapter)
             return adapter
 

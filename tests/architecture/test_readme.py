@@ -7,11 +7,11 @@ import shlex
 import subprocess
 
 import pytest
-from conftest import ROOT
 
 from pruning.benchmarks.reports import accm_section, speed_section, structural_section
 from pruning.catalogue import methods_table, models_table, scores_table
 from pruning.cli.parser import main
+from support.paths import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 HEADINGS = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from support.visitor import CONTRAST
+
 pytestmark = pytest.mark.browser
 
 STOP = """() => { const e = document.activeElement, s = getComputedStyle(e);
@@ -123,7 +125,7 @@ def current_stop(visitor) -> str:
     return visitor.page.locator(".pc-stops button[aria-selected=true] small").inner_text()
 
 
-def test_nothing_moves_for_whom_nothing_shall_move(visit):
+def test_nothing_moves_for_whom_nothing_shall_move(visit, server):
     visitor = visit(still=True)
     visitor.choose("Method", "ViTCoP")
     visitor.ask()
@@ -136,11 +138,12 @@ def test_nothing_moves_for_whom_nothing_shall_move(visit):
             visitor.page.wait_for_timeout(1000)
             assert current_stop(visitor) == names[1], "one stage a press"
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
-    visitor.page.get_by_role("button", name="Run", exact=True).click()
-    visitor.wait_for_status("…")
     moving = "[...document.querySelectorAll('*')].filter((e) => parseFloat(getComputedStyle(e).transitionDuration) > 0 || getComputedStyle(e).animationName !== 'none').length"
-    assert visitor.page.evaluate(moving) == 0
-    assert visitor.page.evaluate("document.getAnimations().length") == 0
+    with server.holding():
+        visitor.page.get_by_role("button", name="Run", exact=True).click()
+        visitor.wait_for_status("…")
+        assert visitor.page.evaluate(moving) == 0
+        assert visitor.page.evaluate("document.getAnimations().length") == 0
     visitor.wait_for_status("^Done")
 
 
@@ -175,25 +178,10 @@ def test_a_phone_is_enough(visit, query):
     visitor.look(f"phone-run-{'dark' if query else 'light'}", full_page=True)
 
 
-CONTRAST = """() => {
-    const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
-    const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
-    const behind = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length && (c.length < 4 || c[3] > .98)) return c; } return [255, 255, 255]; };
-    const poor = [];
-    for (const e of document.querySelectorAll('.gradio-container *')) {
-        const own = [...e.childNodes].filter((n) => n.nodeType === 3 && n.textContent.trim()).map((n) => n.textContent.trim()).join(' ');
-        const s = getComputedStyle(e);
-        if (!own || !e.getClientRects().length || s.visibility !== 'visible' || e.closest('[disabled], .pc-live, canvas, svg')) continue;
-        const a = light(parse(s.color)), b = light(behind(e)), ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-        if (ratio < 4.5) poor.push([e.className, own.slice(0, 30), Math.round(10 * ratio) / 10, s.color]);
-    }
-    return poor; }"""
-
-
 @pytest.mark.parametrize("query", ["", "?__theme=dark"], ids=["light", "dark"])
 def test_text_stands_out_from_what_is_behind_it(visit, query):
     visitor = visit(query=query)
     visitor.page.get_by_text("Advanced").click()
     visitor.page.get_by_text("Table of visual tokens").click()
-    visitor.page.wait_for_timeout(500)
+    visitor.wait_until_still()
     assert visitor.page.evaluate(CONTRAST) == []

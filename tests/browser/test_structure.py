@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import make_tiny_adapter
-from visitor import Visitor
 
 from pruning.engine.plan import make_plan
 from pruning.records.plan import PlanRequest, StructuralPlan, Trajectory
+from support.tiny_models import make_tiny_adapter
+from support.visitor import Visitor
 
 pytestmark = pytest.mark.browser
 
@@ -63,7 +63,7 @@ def test_it_opens_with_maps_and_the_threshold_recolours_without_a_request(enter)
     assert "come with it" in visitor.text(".gc-none"), "gates that were trained are offered"
     planned = going(visitor)
     assert visitor.text(".hm-said").startswith(f"{planned} of 78 heads go")
-    page.wait_for_timeout(800)
+    visitor.wait_until_quiet()
     before = len(visitor.requests)
     slider = page.locator(".hm-slider")
     slider.focus()
@@ -194,14 +194,16 @@ def test_the_gates_that_come_with_the_model(enter):
     assert visitor.errors == []
 
 
-def test_two_visitors_keep_their_own_plans(enter):
+def test_two_visitors_keep_their_own_plans(enter, server):
     one, two = enter(first=True), enter(first=True)
     two.page.locator("#heads-out input[type=number]").fill("60")
     two.page.locator("#heads-out input[type=number]").press("Enter")
     two.page.get_by_role("button", name="Make a plan").click()
     two.page.wait_for_function("document.querySelector('.ph-headline').textContent.includes('31 of 78 heads')")
-    for visitor in (one, two):
-        visitor.page.get_by_role("button", name="Run with this plan").click()
+    with server.holding():
+        for visitor in (one, two):
+            visitor.page.get_by_role("button", name="Run with this plan").click()
+            wait_until_said(visitor, "…")
     for visitor, heads in ((one, "55 of 78 heads"), (two, "31 of 78 heads")):
         wait_until_said(visitor, "^Done")
         assert heads in visitor.text("#plan-answers .ap-answer.pruned .ap-count")

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser
-from visitor import ROOT, Server, Visitor, chromium_browser
 
-sys.path.insert(0, str(ROOT))  # a script sees its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from support.visitor import Server, Visitor, chromium_browser
 
 FIRST_COMPARISON = """() => document.querySelector('.pc-headline')?.textContent
     && document.querySelector('.ap-answer.full .ap-text')?.textContent

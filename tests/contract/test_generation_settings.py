@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from conftest import make_tiny_adapter, tiny_llava
 from transformers import GenerationConfig
 
 from pruning.demo_model.training.architecture import build_processor
 from pruning.engine.run import run
 from pruning.models.families.llava import LlavaAdapter
 from pruning.records.run import RunRequest
+from support.tiny_models import make_tiny_adapter, tiny_llava
 
 QUESTION = "What color is the large star?"
 REQUEST = RunRequest("tiny", "fastv", 0.4, QUESTION, max_new_tokens=8)

@@ -10,8 +10,6 @@ from itertools import groupby
 
 import pytest
 import torch
-from conftest import make_tiny_adapter
-from families import FAMILIES
 from PIL import Image
 
 from pruning.engine.run import run
@@ -19,6 +17,8 @@ from pruning.errors import ModelUnavailableError, QuestionRejectedError
 from pruning.models import load
 from pruning.models.chat import SYSTEM_NOTE, TEXT_NOTE, VICUNA_NOTE, open_chat, question_tokens
 from pruning.records.run import RunRequest
+from support.families import FAMILIES
+from support.tiny_models import make_tiny_adapter
 
 QUESTION = "Describe the picture.\nWhat color is the large star?"
 CHATML = "<|im_start|>", "<|im_end|>"

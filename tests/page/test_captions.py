@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl
 import gradio as gr
 import numpy as np
 import pytest
-from conftest import ROOT, make_tiny_adapter, tiny_parts
 
 from app.handlers.explore import Handlers
 from app.handlers.links import read_link
@@ -33,6 +32,8 @@ from pruning.metrics.agreement import telling_words
 from pruning.models import load
 from pruning.records.compensation import Compensation
 from pruning.records.run import RunRequest
+from support.paths import ROOT
+from support.tiny_models import make_tiny_adapter, tiny_parts
 from viz.export.figure import figure_file
 from viz.export.recipe import command, figures_of, python, query
 from viz.page.compensation import compensation_view, marked_words, price
@@ -52,17 +53,16 @@ def folder(tiny, tmp_path_factory):
 
 
 @pytest.fixture
-def handlers(tiny, folder, monkeypatch, tmp_path) -> Handlers:
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    return Handlers(Service(Settings(max_new_tokens=3, captioner=str(folder))), EXAMPLES, 36, tmp_path)
+def handlers(tiny, folder, tmp_path) -> Handlers:
+    settings = Settings(max_new_tokens=3, captioner=str(folder))
+    return Handlers(Service(settings, load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
 
 
 @pytest.fixture
 def without(tiny, monkeypatch, tmp_path) -> Handlers:
     """A page without any captioner."""
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
     monkeypatch.setattr(captioners_module, "DEFAULT_FOLDER", tmp_path / "nothing")
-    return Handlers(Service(Settings(max_new_tokens=3)), EXAMPLES, 36, tmp_path)
+    return Handlers(Service(Settings(max_new_tokens=3), load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
 
 
 def ask(handlers, compensation, method="resprune", count=9, session="me"):
@@ -283,9 +283,10 @@ def test_flags_say_who_writes(folder, tmp_path, monkeypatch):
     assert captioners_of(Settings()) == {}
 
 
-def test_a_captioner_leaves_with_its_model(handlers, monkeypatch):
+def test_a_captioner_leaves_with_its_model(folder, monkeypatch, tmp_path):
     own = {"demo": make_tiny_adapter(), "llava-1.5-7b": make_tiny_adapter(seed=5)}  # the first one is closed
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: own[name])
+    settings = Settings(max_new_tokens=3, captioner=str(folder))
+    handlers = Handlers(Service(settings, load=lambda name, **kwargs: own[name]), EXAMPLES, 36, tmp_path)
     ask(handlers, {})
     assert handlers.service._compensator is not None
     monkeypatch.setattr(service_module, "check", lambda *args, **kwargs: None)

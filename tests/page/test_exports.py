@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
 
 from app.handlers.explore import Handlers
@@ -28,6 +27,7 @@ from pruning.cli.parser import main
 from pruning.errors import PruningError, RecordFormatError
 from pruning.metrics.token_fates import DROPPED, GONE, KEPT, MERGED, fates_after
 from pruning.records.archive import pack_run, unpack_run
+from support.paths import ROOT
 from viz.export.figure import KINDS, figure_file, frames
 from viz.export.recipe import command, figures_of, python, query
 from viz.page.run import run_view

@@ -33,9 +33,8 @@ START = SessionState()
 
 
 @pytest.fixture
-def handlers(tiny, monkeypatch, tmp_path) -> Handlers:
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    return Handlers(Service(Settings(max_new_tokens=3)), EXAMPLES, 36, tmp_path)
+def handlers(tiny, tmp_path) -> Handlers:
+    return Handlers(Service(Settings(max_new_tokens=3), load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
 
 
 def ask(handlers, question="What color is the cross?", state=START, method="resprune", count=9, session="me", **kwargs):
@@ -334,12 +333,12 @@ def test_diagnostics_of_the_run_that_is_shown_and_what_other_methods_would_keep(
     assert diagnosing.show(SimpleNamespace(source=recorded, number=8), "nobody")["lines"]
 
 
-def test_a_download_of_the_model_is_told(handlers, tiny, monkeypatch):
+def test_a_download_of_the_model_is_told(tiny, tmp_path):
     def load(name, *, progress, **kwargs):
         progress(500 * 10**6, 10**9)
         return tiny
 
-    monkeypatch.setattr(service_module, "load", load)
+    handlers = Handlers(Service(Settings(max_new_tokens=3), load=load), EXAMPLES, 36, tmp_path)
     assert "Downloading the model: 0.5 GB of 1.0 GB (50 %)…" in [e[0]["text"] for e in ask(handlers)]
 
 

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from conftest import make_tiny_adapter
 
 from app.handlers.explore import Handlers
 from app.handlers.requests import PlanForm, RunForm
@@ -22,15 +21,15 @@ from app.session import SessionState, Visitor
 from app.settings import Settings
 from pruning.engine.plan import make_plan
 from pruning.records.plan import PlanRequest, StructuralPlan
+from support.tiny_models import make_tiny_adapter
 
 EXAMPLES = read_examples()
 ME, YOU = Visitor("me"), Visitor("you")
 
 
 @pytest.fixture
-def planning(tiny, monkeypatch, tmp_path) -> Planning:
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    handlers = Handlers(Service(Settings(max_new_tokens=3)), EXAMPLES, 36, tmp_path)
+def planning(tiny, tmp_path) -> Planning:
+    handlers = Handlers(Service(Settings(max_new_tokens=3), load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
     return Planning(handlers, tmp_path / "gates.zip")
 
 

@@ -10,12 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_adapter
 
 from pruning.engine.plan import make_plan
 from pruning.engine.run import run
 from pruning.engine.session import Compressed
-from pruning.inputs.questions import Pair
 from pruning.interface import Part
 from pruning.layout import Tile, TokenLayout
 from pruning.metrics.plan_cost import plan_cost
@@ -23,19 +21,14 @@ from pruning.ops import ks
 from pruning.ops.spectra import ks_two_sample
 from pruning.records.plan import PlanRequest, Trajectory
 from pruning.records.run import RunRequest
+from support.noise import Noise
+from support.tiny_models import make_tiny_adapter
 from viz.export.recipe import command, figures_of, python
 from viz.page.head_attention import head_attention_view
 from viz.page.run import run_view
 from viz.page.structure import gates_view, head_view, maps_view, plan_view, ranks_view, sums_view
 
 BOTH = (Part.TOWER.value, Part.LANGUAGE_MODEL.value)
-
-
-class Noise:
-    title = "noise"
-
-    def __getitem__(self, number: int) -> Pair:
-        return Pair(np.random.default_rng(number).integers(0, 255, (60, 90, 3), dtype=np.uint8), "What is it?")
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 
-from conftest import ROOT
-
+from support.paths import ROOT
 from viz.theme import DARK, LIGHT, PALETTE, css_variables
 
 COMPONENTS = ROOT / "app" / "ui" / "components"

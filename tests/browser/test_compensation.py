@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import tiny_parts
-from test_access import CONTRAST
-from visitor import Server, Visitor
 
 from pruning.compensation.checkpoint import save
 from pruning.models import load
+from support.tiny_models import tiny_parts
+from support.visitor import CONTRAST, Server, Visitor
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"> red ${1} {{1}}"
@@ -101,11 +100,11 @@ def test_candidates_prompt_and_price(meet, name, size, query):
     assert visitor.text(".ch-prompt mark").startswith("Additional information:")
     assert page.locator(".ap-answer.compensated").is_visible()
     assert re.fullmatch(r"64 visual tokens \+ \d+ tokens", visitor.text(".ap-answer.compensated .ap-count"))
-    assert visitor.text(".ap-helped-verdict").startswith("with caption: ")
+    assert visitor.text(".ap-compensated-verdict").startswith("with caption: ")
     assert page.locator(".cs-figures div").count() == 10
     said = page.locator(".ch-live").text_content()
     assert "caption" in said, "a screen reader hears what it did"
-    page.wait_for_timeout(400)
+    visitor.wait_until_still()
     assert page.evaluate(CONTRAST) == []
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     visitor.look(f"give-back-{name}", full_page=True)

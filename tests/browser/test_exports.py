@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from visitor import save
+
+from support.visitor import save
 
 pytestmark = pytest.mark.browser
 
