@@ -1,4 +1,4 @@
-"""The page: header, tabs, look."""
+"""Compose the page: header, tabs and appearance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.handlers.explore import Handlers
 from app.handlers.structure import Planning
 from app.media.examples import read_examples
 from app.serving.service import Service
-from app.ui.components import shared_script
+from app.ui.components import colour_variables, shared_script
 from app.ui.tabs.explore import OPENING, build_explore
 from app.ui.tabs.measured import build_measured
 from app.ui.tabs.structure import build_structure
@@ -53,4 +53,4 @@ def appearance() -> dict[str, object]:
         font=sans,
         font_mono=["ui-monospace", "monospace"],
     )
-    return {"theme": theme, "css_paths": [STYLE], "head": shared_script()}
+    return {"theme": theme, "css_paths": [STYLE], "head": colour_variables() + shared_script()}

@@ -1,4 +1,4 @@
-"""What opening the panel of diagnostics means, and asking there what the other methods would keep."""
+"""Handlers of the diagnostics panel: figures of the run that is shown, and overlap with other methods."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ class Diagnosing:
         self.handlers, self.service = handlers, handlers.service
 
     def show(self, wish: Any, session: str) -> dict[str, Any]:
-        """The figures of the run that is shown; or, under `problem`, why there are none. No model is needed.
+        """Return the figures of the run that is shown; or, under `problem`, why there are none. No model is needed.
 
         Args:
-            wish: `source`, as `recipe_of` wrote it, and `number`, which is handed back.
+            wish: `source`, as `recipe_of` wrote it, and `number`, which is returned with the answer.
         """
         number = getattr(wish, "number", 0)
         try:
             _, record, _ = self.handlers.at_hand(getattr(wish, "source", None), session)
             view = diagnosis_view(record)
             json.dumps(view, allow_nan=False)
-        except Exception as error:  # noqa: BLE001 (a visitor's file may hold anything)
+        except Exception as error:  # noqa: BLE001 (a visitor's file may contain anything)
             return {"number": number, "problem": sentence_for(error)}
         return view | {"number": number}
 
     def compare(self, source: Any, visitor: Visitor) -> Iterator[Said]:
-        """Status, and at the end the recipe of the run with the overlaps in it: from then on it is the visitor's last
-        run, so that the panel shows and every file carries them.
+        """Yield status, and at the end the recipe of the run with the overlaps in it: from then on it is the visitor's
+        last run, so that the panel and every exported file contain them.
         """
         try:
             state, record, plan = self.handlers.at_hand(source, visitor.session, planned=True)

@@ -1,5 +1,5 @@
 # Long because every button of one tab shares the visitor's run; the panels have files of their own.
-"""What a click means: plain values in, values for the outputs out. No component is named here."""
+"""Handlers of the Explore tab: plain values in, values of the outputs out. No component is named here."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ from pruning.records.run import RunRecord, RunRequest
 from viz.page.run import picture_view, run_view
 
 RANDOM_SEEDS = 20
-KEPT_RUNS = 64  # last runs of visitors that can be taken away
+KEPT_RUNS = 64  # last runs of visitors that can be exported
 LIVE = {"kind": "live"}
 
 
 class Handlers:
-    """Handlers of one page, bound to its service and its example pictures.
+    """The Explore tab's handlers, bound to the service and the example pictures.
 
     Args:
-        n_tokens: visual tokens of a picture, for the share that people choose.
-        upload_folder: where visitors' files arrive.
+        n_tokens: visual tokens of one picture, the scale of the budget slider.
+        upload_folder: where visitors' files are stored.
     """
 
     def __init__(self, service: Service, examples: Sequence[Example], n_tokens: int, upload_folder: Path) -> None:
@@ -64,8 +64,8 @@ class Handlers:
     # -- what a visitor brings ----------------------------------------------------------------------------------------
 
     def bring(self, paths: Sequence[str], state: SessionState, session: str, model: str = "") -> tuple[Any, ...]:
-        """Pictures for one prompt, a video, or a saved run, that a visitor brought: state, status, what is new of the
-        run, suggestions.
+        """Return state, status, what is new of the run, and suggestions for files that a visitor brought: pictures for
+        one prompt, a video, or a saved run.
 
         If it is none of these, or a video and `model` (the page's own by default) is known to read none, the status
         says why, and what was there stays.
@@ -82,7 +82,7 @@ class Handlers:
             return state, status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
         self.service.stop(session, superseded=True)
         canvas = picture_view(urls, visual_input, layout)
-        empty = {"cost": None, "help": None, "chart": None, "recipe": None, "random": None, "example": None}
+        empty = {"cost": None, "compensation": None, "chart": None, "recipe": None, "random": None, "example": None}
         run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
         return new, status("idle", self._in_place(visual_input)), run, {"idea": "", "questions": []}
 
@@ -96,7 +96,7 @@ class Handlers:
         return messages.NEW_PICTURES.format(n=n) + bundled
 
     def _open_run(self, new: SessionState, session: str) -> tuple[Any, ...]:
-        """The view of a saved run; nothing is computed."""
+        """Return the view of a saved run; nothing is computed."""
         record = next(iter(unpack(self.album.sent(new)).values()))
         visual_input, frames = self.album.visual_input(new), sum(map(len, record.layout.frames()))
         if digest_of(visual_input) != record.request.image_digest or len(images_of(visual_input)) != frames:
@@ -116,13 +116,13 @@ class Handlers:
     # -- recorded runs --------------------------------------------------------------------------------------------
 
     def pick_example(self, number: Any, method: str, count: float, session: str) -> tuple[Any, ...]:
-        """State, question, suggestions, status and the recorded run of the example that was clicked."""
+        """Return state, question, suggestions, status and recorded run of the example that was clicked."""
         self.service.stop(session, superseded=True)
         number = str(number)
         return self.open_example(min(int(number) if number.isdigit() else 0, len(self.examples) - 1), method, count)
 
     def open_example(self, number: int, method: str, count: float) -> tuple[Any, ...]:
-        """An example with the recorded run that is nearest to the chosen method and number of pieces."""
+        """Return an example with the recorded run nearest to the chosen method and number of visual tokens."""
         example = self.examples[number]
         state = SessionState(f"example:{number}")
         usable = isinstance(count, int | float) and math.isfinite(count)
@@ -134,7 +134,7 @@ class Handlers:
         return state, record.request.question, suggestions, status("idle", ready), run
 
     def open_more(self, name: Any, state: SessionState, session: str) -> tuple[Any, ...]:
-        """Question, status and view of a run that was recorded of the example beside those of the methods."""
+        """Return question, status and view of a run of the example recorded with a caption or a plan."""
         example = self.album.example(state)
         if example is None or name not in example.more:
             return gr.skip(), status("error", "No such run is recorded of this picture. Press Run instead."), gr.skip()
@@ -146,7 +146,7 @@ class Handlers:
         return record.request.question, line, run | {"example": number, "opens": state.picture}
 
     def open_link(self, link: Link) -> tuple[SessionState, dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """State, status, run and suggestions for a link; `run["go"]` asks for a live run where none is recorded.
+        """Return state, status, run and suggestions for a link; `run["go"]` asks for a live run where none is recorded.
 
         Raises:
             PruningError: with what is wrong with the link.
@@ -170,7 +170,7 @@ class Handlers:
         return state, line, run, suggestions
 
     def recorded(self, number: int) -> str:
-        """All recorded runs of an example as JSON, for switching between them in the browser."""
+        """Return all recorded runs of an example as JSON, for switching between them in the browser."""
         number = number if isinstance(number, int) and 0 <= number < len(self.examples) else 0
         known = self._bundles.get(number)
         if known is None:
@@ -197,7 +197,7 @@ class Handlers:
     # -- live runs ------------------------------------------------------------------------------------------------
 
     def run(self, state: SessionState, form: RunForm, visitor: Visitor) -> Iterator[tuple[Any, ...]]:
-        """Status and what is new of the run; many times while it goes on.
+        """Yield status and what is new of the run, many times while it is running.
 
         Whatever fails, what was on the page stays, and the status says what to do.
         """
@@ -245,7 +245,7 @@ class Handlers:
                 answers = {"state": "running", "phase": "encode" if phase == "load" else phase, "question": question}
                 answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
                 if request.compensation is not None:
-                    answers["helped_text"] = texts["compensated"]
+                    answers["compensated_text"] = texts["compensated"]
                 yield say(messages.PHASES[phase]), {"answers": answers, "of": state.picture}
 
     def _live_view(self, record: RunRecord, state: SessionState, urls: Sequence[str]) -> dict[str, Any]:
@@ -254,7 +254,7 @@ class Handlers:
         return view | {"recipe": self.recipe(state, record), "random": None, "of": state.picture}
 
     def recipe(self, state: SessionState, record: RunRecord) -> dict[str, Any]:
-        """How to have the visitor's last run again."""
+        """Return how to repeat the visitor's last run."""
         example = self.album.example(state)
         where = () if example is None else (example.key, example.place)
         return recipe_of(record, LIVE, *where)
@@ -262,7 +262,7 @@ class Handlers:
     def record(
         self, state: SessionState, form: RunForm, visitor: Visitor, plan: StructuralPlan | None = None
     ) -> RunRecord:
-        """One run from beginning to end.
+        """Return the record of one complete run.
 
         Raises:
             PruningError: with what is wrong.
@@ -275,7 +275,7 @@ class Handlers:
         return outcome(self.service, visitor, visitor.session, start)
 
     def run_random(self, source: Any, visitor: Visitor) -> Iterator[tuple[Any, ...]]:
-        """Status, and at the end how random pruning with `RANDOM_SEEDS` seeds does on the run that is shown.
+        """Yield status, and at the end the result of random pruning with `RANDOM_SEEDS` seeds on the run that is shown.
 
         Args:
             source: says which run that is, as `recipe_of` wrote it.
@@ -305,13 +305,13 @@ class Handlers:
                         records.append(event.value)
         yield status("idle", messages.RANDOM_DONE), {"random": random_band(records), "of": state.picture}
 
-    # -- take away ------------------------------------------------------------------------------------------------
+    # -- export ------------------------------------------------------------------------------------------------
 
     def take(self, wish: Any, session: str) -> dict[str, Any]:
-        """The file that a browser asks for: name, type and data; or, under `problem`, why there is none.
+        """Return the file that the browser asks for: name, type and data; or, under `problem`, why there is none.
 
         Args:
-            wish: `kind`, `stop`, `dark`, `number` (handed back) and `source`, as `recipe_of` wrote it.
+            wish: `kind`, `stop`, `dark`, `number` (returned with it) and `source`, as `recipe_of` wrote it.
         """
         number = getattr(wish, "number", 0)
         try:
@@ -323,7 +323,7 @@ class Handlers:
                 self._truth(state, record),
             )
             made = parcel(record, visual_input, files, str(wish.kind), stop, dark=dark, truth=truth)
-        except Exception as error:  # noqa: BLE001 (whatever fails while drawing, the browser must hear of it)
+        except Exception as error:  # noqa: BLE001 (whatever fails while drawing, the browser must be told)
             return {"number": number, "problem": sentence_for(error)}
         return made | {"number": number}
 
@@ -336,13 +336,13 @@ class Handlers:
             return SessionState(f"example:{number}"), record
         known = self._last.get(session)
         if known is None:
-            raise RecordFormatError("That run is no longer here.", "Press Run, then take it away.")
+            raise RecordFormatError("That run is no longer here.", "Press Run, then export it.")
         return known
 
     def at_hand(
         self, source: Any, session: str, *, planned: bool = False
     ) -> tuple[SessionState, RunRecord, StructuralPlan | None]:
-        """The run that a browser speaks of, by a source that `recipe_of` wrote; `planned`: with the plan it ran under.
+        """Return the run named by a source that `recipe_of` wrote; `planned`: with the plan it ran under.
 
         Raises:
             PruningError: if it is gone, or its plan.
@@ -352,11 +352,11 @@ class Handlers:
         return state, record, self._plan_of(session, structure) if planned and structure else None
 
     def remember(self, session: str, state: SessionState, record: RunRecord) -> None:
-        """Make a record the run that a visitor can take away."""
+        """Make a record the run that a visitor can export."""
         self._last.put(session, (state, record))
 
     def stop(self, session: str) -> Any:
-        """Ask the visitor's run to end; its own handler says when it has."""
+        """Ask the visitor's run to stop; its own handler reports when it has."""
         return gr.skip() if self.service.stop(session) else status("idle", messages.READY)
 
     @staticmethod
@@ -379,10 +379,12 @@ class Handlers:
         return "" if example is None else example.truth(record.request.question)
 
     def _plan_of(self, session: str, digest: str = "") -> StructuralPlan:
-        """The visitor's plan; with a digest, only that one."""
+        """Return the visitor's plan; with a digest, only that one."""
         mine = self.plans.get(session)
         if mine is None or digest not in ("", mine.plan.digest):
-            raise PlanError("The plan of that run is not at hand.", "Make one under Structure, or open its file there.")
+            raise PlanError(
+                "The plan of that run is not at hand.", "Make one under Weight pruning, or open its file there."
+            )
         return mine.plan
 
     def _request(self, form: RunForm) -> RunRequest:
@@ -394,14 +396,14 @@ def _model(record: RunRecord) -> str:
 
 
 def _how(record: RunRecord) -> list[str]:
-    """How the method of a run decides, in the words of its own file."""
+    """Return how the method of a run decides, from the docstring of its own file."""
     known = METHODS | FROM_FILES
     if record.request.method not in known:  # a saved run may come from another version
         return []
     said = known[record.request.method].explanation()
     return [
         said["Idea"],
-        f"Where: {said['Stage']}. Sees: {said['Needs']}.",
+        f"Where: {said['Stage']}. Uses: {said['Needs']}.",
         f"Ran: {record.variant}. Differs from the paper or its code: {said['Differs']}.",
         f"Symbols: {said['Symbols']}. Cost: {said['Cost']}.",
         f"Source: {said['Paper']}.",

@@ -80,7 +80,7 @@ def test_what_is_dropped_beside_the_canvas_is_taken_or_refused(visit):
 
 
 @pytest.mark.parametrize(("typed", "shown"), [("0", 1), ("9999", 576), ("", None)])
-def test_odd_numbers_of_pieces(visit, typed, visual_input):
+def test_odd_numbers_of_tokens(visit, typed, visual_input):
     visitor = visit()
     box = visitor.page.locator("#count input[type=number]")
     box.fill(typed)
@@ -90,7 +90,7 @@ def test_odd_numbers_of_pieces(visit, typed, visual_input):
     sentence = visitor.wait_for_status("^Done|must be a whole number|allowed are")
     if visual_input is not None and sentence.startswith("Done"):
         assert visitor.stops()[-1] == visual_input
-    visitor.share(64)
+    visitor.keep(64)
     visitor.ask()
 
 

@@ -1,4 +1,4 @@
-"""The Structure tab as people use it."""
+"""The Weight pruning tab as people use it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def enter(visit):
 
     def visitor_with_a_plan(**kwargs) -> Visitor:
         visitor = visit(**kwargs)
-        visitor.page.get_by_role("tab", name="Structure").click()
+        visitor.page.get_by_role("tab", name="Weight pruning").click()
         visitor.page.wait_for_selector(".ph-headline:not(:empty)")
         wait_until_said(visitor, "^The plan is made")
         return visitor
@@ -107,14 +107,14 @@ def test_a_head_shows_its_curves_by_keyboard_alone(enter):
     assert page.locator(".hm-plane .dot").count() == 78
     assert page.locator(".hm-plane .dot.goes").count() == going(visitor)
     assert page.locator(".hm-plane .dot.chosen title").text_content().startswith("vision tower, layer 1, head 1")
-    page.locator(".hc-look").focus()
+    page.locator(".hc-attention").focus()
     keys.press("Enter")
-    page.wait_for_selector(".hc-looks figure:not([hidden])")
-    assert "of its attention goes to the picture" in visitor.text(".hc-looks figcaption")
+    page.wait_for_selector(".hc-attentions figure:not([hidden])")
+    assert "of its attention goes to the picture" in visitor.text(".hc-attentions figcaption")
     assert visitor.text(".hc-title").startswith("vision tower, layer 1, head 1")
     page.locator(".hm-plane .dot").nth(70).dispatch_event("click")
     page.wait_for_function("document.querySelector('.hc-title').textContent.startsWith('language model')")
-    assert not page.locator(".hc-looks figure").is_visible()
+    assert not page.locator(".hc-attentions figure").is_visible()
     visitor.look("structure-head", full_page=True)
     assert visitor.errors == []
 
@@ -123,7 +123,7 @@ def test_plan_and_token_pruner_act_in_one_run_and_both_are_visible(enter):
     visitor = enter()
     page = visitor.page
     visitor.choose("Score", "Magnitude of weights")
-    visitor.choose("Feed-forward ranks", "leave them whole")
+    visitor.choose("Feed-forward ranks", "keep full rank")
     page.get_by_label("τ: mass that may be given up").first.wait_for(state="hidden")
     page.get_by_role("button", name="Make a plan").click()
     page.wait_for_function("document.querySelector('.ph-headline').textContent.startsWith('Magnitude')")
@@ -131,7 +131,7 @@ def test_plan_and_token_pruner_act_in_one_run_and_both_are_visible(enter):
     page.get_by_role("button", name="Run with this plan").click()
     wait_until_said(visitor, "^Done")
     pruned = page.locator("#plan-answers .ap-answer.pruned .ap-count")
-    assert pruned.inner_text() == f"64 pieces · {heads}"
+    assert pruned.inner_text() == f"64 visual tokens · {heads}"
     page.get_by_role("tab", name="Explore").click()
     chips = visitor.text(".pc-chips")
     assert "ResPrune" in chips
@@ -139,12 +139,12 @@ def test_plan_and_token_pruner_act_in_one_run_and_both_are_visible(enter):
     assert heads in visitor.text(".pc-headline")
     assert visitor.stops() == [576, 64]
     visitor.look("structure-in-explore")
-    page.get_by_role("tab", name="Structure").click()
+    page.get_by_role("tab", name="Weight pruning").click()
     page.get_by_label("all, so that only the weights differ").check()
     page.get_by_role("button", name="Run with this plan").click()
-    page.wait_for_function("document.querySelector('#plan-answers .ap-count').textContent === '576 pieces'")
+    page.wait_for_function("document.querySelector('#plan-answers .ap-count').textContent === '576 visual tokens'")
     page.wait_for_function(
-        "document.querySelectorAll('#plan-answers .ap-count')[1].textContent.startsWith('576 pieces ·')"
+        "document.querySelectorAll('#plan-answers .ap-count')[1].textContent.startsWith('576 visual tokens ·')"
     )
     assert visitor.errors == []
 

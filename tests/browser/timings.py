@@ -44,7 +44,7 @@ RUN_IS_DONE = (
 )
 POINT_AT = """const canvas = document.querySelector('.pc-canvas'), box = canvas.getBoundingClientRect();
     canvas.dispatchEvent(new PointerEvent('pointermove', {bubbles: true, clientX: box.left + value[0] * box.width, clientY: box.top + value[1] * box.height}));"""
-CARD_IS_SHOWN = "document.querySelector('.pc-card b')?.textContent === `Piece ${value[2]}`"
+CARD_IS_SHOWN = "document.querySelector('.pc-card b')?.textContent === `Visual token ${value[2]}`"
 
 
 def measure(repeats: int) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def measure(repeats: int) -> dict[str, Any]:
 def _started(folder: Path) -> tuple[Server, float]:
     folder.mkdir()
     began = time.perf_counter()
-    server = Server(folder, default_attention=0.02)
+    server = Server(folder, poll=0.02)
     return server, 1e3 * (time.perf_counter() - began)
 
 

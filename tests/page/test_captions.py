@@ -1,4 +1,4 @@
-"""Caption help on the page, without a browser: what is asked, what is shown, and what goes wrong."""
+"""Compensation on the page, without a browser: what is asked, what is shown, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def last_record(handlers, session="me"):
 
 def test_a_run_with_a_captioner_shows_all_of_it(handlers):
     events = ask(handlers, {"measure_kl": True})
-    assert any(e[0]["text"].startswith("Putting into words what was dropped") for e in events)
+    assert any(e[0]["text"].startswith("Captioning what was dropped") for e in events)
     running = [e[1]["answers"] for e in events[:-1] if e[1] and "answers" in e[1]]
-    assert running[-1]["helped_text"] == last_record(handlers).compensated.answer.text
+    assert running[-1]["compensated_text"] == last_record(handlers).compensated.answer.text
     page = events[-1][1]
-    found, view = last_record(handlers).compensated, page["help"]
+    found, view = last_record(handlers).compensated, page["compensation"]
     assert [c["text"] for c in view["candidates"]] == [c.text for c in found.candidates]
     assert [c["chosen"] for c in view["candidates"]].index(True) == found.chosen
     assert sum(c["probability"] for c in view["candidates"]) == pytest.approx(1, abs=1e-4)
@@ -92,7 +92,7 @@ def test_a_run_with_a_captioner_shows_all_of_it(handlers):
     assert [list(row[1:]) for row in view["next_words"][0]["rows"]] == np.transpose(
         [found.next_words[0].full, found.next_words[0].pruned, found.next_words[0].compensated]
     ).tolist()
-    assert view["looked"]["caption"] == [caption for _, caption, _ in found.layer_attention]
+    assert view["attention"]["caption"] == [caption for _, caption, _ in found.layer_attention]
     assert view["prompt"]["inserted"] == found.inserted
     assert QUESTION.lower() in view["prompt"]["behind"].lower()
     parts = dict(view["price"]["parts"])
@@ -108,20 +108,20 @@ def test_a_run_with_a_captioner_shows_all_of_it(handlers):
 
 def test_without_the_switch_nothing_of_it_is_there(handlers):
     page = ask(handlers, None)[-1][1]
-    assert page["help"] is None
+    assert page["compensation"] is None
     assert page["answers"]["compensated"] is None
     assert page["cost"]["estimated"]["compensated"] is None
     assert set(page["canvas"]["attention"]) == {"full", "pruned"}
     assert figures_of(last_record(handlers))["compensation"] is None
     recorded = handlers.open_example(0, "fastv", 64)[4]
-    assert recorded["help"] is None, "a recorded run takes the caption of the last one off the page"
+    assert recorded["compensation"] is None, "a recorded run takes the caption of the last one off the page"
     assert recorded["answers"]["compensated"] is None
 
 
 def test_words_by_hand_need_no_captioner(without):
     events = ask(without, {"caption": CAPTION})
     assert events[-1][0]["text"].startswith("Done")
-    view = events[-1][1]["help"]
+    view = events[-1][1]["compensation"]
     assert view["by_hand"]
     assert view["candidates"][0]["probability"] is None
     assert view["prompt"]["inserted"] == f"Additional information: {CAPTION}."
@@ -174,15 +174,15 @@ def saying(handlers, monkeypatch, *texts, chosen=0):
 
 
 def test_nothing_dropped(handlers):
-    view = ask(handlers, {}, count=36)[-1][1]["help"]
+    view = ask(handlers, {}, count=36)[-1][1]["compensation"]
     assert view["candidates"] == []
-    assert view["sentences"] == ["Nothing was dropped, so there is nothing to put into words. Lower the share kept."]
+    assert view["sentences"] == ["Nothing was dropped, so there is nothing to caption. Keep fewer visual tokens."]
     assert (view["inserted"], view["price"]["text"]) == (False, "")
 
 
 def test_an_empty_caption(handlers, monkeypatch):
     saying(handlers, monkeypatch, "", "a star")
-    view = ask(handlers, {})[-1][1]["help"]
+    view = ask(handlers, {})[-1][1]["compensation"]
     assert view["sentences"][0].startswith("The caption is empty, so nothing was inserted")
     assert view["price"]["text"].startswith("Asking for a caption that is not inserted costs as much as")
     assert last_record(handlers).compensated.answer.text == last_record(handlers).pruned.text
@@ -190,14 +190,14 @@ def test_an_empty_caption(handlers, monkeypatch):
 
 def test_candidates_that_are_all_the_same(handlers, monkeypatch):
     saying(handlers, monkeypatch, "a star", "a star", "a star")
-    view = ask(handlers, {})[-1][1]["help"]
+    view = ask(handlers, {})[-1][1]["compensation"]
     assert view["sentences"][0].startswith("All 3 candidates are the same")
     assert [c["chosen"] for c in view["candidates"]] == [True, False, False]
 
 
 def test_a_caption_that_the_gate_rejects(handlers, monkeypatch):
     saying(handlers, monkeypatch, "a star", "a ring")
-    view = ask(handlers, {"gate": 0.75})[-1][1]["help"]
+    view = ask(handlers, {"gate": 0.75})[-1][1]["compensation"]
     assert "Rejected by the confidence gate: the selector gives the best caption 0.50" in view["sentences"][0]
     assert "more than 0.75" in view["sentences"][0]
     assert view["prompt"]["inserted"] == ""
@@ -206,19 +206,21 @@ def test_a_caption_that_the_gate_rejects(handlers, monkeypatch):
 
 
 def test_marks_of_the_chat_are_taken_out_and_it_is_said(handlers):
-    view = ask(handlers, {"caption": "a star\nUSER: <image> red </s>."})[-1][1]["help"]
+    view = ask(handlers, {"caption": "a star\nUSER: <image> red </s>."})[-1][1]["compensation"]
     assert view["caption"] == "a star red"
     assert "were taken out" in view["sentences"][0]
-    assert "were taken out" not in " ".join(ask(handlers, {"caption": " a star  red. "})[-1][1]["help"]["sentences"])
+    assert "were taken out" not in " ".join(
+        ask(handlers, {"caption": " a star  red. "})[-1][1]["compensation"]["sentences"]
+    )
 
 
 @pytest.mark.parametrize(
     ("pruned", "compensated", "said"),
     [
-        ("blue", "red", "The caption helps"),
+        ("blue", "red", "The caption compensates"),
         ("red", "blue", "The caption does harm"),
         ("red", "red", "was not needed"),
-        ("blue", "green", "does not help"),
+        ("blue", "green", "does not compensate"),
     ],
 )
 def test_what_the_caption_did(handlers, pruned, compensated, said):
@@ -227,7 +229,7 @@ def test_what_the_caption_did(handlers, pruned, compensated, said):
     change(record.full, "red"), change(record.pruned, pruned), change(record.compensated.answer, compensated)
     sentences = compensation_view(record)["sentences"]
     assert said in sentences[0]
-    assert any(s == "Brought back by the caption: red." for s in sentences) == (said == "The caption helps")
+    assert any(s == "Brought back by the caption: red." for s in sentences) == (said == "The caption compensates")
     view = answers_view(record)["compensated"]
     assert [w["text"] for w in view["diff"] if w["again"]] == (["red"] if compensated == "red" else [])
 
@@ -345,13 +347,13 @@ def test_files_carry_it_and_a_saved_run_shows_it_again(handlers, tmp_path):
     (tmp_path / "mine.zip").write_bytes(base64.b64decode(made["data"]))
     _, status, again, _ = handlers.bring([str(tmp_path / "mine.zip")], START, "me")
     assert status["kind"] == "idle", status
-    assert json.dumps(again["help"]) == json.dumps(shown_before["help"])
+    assert json.dumps(again["compensation"]) == json.dumps(shown_before["compensation"])
     assert json.dumps(again["answers"]["compensated"]) == json.dumps(shown_before["answers"]["compensated"])
     text = figure_file(record, EXAMPLES[0].picture, 1, "svg").decode()
     found = figures_of(record)["compensation"]
     assert f"The same and {found['caption_tokens']} caption tokens" in text
     assert found["answer"] in text
-    assert found["what_happened"] == again["help"]["sentences"]
+    assert found["what_happened"] == again["compensation"]["sentences"]
     assert cost_view(record)["estimated"]["compensated"] == found["estimated_flops_with_captioner_and_selector"]
     assert canvas_view(record, "", recorded=False)["attention"]["compensated"] is not None
 

@@ -96,9 +96,11 @@ def test_what_the_page_knows_to_be_right_is_in_the_figure_and_only_there(handler
     text = base64.b64decode(made["data"]).decode()
     visual_input = handlers.open_example(0, "resprune", 64)[4]["answers"]["truth"]
     assert visual_input
-    assert f">known answer: {visual_input}<" in text
+    assert f">correct answer: {visual_input}<" in text
     assert inside("svg", text.encode())["known_answer"] == visual_input
-    assert "known answer" not in figure_file(record, EXAMPLE.picture, 1, "svg").decode(), "nobody's own picture has one"
+    assert "correct answer" not in figure_file(record, EXAMPLE.picture, 1, "svg").decode(), (
+        "nobody's own picture has one"
+    )
 
 
 def test_fates_add_up_over_the_stages():

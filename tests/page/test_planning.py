@@ -1,4 +1,4 @@
-"""What a click on the Structure tab means, without a browser."""
+"""The handlers of the Weight pruning tab, without a browser."""
 
 from __future__ import annotations
 
@@ -118,18 +118,18 @@ def test_bad_wishes_are_one_sentence_and_the_plan_before_stays(planning, kwargs,
     assert digest(planning) == before["digest"]
 
 
-def test_a_head_shows_what_it_looks_at(planning):
+def test_a_head_shows_what_it_attends_to(planning):
     wish = SimpleNamespace(part="vision tower", layer=1, head=2)
     [(status, nothing)] = planning.head_attention(wish, SessionState(), "What?", ME)
     assert status["text"].startswith("No plan yet")
     assert nothing == gr.skip()
     make(planning, score="infoprune")
     *said, (last, card) = planning.head_attention(wish, SessionState(), "What is it?", ME)
-    assert "Looking where this head looks…" in [s["text"] for s, _ in said]
-    assert (last["kind"], last["text"]) == ("idle", "What the head looks at is drawn on Explore's picture.")
+    assert "Computing what this head attends to…" in [s["text"] for s, _ in said]
+    assert (last["kind"], last["text"]) == ("idle", "What the head attends to is drawn on Explore's picture.")
     assert (card["part"], card["layer"], card["head"]) == ("vision tower", 1, 2)
-    assert card["look"]["picture"].startswith("data:image/jpeg;base64,")
-    assert "of 36 pieces" in card["look"]["says"]
+    assert card["attention"]["picture"].startswith("data:image/jpeg;base64,")
+    assert "of 36 visual tokens" in card["attention"]["says"]
     assert card["spectrum"] is not None, "its curves stay"
     for state, question, sentence in (
         (SessionState("upload:gone"), "What?", "no longer here"), (SessionState(), "", "question is empty"),
@@ -177,7 +177,7 @@ def test_a_plan_that_cannot_be_shown_is_refused(planning, tmp_path):
     data, arrays = plan.to_parts()
     arrays["layer0.score"] = arrays["layer0.score"] * math.nan
     last = bring(planning, tmp_path, StructuralPlan.from_parts(json.loads(json.dumps(data)), arrays).to_bytes())[-1]
-    assert last[0]["text"].startswith("The plan holds something that cannot be shown.")
+    assert last[0]["text"].startswith("The plan contains something that cannot be shown.")
 
 
 def test_trained_gates_are_picked_up_where_they_lie(planning, tiny):
@@ -216,7 +216,7 @@ def test_a_plan_and_a_token_pruner_act_in_one_run_and_both_are_named(planning, t
     assert all(len(layer.self_attn.q_proj.weight) == 64 for layer in tiny.model.model.language_model.layers)
 
 
-def test_the_control_of_random_pieces_runs_under_the_same_plan(planning, monkeypatch):
+def test_the_control_of_random_tokens_runs_under_the_same_plan(planning, monkeypatch):
     monkeypatch.setattr("app.handlers.explore.RANDOM_SEEDS", 2)
     make(planning)
     ask(planning)
@@ -228,7 +228,7 @@ def test_the_control_of_random_pieces_runs_under_the_same_plan(planning, monkeyp
 
 def test_without_a_plan_the_run_says_what_to_do(planning):
     [(status, run)] = ask(planning)
-    assert "Make one under Structure" in status["text"]
+    assert "Make one under Weight pruning" in status["text"]
     assert run == gr.skip()
 
 

@@ -51,9 +51,9 @@ def free_port() -> int:
 
 
 class Server:
-    """`python app.py` with `flags` in a process of its own. `glance`: seconds between looks at whether it answers."""
+    """`python app.py` with `flags` in a process of its own. `poll`: seconds between checks whether it answers."""
 
-    def __init__(self, folder: Path, default_attention: float = 0.5, flags: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, poll: float = 0.5, flags: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.folder, self.log = folder, folder / "server.log"
@@ -72,7 +72,7 @@ class Server:
                 urllib.request.urlopen(self.url, timeout=1)
                 return
             except OSError:
-                time.sleep(default_attention)
+                time.sleep(poll)
         self.stop()
         raise RuntimeError(f"no answer from the server: {self.log.read_text()}")
 
@@ -166,7 +166,7 @@ class Visitor:
         self.page.wait_for_function("window.newStatus")
         return self.wait_for_status(expect)
 
-    def share(self, count: int) -> None:
+    def keep(self, count: int) -> None:
         box = self.page.locator("#count input[type=number]")
         box.fill(str(count))
         box.press("Enter")
@@ -179,8 +179,8 @@ class Visitor:
         return [int(t) for t in self.page.locator(".pc-stops strong").all_inner_texts()]
 
     def table(self, n_parts: int) -> Locator:
-        """Open the table of pieces; its rows, the head first. They are drawn a moment after the click."""
-        self.page.get_by_text("Table of pieces").click()
+        """Open the table of visual tokens; its rows, the head first. They are drawn a moment after the click."""
+        self.page.get_by_text("Table of visual tokens").click()
         rows = self.page.locator(".pc-table tr")
         expect(rows).to_have_count(1 + n_parts)
         return rows

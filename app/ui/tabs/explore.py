@@ -1,4 +1,4 @@
-"""Explore: what did the pruner remove, did it matter, and what did it buy?"""
+"""The Explore tab: controls of a run, picture, answers, captions and cost."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ OPENING = ("resprune", 64)
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 RUNS_AT_ONCE = 40  # handlers that wait side by side; `app.serving.queueing` lets one at a time use the model
 TABLE = METHODS | FROM_FILES
-PATIENCE = 20  # seconds in which the start-up model may come to hand before the presets say that it is not
+PATIENCE = 20  # seconds for loading the start-up model before the presets say that it is not loaded
 SWITCH = "(method, count, question) => { window.prunescope.choose(method, count, question); }"
 
 
 @dataclass(frozen=True, slots=True)
 class Exploring:
-    """What another tab needs to run what this one would run: its handler, what that is given, what it shows.
+    """What another tab needs to start the same run: the handler, its inputs, and the outputs.
 
     Attributes:
-        total: pieces of a picture, the largest value of `count`.
+        total: visual tokens of one picture, the largest value of `count`.
     """
 
     run: Callable[..., Iterator[tuple[Any, ...]]]
@@ -67,15 +67,15 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
             method = gr.Dropdown(_method_choices(), value=OPENING[0], label="Method", elem_id="method")
             about = gr.Markdown(_about(OPENING[0]), elem_classes="hint", elem_id="about-method")
             total = handlers.n_tokens
-            count = gr.Slider(1, total, value=OPENING[1], step=1, label="Share kept", elem_id="count")
+            count = gr.Slider(1, total, value=OPENING[1], step=1, label="Visual tokens kept", elem_id="count")
             published = static_component("budget_presets", opening(OPENING[1], total), elem_id="budgets")
             with gr.Accordion("Advanced", open=False):
                 groups, controls = build_groups(TABLE, OPENING[0])
-                decision = gr.UploadButton("Import kept pieces or groups", size="sm", elem_id="decision")
+                decision = gr.UploadButton("Import kept visual tokens or groups", size="sm", elem_id="decision")
                 gr.Markdown(messages.DECISION_HELP, elem_classes="hint")
                 positions, seed, model = _settings_of_a_run(settings)
                 with_plan = gr.Checkbox(
-                    value=False, label="Take out of the weights what the plan under Structure says", elem_id="with-plan"
+                    value=False, label="Apply the plan of Weight pruning to the weights", elem_id="with-plan"
                 )
             words = build_caption_controls(handlers.service.captioners)
             with gr.Row(elem_classes="buttons"):
@@ -93,10 +93,10 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
                     chips = static_component("ask_chips", suggestions, elem_id="chips")
                     pair = static_component("answer_pair", elem_id="answers")
                     static_component("layer_chart", elem_id="layers")
-            captions = static_component("caption_help", elem_id="captions")
+            captions = static_component("compensation", elem_id="captions")
     static_component("cost_strip", elem_id="cost")
     panel = static_component("diagnosis", elem_id="diagnosis")
-    away = static_component("export", elem_id="take-away")
+    away = static_component("export", elem_id="export")
     feed = static_component("run_feed", shown_first, elem_id="feed")
 
     parameters = [control for by_name in controls.values() for control in by_name.values()]
@@ -112,7 +112,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     away.take(_taker(handlers), None, away, concurrency_limit=2, **(QUIET | {"queue": True}))
     diagnosing = Diagnosing(handlers)
     panel.diagnose(_diagnoser(diagnosing), None, panel, concurrency_limit=2, **(QUIET | {"queue": True}))
-    count.change(None, count, None, js="(slider) => { window.prunescope.emit('share', slider); }", **QUIET)
+    count.change(None, count, None, js="(slider) => { window.prunescope.emit('count', slider); }", **QUIET)
     method.change(_show_parameters, method, [about, *groups], **QUIET)
     words.switch.change(lambda on: gr.update(visible=on), words.switch, words.group, **QUIET)
     for control in (method, count):  # recorded runs are switched in the browser
@@ -146,7 +146,7 @@ def _settings_of_a_run(settings: Settings) -> tuple[gr.Dropdown, gr.Number, gr.D
         [("as the method does", "method"), "original", "renumbered"],
         value="method",
         label="Positions",
-        info="What happens to position ids when pieces leave.",
+        info="What happens to position ids when visual tokens are dropped.",
     )
     seed = gr.Number(0, label="Seed", precision=0, info="Only methods that draw at random use it.")
     model = gr.Dropdown(_model_choices(settings.model), value=settings.model, label="Model", elem_id="model")
@@ -156,7 +156,7 @@ def _settings_of_a_run(settings: Settings) -> tuple[gr.Dropdown, gr.Number, gr.D
 
 
 def _runner(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """The handler behind Run; of all parameters on the page it passes on those of the chosen method."""
+    """Return the handler of Run; of all parameters on the page it passes on those of the chosen method."""
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
 
     def run(
@@ -173,7 +173,7 @@ def _runner(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
 def _teller(
     handlers: Handlers, controls: dict[str, dict[str, Any]], patience: float = 0
 ) -> Callable[..., dict[str, Any]]:
-    """The handler that says what the published budgets mean; with patience, when the start-up model is there."""
+    """Return the handler that says what the paper budgets mean; it waits `patience` seconds for the start-up model."""
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
 
     def tell(request: gr.Request, state, key, model, *values) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def _comparer(diagnosing: Diagnosing) -> Callable[..., Iterator[tuple[Any, ...]]
 
 
 def _linked(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable[..., list[Any]]:
-    """The handler of a page that opens: a link's values for all controls, or nothing."""
+    """Return the handler of page load: a link's values for all controls, or nothing."""
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
 
     def open_link(request: gr.Request) -> list[Any]:

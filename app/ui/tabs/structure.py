@@ -1,4 +1,4 @@
-"""Structure: which heads and which feed-forward directions does the model not need, and what happens without them?"""
+"""The Weight pruning tab: structural plans for attention heads and feed-forward ranks, and runs with them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ from viz.charts import plans_chart
 from viz.theme import theme
 
 FFN_CHOICES = [
-    ("leave them whole", "none"),
+    ("keep full rank", "none"),
     ("effective rank", "erank"),
     ("mass of the spectrum", "mass"),
     ("budget over all matrices", "budget"),
     ("fewer hidden units", "bottleneck"),
 ]
 TOKENS = {"as": "those of Explore", "all": "all, so that only the weights differ"}
-RUN_HELP = "Asks Explore's question about Explore's picture: the whole model with all pieces, then the smaller one."
+RUN_HELP = (
+    "Asks Explore's question about Explore's picture: the full model with all visual tokens, then the pruned one."
+)
 
 CURVES = """
 ### Accuracy against multiply-adds, measured
 
-The bundled model on drawn scenes that nothing was trained or calibrated on, whole picture, one standard error. The
+The bundled model on drawn scenes that nothing was trained or calibrated on, full picture, one standard error. The
 paper's claim, made elsewhere on photographs, is up to 3.2 times fewer multiply-adds with little loss.
 """
 
@@ -43,7 +45,7 @@ paper's claim, made elsewhere on photographs, is up to 3.2 times fewer multiply-
 def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> None:
     """Lay out the tab and wire its events."""
     gates = planning.gates.exists()
-    with gr.Row(elem_classes="explore structure"):
+    with gr.Row(elem_classes="explore weight-pruning"):
         with gr.Column(scale=3, min_width=250, elem_classes="side"):
             model = gr.Markdown(_model(exploring.model.value), elem_id="plan-model", elem_classes="hint")
             score = gr.Dropdown(_score_choices(gates=gates), value=FIRST["score"], label="Score", elem_id="score")
@@ -52,7 +54,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
                 with gr.Accordion("Options of the score", open=False) as accordion:
                     groups, controls = build_groups(STRUCTURAL, FIRST["score"])
                 seed = gr.Number(0, label="Seed of the draw", precision=0, visible=False)
-                out = gr.Slider(0, 99, value=FIRST["out"], step=0.01, label="Heads to take out, %", elem_id="heads-out")
+                out = gr.Slider(0, 99, value=FIRST["out"], step=0.01, label="Heads to remove, %", elem_id="heads-out")
                 where = gr.Dropdown(list(PARTS), value=BOTH, label="Where", elem_id="where")
                 ffn = gr.Dropdown(FFN_CHOICES, value=FIRST["ffn"], label="Feed-forward ranks", elem_id="ffn")
                 rules = _rule_controls(FIRST["ffn"])
@@ -72,7 +74,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
         with gr.Column(scale=4, min_width=280, elem_classes="side"):
             static_component("plan_sums", elem_id="sums")
             gr.Markdown(RUN_HELP, elem_classes="hint")
-            visual_tokens = gr.Radio([(text, key) for key, text in TOKENS.items()], value="as", label="Image pieces")
+            visual_tokens = gr.Radio([(text, key) for key, text in TOKENS.items()], value="as", label="Visual tokens")
             go = gr.Button("Run with this plan", variant="primary", elem_id="run-plan")
             static_component("answer_pair", elem_id="plan-answers")
     static_component("ffn_bars", elem_id="ranks")
@@ -97,8 +99,8 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
     stop.click(_stopper(planning), None, None, **QUIET)
     save.click(_saver(planning), None, [saver, line], **QUIET)
     heads.curves(_head(planning), None, card, **QUIET)
-    looking = {"fn": _head_attention_handler(planning), "inputs": exploring.inputs[:2], "outputs": [line, card]}
-    card.head_attention(**(heavy | looking))
+    attending = {"fn": _head_attention_handler(planning), "inputs": exploring.inputs[:2], "outputs": [line, card]}
+    card.head_attention(**(heavy | attending))
     score.change(_show_options, score, [about, chosen, seed, accordion, *groups], **QUIET)
     ffn.change(_show_rule, ffn, rules, **QUIET)
     exploring.model.change(_model, exploring.model, model, **QUIET)
@@ -108,7 +110,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
 
 
 def _show_curves() -> None:
-    """What plans of this kind cost in accuracy on the bundled model, or how to find out."""
+    """Show the measured accuracy of plans of this kind on the bundled model, or how to measure it."""
     found = figures("structural")
     gr.Markdown(CURVES if found is not None else f"{CURVES}\n\n{structural_section()}")
     if found is None:
@@ -120,18 +122,16 @@ def _show_curves() -> None:
 
 
 def _rule_controls(chosen: str) -> list[gr.components.Component]:
-    """Controls of the feed-forward rules, in the order of `_RULES`; those that the rule does not heed are hidden."""
-    heeded = FFN_OPTIONS.get(chosen, ())
+    """Controls of the feed-forward rules, in the order of `_RULES`; those that the rule does not use are hidden."""
+    used = FFN_OPTIONS.get(chosen, ())
     return [
-        gr.Slider(1, 2, value=1, step=0.05, label="c: ranks are c × effective rank", visible="erank_factor" in heeded),
-        gr.Slider(0, 0.5, value=0.1, step=0.01, label="τ: mass that may be given up", visible="tau" in heeded),
-        gr.Slider(
-            0.05, 1, value=0.5, step=0.05, label="Share of the multiply-adds that stays", visible="ffn_flops" in heeded
-        ),
+        gr.Slider(1, 2, value=1, step=0.05, label="c: ranks are c × effective rank", visible="erank_factor" in used),
+        gr.Slider(0, 0.5, value=0.1, step=0.01, label="τ: largest mass given up", visible="tau" in used),
+        gr.Slider(0.05, 1, value=0.5, step=0.05, label="Share of the multiply-adds kept", visible="ffn_flops" in used),
         gr.Checkbox(
             value=False,
-            label="Whitening: weigh matrices by what comes in (an extension)",
-            visible="whitening" in heeded,
+            label="Whitening: weight matrices by their inputs (an extension)",
+            visible="whitening" in used,
         ),
     ]
 
@@ -140,8 +140,8 @@ _RULES = ("erank_factor", "tau", "ffn_flops", "whitening")
 
 
 def _show_rule(rule: str) -> list[Any]:
-    heeded = FFN_OPTIONS.get(rule, ())
-    return [gr.update(visible=name in heeded) for name in _RULES]
+    used = FFN_OPTIONS.get(rule, ())
+    return [gr.update(visible=name in used) for name in _RULES]
 
 
 def _score_choices(*, gates: bool) -> list[tuple[str, str]]:
@@ -150,7 +150,7 @@ def _score_choices(*, gates: bool) -> list[tuple[str, str]]:
 
 
 def _show_options(key: str) -> list[Any]:
-    """Words for the score, and the controls that matter for it; a plan that was trained brings its own values."""
+    """Return the text of the score and the controls it uses; a trained plan has its own values."""
     return [
         _about(key),
         gr.update(visible=key != TRAINED),
@@ -162,7 +162,7 @@ def _show_options(key: str) -> list[Any]:
 
 def _about(key: str) -> str:
     if key == TRAINED:
-        return "Gates trained against the whole model's own answers. Share and ranks are those of the training."
+        return "Gates trained against the full model's own answers. Share and ranks are those of the training."
     idea = STRUCTURAL[key].idea
     return f"{idea[0].upper()}{idea[1:]}."
 
@@ -231,7 +231,7 @@ def _head_attention_handler(planning: Planning) -> Callable[..., Iterator[tuple[
 
 
 def _runner(exploring: Exploring) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """Explore's own run, told to use the plan and, if wished, all pieces; its status on both tabs."""
+    """Return Explore's run with the plan and, if chosen, all visual tokens; its status appears on both tabs."""
     places = {component: place for place, component in enumerate(exploring.inputs)}
 
     def run(request: gr.Request, visual_tokens, *values) -> Iterator[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-// The share in words, published budgets, and what each means layer by layer for the chosen method and model.
+// The keep ratio, the budgets of papers, and what each means layer by layer for the chosen method and model.
 // Python works the meanings out when method, model, picture or a parameter changes; the slider asks nobody.
 
 const { make, on } = window.prunescope;
@@ -7,8 +7,8 @@ const state = { view: { total: 0, scale: 0, presets: [], note: '' }, slider: 0, 
 
 function tell() {
   const { total, scale, presets, note } = state.view, { slider, at } = state;
-  const pieces = total ? ` = ${Math.max(1, Math.round(slider * total / scale))} of ${total}` : ' of the';
-  $('.bp-share').textContent = state.view.decided ? '' : `${(100 * slider / scale).toFixed(1)} %${pieces} visual tokens`;
+  const tokens = total ? ` = ${Math.max(1, Math.round(slider * total / scale))} of ${total} visual tokens` : '';
+  $('.bp-ratio').textContent = state.view.decided ? '' : `keep ratio ${(100 * slider / scale).toFixed(1)} %${tokens}`;
   for (const [i, button] of [...element.querySelectorAll('button')].entries()) button.setAttribute('aria-pressed', String(presets[i].slider === slider));
   const shown = presets.find((p) => p.slider === (at ?? slider));
   $('.bp-meaning').textContent = shown ? `${shown.count}: ${shown.text}` : note;
@@ -18,7 +18,7 @@ function show(view) {
   state.view = view;
   state.slider = state.slider || view.slider;
   state.at = null;
-  $('.bp-list').replaceChildren(...(view.presets.length ? [make('span', '', 'as published')] : []), ...view.presets.map((p) => {
+  $('.bp-list').replaceChildren(...(view.presets.length ? [make('span', '', 'paper budgets')] : []), ...view.presets.map((p) => {
     const button = make('button', '', String(p.count));
     button.type = 'button';
     button.title = p.text;
@@ -29,6 +29,6 @@ function show(view) {
   tell();
 }
 
-on('share', (slider) => { state.slider = Number(slider); tell(); });
+on('count', (slider) => { state.slider = Number(slider); tell(); });
 watch('value', () => { if (props.value) show(props.value); });
 if (props.value) show(props.value);

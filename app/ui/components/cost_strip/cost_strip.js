@@ -1,6 +1,6 @@
-// Figures of one run. Each says how it came to be: counted, computed, estimated or measured.
+// Cost figures of one run. Each says how it was obtained: counted, computed, estimated or measured.
 
-const { make, amount, change, on } = window.prunescope;
+const { make, amount, change, on, phrase } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 
 function figure(name, how, value, more) {
@@ -17,26 +17,26 @@ function bytes(x) { for (const [unit, size] of [['GB', 2 ** 30], ['MB', 2 ** 20]
 
 function show(v) {
   const c = v.counted, e = v.estimated, f = v.measured.full, p = v.measured.pruned, k = v.computed;
-  const pruning = p.prune > f.prefill - p.prefill && p.prune > 0 ? 'pruning took longer than it saved here' : '';
+  const pruning = p.prune > f.prefill - p.prefill && p.prune > 0 ? phrase('noGain') : '';
   $('.cs-figures').replaceChildren(
-    figure('asked / kept / unique', 'counted', `${c.requested} / ${c.kept} / ${c.distinct}`, `of ${c.total} pieces`),
-    figure('layer average (entering)', 'counted', count(c.average), `of ${c.total}`),
-    figure('mean leaving a layer', 'counted', count(c.mean_leaving), `of ${c.total}`),
-    figure('prefill work', 'estimated', change(e.full, e.pruned), `${amount(e.full)} → ${amount(e.pruned)}`),
+    figure('requested / passed on / distinct', 'counted', `${c.requested} / ${c.kept} / ${c.distinct}`, `of ${c.total} visual tokens`),
+    figure('mean per layer (input)', 'counted', count(c.average), `of ${c.total}`),
+    figure('mean per layer (output)', 'counted', count(c.mean_leaving), `of ${c.total}`),
+    figure('prefill FLOPs', 'estimated', change(e.full, e.pruned), `${amount(e.full)} → ${amount(e.pruned)}`),
     ...(e.compensated ? [figure('with caption', 'estimated', change(e.full, e.compensated), `${amount(e.full)} → ${amount(e.compensated)}`)] : []),
     figure('KV cache', 'computed', change(k.kv_full, k.kv_pruned), `${bytes(k.kv_full)} → ${bytes(k.kv_pruned)}`),
-    figure('see', 'measured', `${time(p.encode)} ms`, `full ${time(f.encode)}`),
+    figure('encode', 'measured', `${time(p.encode)} ms`, `full ${time(f.encode)}`),
     figure('prune', 'measured', `${time(p.prune)} ms`, pruning),
-    figure('read (prefill)', 'measured', `${time(p.prefill)} ms`, `full ${time(f.prefill)}`),
-    figure('per word', 'measured', `${time(p.decode)} ms`, `full ${time(f.decode)}`),
+    figure('prefill', 'measured', `${time(p.prefill)} ms`, `full ${time(f.prefill)}`),
+    figure('decode per token', 'measured', `${time(p.decode)} ms`, `full ${time(f.decode)}`),
   );
-  const env = v.environment, text = $('.cs-text'), earlier = v.reused.length ? ` Taken over with its time from an earlier run on the same machine: ${v.reused.join(' and ')}.` : '';
+  const env = v.environment, text = $('.cs-text'), earlier = v.reused.length ? phrase('reused', { what: v.reused.join(' and ') }) : '';
   $('.cs-where').textContent = `(times: once, on ${env.machine}, ${env.device}, ${env.dtype})`;
   text.replaceChildren(
-    make('p', '', `Counted: rows for the picture, read off the layers of the pruned run; ${c.text} text tokens come on top. Asked: what the share says. Kept: rows that the last layer reads, merged pieces as one, [CLS] as one. Unique: different pieces among them. Average: rows that a layer really reads, over all layers. Published budgets count in different ways, so all are shown.`),
-    make('p', '', `Estimated: multiply-adds of the language model's prefill, ${e.formula}. Tower: ${amount(e.tower_full)} full, ${amount(e.tower_pruned)} pruned, not included.${e.compensated ? ' With caption: its tokens, captioner and selector are in it.' : ''}`),
-    make('p', '', 'Computed: bytes of keys and values of the prompt, from the model\'s shape and number format.'),
-    make('p', '', `Measured: once, not averaged, on ${env.machine} (${env.device}, ${env.dtype}, ${env.threads} threads), torch ${env.torch}, transformers ${env.transformers}, ${env.date}. One measurement on a shared machine is an impression, not a benchmark.${env.recorded_during ? ` While the clock ran, ${env.recorded_during} was recorded, which costs a little in every layer.` : ''}${earlier}`),
+    make('p', '', phrase('countedHow', c)),
+    make('p', '', phrase('estimatedHow', { formula: e.formula, full: amount(e.tower_full), pruned: amount(e.tower_pruned), caption: e.compensated ? phrase('captionHow') : '' })),
+    make('p', '', phrase('computedHow')),
+    make('p', '', phrase('measuredHow', { ...env, recorded: env.recorded_during ? phrase('recordedDuring', { what: env.recorded_during }) : '', earlier })),
   );
 }
 

@@ -1,10 +1,10 @@
-// One bar for every feed-forward matrix: the rank that stays, the rank that was wanted, and where it stops paying.
+// One bar for every feed-forward matrix: the rank kept, the rank that was asked for, and the break-even rank.
 
 const { make, on } = window.prunescope;
 const percent = (x) => `${(100 * Math.max(0, Math.min(1, x))).toFixed(2)}%`;
 
 function bar(m) {
-  const box = make('div', m.rank === null && m.fill === 1 ? 'fb-bar whole' : 'fb-bar'), fill = make('i'), even = make('b');
+  const box = make('div', m.rank === null && m.fill === 1 ? 'fb-bar full' : 'fb-bar'), fill = make('i'), even = make('b');
   box.setAttribute('aria-hidden', 'true'); // the words beside it say the same
   fill.style.width = percent(m.fill);
   even.style.left = percent(m.break_even / m.most);

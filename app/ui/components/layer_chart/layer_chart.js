@@ -1,6 +1,6 @@
 // Visual tokens in every layer of the language model: the full run behind, the pruned one in front, the stage marked.
 
-const { make, on, explain } = window.prunescope;
+const { make, on, explain, phrase } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 let chart = null, stage = null;
 
@@ -14,15 +14,15 @@ function show(view) {
     back.style.height = `${100 * full / top}%`;
     front.style.height = `${100 * view.pruned[layer] / top}%`;
     bar.append(back, front);
-    bar.addEventListener('pointerenter', () => { $('.lc-note').textContent = `layer ${layer}: ${view.pruned[layer]} of ${full} pieces, and ${view.text} text tokens`; });
+    bar.addEventListener('pointerenter', () => { $('.lc-note').textContent = `layer ${layer}: ${view.pruned[layer]} of ${full} visual tokens, and ${view.text} text tokens`; });
     bar.addEventListener('pointerleave', rest);
     plot.append(bar);
     axis.append(make('span', '', layer % tick ? '' : String(layer)));
   });
-  plot.setAttribute('aria-label', `Pieces entering layers 0 to ${layers - 1}: ${view.pruned.join(', ')}; full: ${view.full[0]} in every layer.`);
+  plot.setAttribute('aria-label', `Visual tokens entering layers 0 to ${layers - 1}: ${view.pruned.join(', ')}; full: ${view.full[0]} in every layer.`);
   element.querySelector('.lc-axis')?.remove();
   plot.after(axis);
-  $('.lc-how').replaceChildren(explain('pieces per layer', ['Counted: rows for the picture that entered each layer of the language model while it read the prompt, read off the layers themselves. Text tokens come on top.']));
+  $('.lc-how').replaceChildren(explain('visual tokens per layer', [phrase('layersHow')]));
   mark();
   rest();
 }
@@ -30,7 +30,7 @@ function show(view) {
 function rest() {
   if (!chart) return;
   const mean = chart.pruned.reduce((a, b) => a + b, 0) / chart.pruned.length;
-  $('.lc-note').textContent = `mean ${mean.toFixed(1)} a layer, ${chart.pruned[chart.pruned.length - 1]} in the last`;
+  $('.lc-note').textContent = `mean ${mean.toFixed(1)} per layer, ${chart.pruned[chart.pruned.length - 1]} in the last`;
 }
 
 function mark() { [...$('.lc-plot').children].forEach((bar, layer) => bar.classList.toggle('now', stage !== null && layer === stage)); }
