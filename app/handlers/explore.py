@@ -1,4 +1,3 @@
-# Long because every button of one tab shares the visitor's run; the panels have files of their own.
 """Handlers of the Explore tab: plain values in, values of the outputs out. No component is named here."""
 
 from __future__ import annotations
@@ -6,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
@@ -21,6 +21,7 @@ from app.handlers.imports import Decisions
 from app.handlers.links import Link
 from app.handlers.requests import RunForm
 from app.handlers.status import on_the_way, outcome, status
+from app.handlers.visitor_runs import LIVE, VisitorRuns
 from app.media.album import Album
 from app.media.examples import Example
 from app.serving.caches import BoundedCache
@@ -29,7 +30,7 @@ from app.serving.service import Service
 from app.serving.worker import Event, Hold
 from app.session import SessionState, Visitor
 from pruning.budget import n_keep
-from pruning.errors import LinkError, PlanError, PruningError, RecordFormatError, RunStopped
+from pruning.errors import LinkError, PruningError, RecordFormatError, RunStopped
 from pruning.inputs.content import VideoClip, VisualInput, digest_of, images_of
 from pruning.methods import FROM_FILES, METHODS, method_class
 from pruning.metrics.agreement import random_band
@@ -41,8 +42,6 @@ from pruning.records.run import RunRecord, RunRequest
 from viz.page.run import picture_view, run_view
 
 RANDOM_SEEDS = 20
-KEPT_RUNS = 64  # last runs of visitors that can be exported
-LIVE = {"kind": "live"}
 
 
 class Handlers:
@@ -51,15 +50,19 @@ class Handlers:
     Args:
         n_tokens: visual tokens of one picture, the scale of the budget slider.
         upload_folder: where visitors' files are stored.
+        payloads: of the page's panels by key, computed for every run that is shown.
     """
 
-    def __init__(self, service: Service, examples: Sequence[Example], n_tokens: int, upload_folder: Path) -> None:
+    def __init__(
+        self, service: Service, examples: Sequence[Example], n_tokens: int, upload_folder: Path,
+        payloads: Mapping[str, Callable[[RunRecord], Any]] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.service, self.examples, self.n_tokens = service, examples, n_tokens
         self.album = Album(examples, upload_folder)
         self._bundles = BoundedCache(16)
-        self._last = BoundedCache(KEPT_RUNS)  # by visitor: the state and the record of the last live or opened run
+        self.runs = VisitorRuns(self.album)
+        self._payloads = payloads
         self.decisions = Decisions(self.album)
-        self.plans = BoundedCache(KEPT_RUNS)  # by visitor: the structural plan that they made or opened last
 
     # -- what a visitor brings ----------------------------------------------------------------------------------------
 
@@ -83,6 +86,7 @@ class Handlers:
         self.service.stop(session, superseded=True)
         canvas = picture_view(urls, visual_input, layout)
         empty = {"cost": None, "compensation": None, "chart": None, "recipe": None, "random": None, "example": None}
+        empty |= dict.fromkeys(self._payloads)
         run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
         return new, status("idle", self._in_place(visual_input)), run, {"idea": "", "questions": []}
 
@@ -103,12 +107,12 @@ class Handlers:
             raise RecordFormatError("The picture in the file is not the one of its run.", "Bring an unchanged file.")
         try:
             view = run_view(record, self.album.urls(new), recorded=True, how=_how(record), model=_model(record))
-            view["recipe"] = recipe_of(record, LIVE)
+            view |= {"recipe": recipe_of(record, LIVE)} | self._panel_views(record)
             json.dumps(view)
         except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
             raise RecordFormatError("The saved run is damaged.", "Save it again.") from error
         self.service.stop(session, superseded=True)
-        self._last.put(session, (new, record))
+        self.runs.remember(session, new, record)
         line = status("idle", messages.OPENED.format(question=record.request.question))
         visual_input = view | {"example": None, "random": None, "opens": new.picture}
         return new, line, visual_input, {"idea": "", "questions": []}
@@ -192,7 +196,10 @@ class Handlers:
         source = {"kind": "recorded", "example": number, "method": record.request.method, "count": count}
         source |= {"more": more} if more else {}
         view["recipe"] = recipe_of(record, source, example.key, example.place)
-        return view | {"random": example.random_band.get(str(count))}
+        return view | self._panel_views(record) | {"random": example.random_band.get(str(count))}
+
+    def _panel_views(self, record: RunRecord) -> dict[str, Any]:
+        return {key: payload(record) for key, payload in self._payloads.items()}
 
     # -- live runs ------------------------------------------------------------------------------------------------
 
@@ -206,7 +213,7 @@ class Handlers:
             self.service.admit(visitor)
             form = replace(form, parameters=self.decisions.fill(form.method, form.parameters, visitor.session))
             request = self._request(form)
-            plan = self._plan_of(visitor.session) if form.with_plan else None
+            plan = self.runs.plan_of(visitor.session) if form.with_plan else None
             visual_input = self.album.visual_input(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield status("error", sentence_for(error)), gr.skip()
@@ -226,7 +233,7 @@ class Handlers:
                     yield from self._failed(event.value, hold, state)
                     return
                 if event.kind == "done":
-                    self._last.put(visitor.session, (state, event.value))
+                    self.runs.remember(visitor.session, state, event.value)
                     text = messages.FINISHED.format(seconds=time.perf_counter() - began)
                     live = {"method": form.method, "count": form.count, "question": form.question}
                     yield say(text, "idle"), self._live_view(event.value, state, urls) | {"live": live}
@@ -251,13 +258,8 @@ class Handlers:
     def _live_view(self, record: RunRecord, state: SessionState, urls: Sequence[str]) -> dict[str, Any]:
         truth = self._truth(state, record)
         view = run_view(record, urls, recorded=False, how=_how(record), truth=truth, model=_model(record))
-        return view | {"recipe": self.recipe(state, record), "random": None, "of": state.picture}
-
-    def recipe(self, state: SessionState, record: RunRecord) -> dict[str, Any]:
-        """Return how to repeat the visitor's last run."""
-        example = self.album.example(state)
-        where = () if example is None else (example.key, example.place)
-        return recipe_of(record, LIVE, *where)
+        recipe = self.runs.recipe(state, record)
+        return view | self._panel_views(record) | {"recipe": recipe, "random": None, "of": state.picture}
 
     def record(
         self, state: SessionState, form: RunForm, visitor: Visitor, plan: StructuralPlan | None = None
@@ -282,8 +284,7 @@ class Handlers:
         """
         try:
             self.service.admit(visitor)
-            state, record = self._wished(source, visitor.session)
-            plan = self._plan_of(visitor.session, record.request.structure) if record.request.structure else None
+            state, record, plan = self.runs.find_with_plan(source, visitor.session)
             visual_input = self.album.visual_input(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield status("error", sentence_for(error)), gr.skip()
@@ -315,7 +316,7 @@ class Handlers:
         """
         number = getattr(wish, "number", 0)
         try:
-            state, record = self._wished(getattr(wish, "source", None), session)
+            state, record = self.runs.find(getattr(wish, "source", None), session)
             stop, dark = int(getattr(wish, "stop", 0)), bool(getattr(wish, "dark", False))
             visual_input, files, truth = (
                 self.album.visual_input(state),
@@ -326,34 +327,6 @@ class Handlers:
         except Exception as error:  # noqa: BLE001 (whatever fails while drawing, the browser must be told)
             return {"number": number, "problem": sentence_for(error)}
         return made | {"number": number}
-
-    def _wished(self, source: Any, session: str) -> tuple[SessionState, RunRecord]:
-        if isinstance(source, dict) and source.get("kind") == "recorded":
-            number = min(max(int(source.get("example", 0)), 0), len(self.examples) - 1)
-            if source.get("more"):
-                return SessionState(f"example:{number}"), self.examples[number].recorded_more(str(source["more"]))
-            record = self.examples[number].recording(str(source.get("method")), int(source.get("count", 0)))
-            return SessionState(f"example:{number}"), record
-        known = self._last.get(session)
-        if known is None:
-            raise RecordFormatError("That run is no longer here.", "Press Run, then export it.")
-        return known
-
-    def at_hand(
-        self, source: Any, session: str, *, planned: bool = False
-    ) -> tuple[SessionState, RunRecord, StructuralPlan | None]:
-        """Return the run named by a source that `recipe_of` wrote; `planned`: with the plan it ran under.
-
-        Raises:
-            PruningError: if it is gone, or its plan.
-        """
-        state, record = self._wished(source, session)
-        structure = record.request.structure
-        return state, record, self._plan_of(session, structure) if planned and structure else None
-
-    def remember(self, session: str, state: SessionState, record: RunRecord) -> None:
-        """Make a record the run that a visitor can export."""
-        self._last.put(session, (state, record))
 
     def stop(self, session: str) -> Any:
         """Ask the visitor's run to stop; its own handler reports when it has."""
@@ -377,15 +350,6 @@ class Handlers:
     def _truth(self, state: SessionState, record: RunRecord) -> str:
         example = self.album.example(state)
         return "" if example is None else example.truth(record.request.question)
-
-    def _plan_of(self, session: str, digest: str = "") -> StructuralPlan:
-        """Return the visitor's plan; with a digest, only that one."""
-        mine = self.plans.get(session)
-        if mine is None or digest not in ("", mine.plan.digest):
-            raise PlanError(
-                "The plan of that run is not at hand.", "Make one under Weight pruning, or open its file there."
-            )
-        return mine.plan
 
     def _request(self, form: RunForm) -> RunRequest:
         return form.request(self.n_tokens, self.service.settings.max_new_tokens)

@@ -14,11 +14,11 @@ import gradio as gr
 
 from app import messages
 from app.errors import sentence_for
-from app.handlers.explore import Handlers
 from app.handlers.requests import PlanForm
 from app.handlers.status import Said, follow, outcome, status
+from app.handlers.visitor_runs import VisitorRuns
 from app.media.examples import ASSETS, Example
-from app.serving.service import PlanAtHand
+from app.serving.service import PlanAtHand, Service
 from app.serving.worker import Event, Hold
 from app.session import SessionState, Visitor
 from pruning.errors import PlanError, PruningError
@@ -51,21 +51,21 @@ class ExamplePairs:
 
 
 class Planning:
-    """The Weight pruning tab's handlers. A visitor's plan is stored in `handlers.plans`, where runs find it.
+    """The Weight pruning tab's handlers. A visitor's plan is stored in `runs.plans`, where runs find it.
 
     Args:
         gates: file of the trained plan that comes with the bundled model; it need not be there.
     """
 
-    def __init__(self, handlers: Handlers, gates: Path = GATES) -> None:
-        self.handlers, self.service, self.gates = handlers, handlers.service, gates
-        self.pairs = ExamplePairs(handlers.examples)
+    def __init__(self, service: Service, runs: VisitorRuns, gates: Path = GATES) -> None:
+        self.service, self.runs, self.gates = service, runs, gates
+        self.pairs = ExamplePairs(runs.album.examples)
 
     def first(self, model: Any, visitor: Visitor) -> Iterator[Said]:
         """Yield status and plan when the tab is opened: nothing new for a visitor who has a plan; else a first plan,
         but for the bundled model only, where it takes a moment.
         """
-        if self.handlers.plans.get(visitor.session) is not None:
+        if self.runs.plans.get(visitor.session) is not None:
             yield gr.skip(), gr.skip()
         elif isinstance(model, str) and find_spec(model).bundled:
             yield from self.make(PlanForm(model, **FIRST), visitor)
@@ -99,14 +99,14 @@ class Planning:
         """As `make`, for a plan file that the visitor sent."""
 
         def start(hold: Hold) -> Iterator[Event]:
-            file = self.handlers.album.sent(SessionState(f"upload:{path}"))
+            file = self.runs.album.sent(SessionState(f"upload:{path}"))
             return self.service.take_plan(hold, StructuralPlan.from_bytes(file), model, self.pairs)
 
         return self._follow(visitor, "plan", start, self._taker(visitor), messages.PLAN_OPENED)
 
     def save(self, session: str) -> tuple[Any, dict[str, str]]:
         """Return the visitor's plan as a file (name, type, base64 data and a number of its own), and a status."""
-        mine = self.handlers.plans.get(session)
+        mine = self.runs.plans.get(session)
         if mine is None:
             return gr.skip(), status("error", messages.NO_PLAN_YET)
         try:
@@ -124,7 +124,7 @@ class Planning:
         Args:
             wish: `part`, `layer` and `head`, as the map sends them.
         """
-        mine = self.handlers.plans.get(session)
+        mine = self.runs.plans.get(session)
         if mine is None:
             return {"problem": messages.NO_PLAN_YET}
         try:
@@ -145,10 +145,10 @@ class Planning:
             yield status("error", card["problem"]), gr.skip()
             return
 
-        model = self.handlers.plans.get(visitor.session).model
+        model = self.runs.plans.get(visitor.session).model
 
         def start(hold: Hold) -> Iterator[Event]:
-            picture, form = self.handlers.album.pictures(state)[0], clean_question(question)
+            picture, form = self.runs.album.pictures(state)[0], clean_question(question)
             return self.service.on_a_worker(hold, model, self._head_attention, model, picture, form, card)
 
         yield from self._follow(
@@ -173,7 +173,7 @@ class Planning:
 
         def take(at_hand: PlanAtHand) -> dict[str, Any]:
             view = _view(at_hand)
-            self.handlers.plans.put(visitor.session, at_hand)
+            self.runs.plans.put(visitor.session, at_hand)
             return view
 
         return take

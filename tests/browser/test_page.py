@@ -100,7 +100,7 @@ def test_share_shows_ratio_and_count_without_asking_python(visit):
     for _ in range(3):
         slider.press("ArrowRight")
     visitor.page.wait_for_function("document.querySelector('#keep-ratio').innerText.includes('67 of 576')")
-    assert visitor.text("#keep-ratio") == "keep ratio 11.6 % = 67 of 576 visual tokens"
+    assert visitor.text("#keep-ratio") == "keep ratio 11.6 % = 67 of 576"
     assert len(visitor.requests) == before
 
 

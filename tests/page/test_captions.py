@@ -71,7 +71,7 @@ def ask(handlers, compensation, method="resprune", count=9, session="me"):
 
 
 def last_record(handlers, session="me"):
-    return handlers._last.get(session)[1]
+    return handlers.runs.last.get(session)[1]
 
 
 def test_a_run_with_a_captioner_shows_all_of_it(handlers):

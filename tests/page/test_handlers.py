@@ -311,7 +311,7 @@ def test_settings_come_from_flags():
 
 
 def test_diagnostics_of_the_run_that_is_shown_and_what_other_methods_would_keep(handlers):
-    diagnosing, live, me = Diagnosing(handlers), {"kind": "live"}, Visitor("me")
+    diagnosing, live, me = Diagnosing(handlers.service, handlers.runs), {"kind": "live"}, Visitor("me")
     assert "no longer here" in diagnosing.show(SimpleNamespace(source=live, number=3), "me")["problem"]
     ask(handlers)
     visual_input = diagnosing.show(SimpleNamespace(source=live, number=4), "me")

@@ -31,7 +31,9 @@ ME, YOU = Visitor("me"), Visitor("you")
 def planning(tiny, monkeypatch, tmp_path) -> Planning:
     monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
     handlers = Handlers(Service(Settings(max_new_tokens=3)), EXAMPLES, 36, tmp_path)
-    return Planning(handlers, tmp_path / "gates.zip")
+    planning = Planning(handlers.service, handlers.runs, tmp_path / "gates.zip")
+    planning.handlers = handlers  # of Explore, which share the runs
+    return planning
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def make(planning, visitor=ME, **kwargs):
 
 
 def digest(planning) -> str:
-    return planning.handlers.plans.get("me").plan.digest
+    return planning.runs.plans.get("me").plan.digest
 
 
 def bring(planning, tmp_path, content: bytes, visitor=ME):
@@ -173,7 +175,7 @@ def test_files_that_are_no_plan_for_this_model_are_said_to_be_so(planning, tmp_p
 
 def test_a_plan_that_cannot_be_shown_is_refused(planning, tmp_path):
     make(planning, score="infoprune")
-    plan = planning.handlers.plans.get("me").plan
+    plan = planning.runs.plans.get("me").plan
     data, arrays = plan.to_parts()
     arrays["layer0.score"] = arrays["layer0.score"] * math.nan
     last = bring(planning, tmp_path, StructuralPlan.from_parts(json.loads(json.dumps(data)), arrays).to_bytes())[-1]
@@ -208,7 +210,7 @@ def test_a_plan_and_a_token_pruner_act_in_one_run_and_both_are_named(planning, t
     assert canvas["method"] == "ResPrune"
     assert "heads" in canvas["weights"]
     assert last[1]["recipe"]["query"] == "", "a plan is in no link"
-    _, record = planning.handlers._last.get("me")
+    _, record = planning.runs.last.get("me")
     assert record.structure.digest == view["digest"]
     assert record.steps
     full = ask(planning, count=36)[-1][1]
@@ -236,7 +238,7 @@ def test_two_visitors_with_two_plans_do_not_meet(planning):
     mine, yours = make(planning, ME, out=30)[-1][1], make(planning, YOU, out=60)[-1][1]
     for visitor, view in ((ME, mine), (YOU, yours), (ME, mine)):
         ask(planning, visitor)
-        _, record = planning.handlers._last.get(visitor.session)
+        _, record = planning.runs.last.get(visitor.session)
         assert record.structure.digest == view["digest"]
 
 

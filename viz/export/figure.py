@@ -11,6 +11,7 @@ import json
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -91,8 +92,9 @@ def draw(record: RunRecord, pictures: VisualInput, stop: int, theme: Theme, trut
         _draw_picture(axes, record, n, visual_input[first], stop, theme)
         if layout.seconds:
             axes.set_title(layout.names()[n], fontsize=6.5, color=theme.quiet, pad=2)
-    _write_answers(figure, record, stop, theme, truth)
-    figure.text(0.02, 0.945, figures_of(record)["headline"], fontsize=13, fontweight="bold", color=theme.ink)
+    found = figures_of(record)
+    _write_answers(figure, record, found, stop, theme, truth)
+    figure.text(0.02, 0.945, found["headline"], fontsize=13, fontweight="bold", color=theme.ink)
     small = "\n".join(textwrap.wrap(caption(record), 150))
     figure.text(0.02, 0.02, small, fontsize=6.5, color=theme.quiet, va="bottom", parse_math=False)
     return figure
@@ -139,7 +141,10 @@ def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]
     return [((x0, x1), (y0, y1)) for (x0, y0, x1, y1), n in edges.items() if n == 1]
 
 
-def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, truth: str) -> None:
+def _write_answers(
+    figure: Figure, record: RunRecord, found: dict[str, Any], stop: int, theme: Theme, truth: str
+) -> None:
+    """Write question, answers and facts beside the picture; `found` are the run's figures."""
     n, compensated = record.layout.n_tokens, record.compensated
     answers = [
         ("Question", record.request.question, theme.ink),
@@ -155,7 +160,7 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, t
             (f"The same and {compensated.caption_tokens} caption tokens", compensated.answer.text, theme.ink)
         )
     size, most = (8.5, 5) if compensated is None else (7.5, 3)
-    facts = [line for fact in _facts(record, stop, truth) for line in textwrap.wrap(fact, round(490 / size))[:3]]
+    facts = [line for fact in _facts(record, found, stop, truth) for line in textwrap.wrap(fact, round(490 / size))[:3]]
     text = "\n".join(facts)
     figure.text(0.56, 0.13, text, fontsize=size, color=theme.ink, va="bottom", linespacing=1.5, parse_math=False)
     height = 0.88 - 0.15 - len(facts) * 1.5 * size / 72 / SIZE[1]
@@ -174,9 +179,9 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, t
         figure.add_artist(Line2D(*ends, color=theme.compensated, linewidth=2.5, linestyle=":"))
 
 
-def _facts(record: RunRecord, stop: int, truth: str) -> list[str]:
+def _facts(record: RunRecord, found: dict[str, Any], stop: int, truth: str) -> list[str]:
     """Return the facts below the answers, one per line."""
-    found, fate, compensated = figures_of(record), fates_after(record, stop), record.compensated
+    fate, compensated = fates_after(record, stop), record.compensated
     rows = record.steps[stop - 1].selection.n_rows if stop else record.layout.n_tokens
     diff = word_diff(record.full.text, record.pruned.text)
     gone, new = ([w.text for w in diff if w.fate == fate_of] for fate_of in ("gone", "new"))

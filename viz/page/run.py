@@ -17,11 +17,12 @@ from pruning.budget import mean_per_layer
 from pruning.inputs.content import VideoClip, VisualInput, images_of
 from pruning.interface import Part
 from pruning.layout import TokenLayout
-from pruning.metrics.agreement import RULE, telling_words, verdict
+from pruning.metrics.agreement import RULE, Verdict, telling_words
 from pruning.metrics.token_fates import KEPT, answer_region_kept, fates
 from pruning.records.answer import Answer
 from pruning.records.run import RunRecord
 from pruning.records.selection import PruningStep
+from viz.comparison import Verdicts, verdicts_of
 from viz.page.compensation import compensation_view
 from viz.page.structure import weights_words
 from viz.text_diff import first_difference, word_diff
@@ -71,19 +72,21 @@ def run_view(
         pictures: data URLs, of a video one for each frame. recorded: the run was made earlier. how: sentences on how
             the method decides. truth: the correct answer, where it is known. model: display name of the model.
     """
+    verdicts = verdicts_of(record)
     return {
-        "canvas": canvas_view(record, pictures, recorded=recorded, how=how, model=model),
-        "answers": answers_view(record, truth=truth),
-        "compensation": compensation_view(record),
+        "canvas": canvas_view(record, pictures, recorded=recorded, how=how, model=model, verdicts=verdicts),
+        "answers": answers_view(record, truth=truth, verdicts=verdicts),
+        "compensation": compensation_view(record, verdicts),
         "cost": cost_view(record),
         "chart": chart_view(record),
     }
 
 
 def canvas_view(
-    record: RunRecord, pictures: Sequence[str], *, recorded: bool, how: Sequence[str] = (), model: str = ""
-) -> dict[str, Any]:
-    """Return what the canvas needs."""
+    record: RunRecord, pictures: Sequence[str], *, recorded: bool, how: Sequence[str] = (), model: str = "",
+    verdicts: Verdicts | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what the canvas needs. `verdicts`, here and below: as `verdicts_of` returned them, if it was called."""
     n = record.layout.n_tokens
     return {
         "pictures": list(pictures),
@@ -101,7 +104,7 @@ def canvas_view(
         "answer_region_kept": answer_region_kept(record),
         "attention": {name: attention_view(answer) for name, answer in answers_of(record).items()},
         "nearest": _nearest_view(record),
-        "headline": headline(record),
+        "headline": headline(record, verdicts),
         "weights": "" if record.structure is None else f"{record.structure.title}: {weights_words(record.structure)}",
         "how": [*how, SCORE_HOW],
     }
@@ -178,14 +181,15 @@ def _layout_view(layout: TokenLayout) -> dict[str, Any]:
     return {"pictures_wh": sizes, "names": names, "frames": frames, "tiles": tiles, "views": layout.views()}
 
 
-def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:
+def answers_view(record: RunRecord, *, truth: str = "", verdicts: Verdicts | None = None) -> dict[str, Any]:
     """Return what the answer cards need."""
+    verdicts = verdicts or verdicts_of(record)
     return {
         "state": "done",
         "full": _answer_view(record.full, str(record.layout.n_tokens)),
         "pruned": _answer_view(record.pruned, tokens_left(record)),
-        **_against(record.full, record.pruned),
-        "compensated": _compensated_view(record),
+        **_against(record.full, record.pruned, verdicts.pruned),
+        "compensated": _compensated_view(record, verdicts),
         "question": record.request.question,
         "truth": truth,
         "notes": list(record.notes),
@@ -232,7 +236,7 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def headline(record: RunRecord) -> str:
+def headline(record: RunRecord, verdicts: Verdicts | None = None) -> str:
     """Return the finding as one sentence."""
     n, rows = record.layout.n_tokens, record.pruned.visual_per_layer
     if not record.steps and record.structure is None:
@@ -245,10 +249,10 @@ def headline(record: RunRecord) -> str:
         tokens = f"{average:.0f} of {n} visual tokens per layer on average, {tokens_left(record)} at the end"
     if record.structure is not None:
         tokens += f", {weights_words(record.structure)}"
-    outcome = verdict(record.full.text, record.pruned.text).value
-    if outcome == "Same":
+    outcome = (verdicts or verdicts_of(record)).pruned
+    if outcome is Verdict.SAME:
         return f"Answered the same with {tokens}."
-    if outcome == "Wording differs":
+    if outcome is Verdict.WORDING:
         return f"Worded differently with {tokens}."
     return f"The answer changes with {tokens}."
 
@@ -325,21 +329,21 @@ def _answer_view(answer: Answer, visual_tokens: str) -> dict[str, Any]:
     }
 
 
-def _against(full: Answer, other: Answer) -> dict[str, Any]:
+def _against(full: Answer, other: Answer, verdict: Verdict) -> dict[str, Any]:
     """Return how an answer differs from the full one."""
     return {
         "diff": [{"text": w.text, "fate": w.fate} for w in word_diff(full.text, other.text)],
-        "verdict": verdict(full.text, other.text).value,
+        "verdict": verdict.value,
         "parts_at": first_difference(full.text, other.text),
     }
 
 
-def _compensated_view(record: RunRecord) -> dict[str, Any] | None:
+def _compensated_view(record: RunRecord, verdicts: Verdicts) -> dict[str, Any] | None:
     """Return the answer with a caption; in its diff, `again` marks words that its caption has too."""
     found = record.compensated
     if found is None:
         return None
-    view = _answer_view(found.answer, tokens_left(record)) | _against(record.full, found.answer)
+    view = _answer_view(found.answer, tokens_left(record)) | _against(record.full, found.answer, verdicts.compensated)
     view["tokens"] = found.caption_tokens
     said = telling_words(found.caption)
     view["diff"] = [w | {"again": w["fate"] != "gone" and bool(telling_words(w["text"]) & said)} for w in view["diff"]]

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from app import messages
+from app.ui.glossary import read_glossary
 from viz.theme import theme, variables
 
 FOLDER = Path(__file__).parent
@@ -42,8 +43,9 @@ def colour_variables() -> str:
 
 
 def shared_script() -> str:
-    """Return the scripts that all components share, and the sentences that they show, for the head of the page."""
+    """Return the scripts that all components share, with sentences and glossary, for the head of the page."""
     files = [(FOLDER / name).read_text(encoding="utf-8") for name in ("shared.js", "drawing.js", "plots.js")]
-    sentences = json.dumps(messages.BROWSER, ensure_ascii=False).replace("<", "\\u003c")
-    files[0] = files[0].replace("/* BROWSER */ {}", sentences)
+    for mark, table in (("/* BROWSER */ {}", messages.BROWSER), ("/* GLOSSARY */ {}", read_glossary())):
+        text = json.dumps(table, ensure_ascii=False).replace("<", "\\u003c")
+        files[0] = files[0].replace(mark, text)
     return "".join(f"<script>{text}</script>" for text in files)

@@ -1,9 +1,9 @@
 // Helpers that all components share, and the topics by which they send each other events.
 // Topics: `run` (everything that belongs to one run), `stage` (a layer or null), `word` ({answer, index} or null),
-// `token` (a visual token or null), `stop` (number of a stop), `count` (value of the slider), `status` ({kind, text}), `plan` (a complete structural plan), `theme` (light or dark was switched).
+// `token` (a visual token or null), `stop` (number of a stop), `count` (value of the slider), `status` ({kind, text}), `plan` (a complete structural plan), `theme` (light or dark was switched), `glossary` (open it).
 // Nothing here asks the server.
 window.prunescope = window.prunescope || (() => {
-  const listeners = {}, last = {}, messages = /* BROWSER */ {};
+  const listeners = {}, last = {}, messages = /* BROWSER */ {}, glossary = /* GLOSSARY */ {};
 
   // A component that subscribes to `run` or `plan` late gets what is on the page.
   function on(topic, listener) {
@@ -29,6 +29,13 @@ window.prunescope = window.prunescope || (() => {
 
   // A sentence of `app/messages.py` by its name; what stands in braces is replaced by `values`.
   function phrase(name, values = {}) { return messages[name].replace(/\{(\w+)\}/g, (_, key) => values[key]); }
+
+  // The meaning of a term as the tooltip of a node, where the glossary has it; of plurals too.
+  function define(node, term) {
+    const known = Object.keys(glossary).find((name) => [name, `${name}s`].includes(term));
+    if (known) node.title = glossary[known];
+    return node;
+  }
 
   function bytes(text, Type) {
     const raw = atob(text), array = new Uint8Array(raw.length);
@@ -120,5 +127,5 @@ window.prunescope = window.prunescope || (() => {
     shelf.go = false;
   }
 
-  return { on, emit, make, phrase, bytes, save, radios, amount, change, explain, choose, takeDown, receive, begin, shelf };
+  return { on, emit, make, phrase, define, glossary, bytes, save, radios, amount, change, explain, choose, takeDown, receive, begin, shelf };
 })();

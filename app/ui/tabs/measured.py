@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from app.ui.panel import PageContext, Panel
 from pruning.benchmarks.reports import accm_section, accuracy_text, draws_joined, fewer_scenes, figures
 from pruning.methods import METHODS
 from viz.charts import accuracy_chart, captions_chart
@@ -43,7 +44,7 @@ dropped is the upper bound for any caption here.
 """
 
 
-def build_measured() -> None:
+def _build(tab: gr.Tab, handlers: None, context: PageContext) -> None:
     """Lay out the tab. All figures are read from files; nothing is measured here."""
     results = json.loads(FIGURES.read_text(encoding="utf-8"))
     results["curve"] = draws_joined(results["curve"])
@@ -103,3 +104,6 @@ def _kinds_table(results: dict) -> str:
         "Shuffled: all visual tokens, in a random order. Blind: the same questions asked about another scene's picture."
     )
     return "\n".join([*lines, "", note])
+
+
+BENCHMARKS = Panel(key="benchmarks", title="Benchmarks", build=_build)

@@ -13,7 +13,7 @@ from app.handlers.structure import FIRST, Planning
 from app.session import visitor_of
 from app.ui.components import static_component
 from app.ui.controls import build_groups
-from app.ui.tabs.explore import QUIET, RUNS_AT_ONCE, Exploring
+from app.ui.panel import JOB, QUIET, ExploreParts, PageContext, Panel
 from pruning.benchmarks.reports import DENSE, figures, points, structural_section
 from pruning.catalogue import list_scores
 from pruning.models import find_spec
@@ -42,8 +42,9 @@ paper's claim, made elsewhere on photographs, is up to 3.2 times fewer multiply-
 """
 
 
-def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> None:
+def _build(tab: gr.Tab, planning: Planning, context: PageContext) -> None:
     """Lay out the tab and wire its events."""
+    exploring = context.explore
     gates = planning.gates.exists()
     with gr.Row(elem_classes="explore weight-pruning"):
         with gr.Column(scale=3, min_width=250, elem_classes="side"):
@@ -83,10 +84,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
     saver = static_component("file_saver", elem_id="plan-file")
 
     outputs = [line, head]
-    heavy: dict[str, Any] = {
-        "outputs": outputs, "concurrency_id": "model", "concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "multiple",
-        "show_progress": "hidden", "api_visibility": "private",
-    }  # fmt: skip
+    heavy: dict[str, Any] = {"outputs": outputs, "show_progress": "hidden", **JOB}
     options = [control for by_name in controls.values() for control in by_name.values()]
     plan = {
         "fn": _maker(planning, controls),
@@ -230,7 +228,7 @@ def _head_attention_handler(planning: Planning) -> Callable[..., Iterator[tuple[
     return head_attention
 
 
-def _runner(exploring: Exploring) -> Callable[..., Iterator[tuple[Any, ...]]]:
+def _runner(exploring: ExploreParts) -> Callable[..., Iterator[tuple[Any, ...]]]:
     """Return Explore's run with the plan and, if chosen, all visual tokens; its status appears on both tabs."""
     places = {component: place for place, component in enumerate(exploring.inputs)}
 
@@ -243,3 +241,11 @@ def _runner(exploring: Exploring) -> Callable[..., Iterator[tuple[Any, ...]]]:
             yield status, status, outputs
 
     return run
+
+
+WEIGHT_PRUNING = Panel(
+    key="weight_pruning",
+    title="Weight pruning",
+    handlers=lambda context: Planning(context.service, context.runs),
+    build=_build,
+)

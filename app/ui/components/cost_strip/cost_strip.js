@@ -1,10 +1,10 @@
 // Cost figures of one run. Each says how it was obtained: counted, computed, estimated or measured.
 
-const { make, amount, change, on, phrase } = window.prunescope;
+const { make, amount, change, define, on, phrase } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 
 function figure(name, how, value, more) {
-  const box = make('div'), term = make('dt', '', name), data = make('dd', '', value);
+  const box = make('div'), term = define(make('dt', '', name), name), data = make('dd', '', value);
   term.append(make('em', how, how));
   if (more) data.append(' ', make('small', '', more));
   box.append(term, data);

@@ -1,7 +1,8 @@
 // Visual tokens in every layer of the language model: the full run behind, the pruned one in front, the stage marked.
 
-const { make, on, explain, phrase } = window.prunescope;
+const { make, on, define, explain, phrase } = window.prunescope;
 const $ = (s) => element.querySelector(s);
+define($('header span'), 'visual tokens');
 let chart = null, stage = null;
 
 function show(view) {

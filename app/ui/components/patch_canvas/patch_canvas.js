@@ -1,7 +1,7 @@
 // The picture with its visual tokens. Everything shown on hover, scrub or switch is already in the browser: no request.
 // All text goes through textContent; nothing that a person or a model wrote is ever read as markup.
 
-const { make, on, emit, explain, phrase, drawing: d } = window.prunescope;
+const { make, on, emit, define, explain, phrase, drawing: d } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 const canvas = $('.pc-canvas'), ink = canvas.getContext('2d'), card = $('.pc-card'), live = $('.pc-live'), dropHint = $('.pc-drop');
 const HEIGHT_SHARE = 0.5;
@@ -139,7 +139,7 @@ function heading() {
   chips.replaceChildren();
   if (v.answer_region_kept) {
     const e = v.answer_region_kept;
-    chips.append(make('span', 'pc-chip region', `answer region kept: ${e.kept} of ${e.of} visual tokens${e.merged ? `, ${e.merged} merged` : ''}`));
+    chips.append(define(make('span', 'pc-chip region', `answer region kept: ${e.kept} of ${e.of} visual tokens${e.merged ? `, ${e.merged} merged` : ''}`), 'answer region'));
   }
   if (v.method) chips.append(make('span', 'pc-chip', `${v.method}, ${v.variant}`), make('span', 'pc-chip model', v.model), make('span', `pc-chip ${v.recorded ? 'recorded' : 'live'}`, v.recorded ? 'Recorded run' : 'Live run'));
   if (v.weights) chips.append(make('span', 'pc-chip weights', `weights: ${v.weights}`));
@@ -195,7 +195,7 @@ function reasoned() {
 }
 
 function legend(stop) {
-  const box = $('.pc-legend'), item = (name, text) => { const span = make('span'); span.append(make('i', name), text); return span; };
+  const box = $('.pc-legend'), item = (name, text) => { const span = make('span'); span.append(make('i', name), text); return define(span, text); };
   if (state.word) box.replaceChildren('less', make('i', 'heat'), `more · ${state.word.text}`);
   else if (state.mode === 'score') box.replaceChildren(...(stop.score ? ['least important', make('i', 'heat'), 'most important'] : [phrase(state.stop ? 'noScores' : 'scoresLater')]));
   else if (state.mode === 'kept') box.replaceChildren(item('kept', 'kept'), item('dropped', 'dropped'), ...(state.stops.some((s) => s.into) ? [item('merged', 'merged')] : []));
