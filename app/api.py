@@ -100,7 +100,7 @@ def _planner(planning: Planning) -> Callable[..., dict[str, Any]]:
         whitening: bool = False,  # noqa: FBT001, FBT002 (a field of a request, given by name)
         seed: int = 0,
     ) -> dict[str, Any]:
-        """A structural plan for the page's model: its summary, what it saves on paper, the scores of all heads, and
+        """A structural plan for the page's model: its summary, its estimated cost, the scores of all heads, and
         the plan's file in base64, which the endpoints that run take as `plan`.
         """
         model = planning.service.settings.model

@@ -53,7 +53,7 @@ def build_page(service: Service, panels: Sequence[Panel] = PANELS) -> gr.Blocks:
 
 
 def appearance() -> dict[str, object]:
-    """Arguments of `launch` that concern appearance. Fonts are the visitor's own: none is fetched."""
+    """Return the arguments of `launch` for appearance. Fonts are the visitor's own: none is fetched."""
     sans = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     theme = gr.themes.Default(
         primary_hue=gr.themes.colors.blue,

@@ -64,7 +64,7 @@ class Handlers:
         self._payloads = payloads
         self.decisions = Decisions(self.album)
 
-    # -- what a visitor brings ----------------------------------------------------------------------------------------
+    # -- uploads ----------------------------------------------------------------------------------------------------
 
     def bring(self, paths: Sequence[str], state: SessionState, session: str, model: str = "") -> tuple[Any, ...]:
         """Return state, status, what is new of the run, and suggestions for files that a visitor brought: pictures for

@@ -24,7 +24,7 @@ MOST_MEGAPIXELS, MOST_BYTES = 40, 40 * 2**20  # of all pictures of a prompt
 
 
 class Pictures(tuple[np.ndarray, ...]):
-    """Pictures whose memory a cache can weigh."""
+    """Pictures with their total size in bytes, for the cache."""
 
     __slots__ = ()
 

@@ -59,7 +59,7 @@ class PlanAtHand:
 
 
 class Service:
-    """One per process. Public methods may be called from any thread."""
+    """The shared state of the page, one per process. Public methods may be called from any thread."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

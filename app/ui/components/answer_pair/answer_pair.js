@@ -1,4 +1,4 @@
-// The answers side by side, a third one where a caption was added: streaming text while a run goes on, words with certainty and differences afterwards.
+// The answers side by side, a third one where a caption was added: streaming text during a run, words with probabilities and differences afterwards.
 // All text goes through textContent: what a model wrote is never markup.
 
 const { make, on, emit, explain, phrase } = window.prunescope;
