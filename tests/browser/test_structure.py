@@ -107,14 +107,14 @@ def test_a_head_shows_its_curves_by_keyboard_alone(enter):
     assert page.locator(".hm-plane .dot").count() == 78
     assert page.locator(".hm-plane .dot.goes").count() == going(visitor)
     assert page.locator(".hm-plane .dot.chosen title").text_content().startswith("vision tower, layer 1, head 1")
-    page.locator(".hc-look").focus()
+    page.locator(".hc-attention").focus()
     keys.press("Enter")
-    page.wait_for_selector(".hc-looks figure:not([hidden])")
-    assert "of its attention goes to the picture" in visitor.text(".hc-looks figcaption")
+    page.wait_for_selector(".hc-attentions figure:not([hidden])")
+    assert "of its attention goes to the picture" in visitor.text(".hc-attentions figcaption")
     assert visitor.text(".hc-title").startswith("vision tower, layer 1, head 1")
     page.locator(".hm-plane .dot").nth(70).dispatch_event("click")
     page.wait_for_function("document.querySelector('.hc-title').textContent.startsWith('language model')")
-    assert not page.locator(".hc-looks figure").is_visible()
+    assert not page.locator(".hc-attentions figure").is_visible()
     visitor.look("structure-head", full_page=True)
     assert visitor.errors == []
 
@@ -123,7 +123,7 @@ def test_plan_and_token_pruner_act_in_one_run_and_both_are_visible(enter):
     visitor = enter()
     page = visitor.page
     visitor.choose("Score", "Magnitude of weights")
-    visitor.choose("Feed-forward ranks", "leave them full")
+    visitor.choose("Feed-forward ranks", "keep full rank")
     page.get_by_label("τ: mass that may be given up").first.wait_for(state="hidden")
     page.get_by_role("button", name="Make a plan").click()
     page.wait_for_function("document.querySelector('.ph-headline').textContent.startsWith('Magnitude')")

@@ -68,14 +68,7 @@ def free_port() -> int:
 
 
 class Server:
-    """`python app.py` with `flags` in a process of its own.
-
-    Args:
-        folder: for its log and its temporary files.
-        default_attention: seconds between two questions whether it answers.
-    """
-
-    program: Sequence[str] = ("app.py",)
+    """`python app.py` with `flags` in a process of its own. `poll`: seconds between checks whether it answers."""
 
     def __init__(self, folder: Path, poll: float = 0.5, flags: Sequence[str] = ()) -> None:
         self.port = free_port()
@@ -226,7 +219,7 @@ class Visitor:
         self.page.wait_for_function("window.newStatus")
         return self.wait_for_status(expect)
 
-    def share(self, count: int) -> None:
+    def keep(self, count: int) -> None:
         box = self.page.locator("#count input[type=number]")
         box.fill(str(count))
         box.press("Enter")

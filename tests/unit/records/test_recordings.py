@@ -97,7 +97,7 @@ def test_a_run_with_words_and_one_with_a_plan_are_recorded_and_opened(tiny, tmp_
             assert (record.structure is None) == (name == "words")
             assert record.structure is None or record.structure.title != static.title, "trained gates come first"
             assert example.more_archive.stat().st_size < 60_000
-    assert opened["words"]["help"]["next_words"]
+    assert opened["words"]["compensation"]["next_words"]
     assert "heads" in opened["plan"]["canvas"]["weights"]
     for state in (SessionState("example:1"), SessionState("upload:x")):
         assert handlers.open_more("words", state, "me")[1]["kind"] == "error"
