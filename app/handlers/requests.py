@@ -50,11 +50,11 @@ class RunForm:
     compensation: Any = None
     with_plan: Any = False
 
-    def request(self, n_tokens: int, max_new_tokens: int) -> RunRequest:
+    def request(self, n_tokens: int, max_new_tokens: int, longest: int = MAX_LENGTH) -> RunRequest:
         """Return the request for the engine.
 
         Args:
-            n_tokens: visual tokens of one picture.
+            n_tokens: visual tokens of one picture. longest: characters that a question may have.
 
         Raises:
             PruningError: with the first thing that is wrong.

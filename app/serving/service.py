@@ -59,7 +59,7 @@ class PlanAtHand:
 
 
 class Service:
-    """The shared state of the page, one per process. Public methods may be called from any thread."""
+    """The shared state of the page, one per process. Public methods may be called from any thread.
 
     Args:
         load: opens a model by its name, as `pruning.models.load` does with the same arguments.

@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.paths import ROOT
 
 from pruning.cli import docs
 from pruning.cli.parser import main
+from support.paths import ROOT
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")

@@ -81,7 +81,7 @@ def test_what_is_dropped_beside_the_canvas_is_taken_or_refused(visit):
 
 
 @pytest.mark.parametrize(("typed", "shown"), [("0", 1), ("9999", 576), ("", None)])
-def test_odd_numbers_of_tokens(visit, typed, visual_input):
+def test_odd_numbers_of_tokens(visit, typed, shown):
     visitor = visit()
     box = visitor.page.locator("#count input[type=number]")
     box.fill(typed)
@@ -89,8 +89,8 @@ def test_odd_numbers_of_tokens(visit, typed, visual_input):
     visitor.page.wait_for_timeout(300)
     visitor.page.get_by_role("button", name="Run", exact=True).click()
     sentence = visitor.wait_for_status("^Done|must be a whole number|allowed are")
-    if visual_input is not None and sentence.startswith("Done"):
-        assert visitor.stops()[-1] == visual_input
+    if shown is not None and sentence.startswith("Done"):
+        assert visitor.stops()[-1] == shown
     visitor.keep(64)
     visitor.ask()
 

@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from pruning.budget import mean_per_layer, n_keep
+from pruning.metrics.agreement import RunComparison, compare_run
 from pruning.metrics.diagnostics import diagnose
 from pruning.metrics.token_fates import answer_region_kept
 from pruning.records.decisions import FIELDS, from_file
 from pruning.records.run import RunRecord, RunRequest
-from viz.comparison import Verdicts, verdicts_of
 from viz.page.compensation import sentences
 from viz.page.run import headline, tokens_left
 from viz.page.structure import weights_words
@@ -22,7 +22,7 @@ YOUR_DECISION = "your_decision.json"
 
 def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
     """Return the figures and answers of a run, JSON-ready. `truth` is the correct answer, where it is known."""
-    request, rows, verdicts = record.request, record.pruned.visual_per_layer, verdicts_of(record)
+    request, rows, compared = record.request, record.pruned.visual_per_layer, compare_run(record)
     return {
         "tool": f"PruneScope {record.environment['prunescope']}",
         "model": request.model,
@@ -37,9 +37,9 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
         "question": request.question,
         "full_answer": record.full.text,
         "pruned_answer": record.pruned.text,
-        "verdict": verdicts.pruned.value,
+        "verdict": compared.pruned.verdict.value,
         "known_answer": truth or None,
-        "headline": headline(record, verdicts),
+        "headline": headline(record, compared),
         "tokens": record.layout.n_tokens,
         "kept_at_end": tokens_left(record),
         "mean_entering_a_layer": round(mean_per_layer(list(rows)), 4),
@@ -47,7 +47,7 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
         "rows_after_each_stage": [step.selection.n_rows for step in record.steps],
         "answer_region": answer_region_kept(record),
         "diagnostics": diagnose(record).figures(),
-        "compensation": _compensation_figures(record, verdicts),
+        "compensation": _compensation_figures(record, compared),
         "estimated_prefill_flops": [record.full_cost.prefill_flops, record.pruned_cost.prefill_flops],
         "computed_kv_bytes": [record.full_cost.kv_bytes, record.pruned_cost.kv_bytes],
         "torch": record.environment["torch"],
@@ -56,9 +56,9 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
     }
 
 
-def _compensation_figures(record: RunRecord, verdicts: Verdicts) -> dict[str, Any] | None:
+def _compensation_figures(record: RunRecord, compared: RunComparison) -> dict[str, Any] | None:
     found = record.compensated
-    if found is None or verdicts.compensated is None:
+    if found is None or compared.compensated is None:
         return None
     return {
         "by": found.title,
@@ -68,12 +68,12 @@ def _compensation_figures(record: RunRecord, verdicts: Verdicts) -> dict[str, An
         "chosen": found.chosen,
         "inserted": found.inserted,
         "answer": found.answer.text,
-        "verdict": verdicts.compensated.value,
+        "verdict": compared.compensated.verdict.value,
         "kl_without": found.kl_pruned,
         "caption_tokens": found.caption_tokens,
         "estimated_flops_with_captioner_and_selector": found.total_flops,
         "costs_as_many_visual_tokens": round(found.break_even, 2),
-        "what_happened": sentences(record, found, verdicts),
+        "what_happened": sentences(record, found, compared),
     }
 
 

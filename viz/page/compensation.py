@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pruning.metrics.agreement import Verdict, content, telling_words
+from pruning.metrics.agreement import RunComparison, compare_run, content, telling_words
 from pruning.records.compensation import CandidateEntry, Compensated, NextWord
 from pruning.records.run import RunRecord
-from viz.comparison import Verdicts, verdicts_of
 
 CANDIDATES_HOW = (
     "log-probability: natural logarithm of the probability that the captioner gives to these words and their end; "
@@ -39,8 +38,8 @@ GATE_HOW = "The confidence gate is an extension of this tool, not part of the pa
 AGAIN_HOW = "Dotted: a content word (no articles, no function words) that caption and answer share."
 
 
-def compensation_view(record: RunRecord, verdicts: Verdicts | None = None) -> dict[str, Any] | None:
-    """Return what the compensation panel needs; None without compensation. `verdicts` as in `viz.page.run`."""
+def compensation_view(record: RunRecord, compared: RunComparison | None = None) -> dict[str, Any] | None:
+    """Return what the compensation panel needs; None without compensation. `compared` as in `viz.page.run`."""
     found = record.compensated
     if found is None:
         return None
@@ -69,7 +68,7 @@ def compensation_view(record: RunRecord, verdicts: Verdicts | None = None) -> di
         "kl_pruned": found.kl_pruned,
         "prompt": {"before": found.before, "inserted": found.inserted, "behind": found.behind},
         "caption": found.caption or (found.candidates[found.chosen].text if found.chosen is not None else ""),
-        "sentences": sentences(record, found, verdicts),
+        "sentences": sentences(record, found, compared),
         "price": price_view(record, found),
         "next_words": [next_word_view(w) for w in found.next_words],
         "attention": observed_view(found),
@@ -132,7 +131,7 @@ def price(found: Compensated) -> str:
     return f"{what} as much as {many} (estimated)."
 
 
-def sentences(record: RunRecord, found: Compensated, verdicts: Verdicts | None = None) -> list[str]:
+def sentences(record: RunRecord, found: Compensated, compared: RunComparison | None = None) -> list[str]:
     """Return sentences on what was done with the caption, and how it changed the answer."""
     said = [why] if (why := _why_not(record, found)) else []
     texts = {c.text for c in found.candidates}
@@ -145,7 +144,7 @@ def sentences(record: RunRecord, found: Compensated, verdicts: Verdicts | None =
     requested = record.request.compensation.caption if record.request.compensation else None
     if requested is not None and content(requested) != content(found.caption):
         said.append("Role names, picture placeholders and control marks were taken out of the caption first.")
-    said.append(_outcome(verdicts or verdicts_of(record)))
+    said.append(_outcome(compared or compare_run(record)))
     full, pruned, compensated = (telling_words(a.text) for a in (record.full, record.pruned, found.answer))
     back = (telling_words(found.caption) & full & compensated) - pruned
     if back:
@@ -173,9 +172,9 @@ def _why_not(record: RunRecord, found: Compensated) -> str:
     )
 
 
-def _outcome(verdicts: Verdicts) -> str:
+def _outcome(compared: RunComparison) -> str:
     """Return what the caption changed, without a claim about which answer is correct."""
-    without, with_it = (v is not Verdict.DIFFERS for v in (verdicts.pruned, verdicts.compensated))
+    without, with_it = compared.pruned.agrees, compared.compensated.agrees
     if with_it and not without:
         return (
             "The caption compensates: with it the answer agrees with that of the full picture, without it it does not."

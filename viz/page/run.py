@@ -17,12 +17,11 @@ from pruning.budget import mean_per_layer
 from pruning.inputs.content import VideoClip, VisualInput, images_of
 from pruning.interface import Part
 from pruning.layout import TokenLayout
-from pruning.metrics.agreement import RULE, Verdict, telling_words
+from pruning.metrics.agreement import RULE, RunComparison, Verdict, compare_run, telling_words
 from pruning.metrics.token_fates import KEPT, answer_region_kept, fates
 from pruning.records.answer import Answer
 from pruning.records.run import RunRecord
 from pruning.records.selection import PruningStep
-from viz.comparison import Verdicts, verdicts_of
 from viz.page.compensation import compensation_view
 from viz.page.structure import weights_words
 from viz.text_diff import first_difference, word_diff
@@ -72,11 +71,11 @@ def run_view(
         pictures: data URLs, of a video one for each frame. recorded: the run was made earlier. how: sentences on how
             the method decides. truth: the correct answer, where it is known. model: display name of the model.
     """
-    verdicts = verdicts_of(record)
+    compared = compare_run(record)
     return {
-        "canvas": canvas_view(record, pictures, recorded=recorded, how=how, model=model, verdicts=verdicts),
-        "answers": answers_view(record, truth=truth, verdicts=verdicts),
-        "compensation": compensation_view(record, verdicts),
+        "canvas": canvas_view(record, pictures, recorded=recorded, how=how, model=model, compared=compared),
+        "answers": answers_view(record, truth=truth, compared=compared),
+        "compensation": compensation_view(record, compared),
         "cost": cost_view(record),
         "chart": chart_view(record),
     }
@@ -84,9 +83,9 @@ def run_view(
 
 def canvas_view(
     record: RunRecord, pictures: Sequence[str], *, recorded: bool, how: Sequence[str] = (), model: str = "",
-    verdicts: Verdicts | None = None,
+    compared: RunComparison | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what the canvas needs. `verdicts`, here and below: as `verdicts_of` returned them, if it was called."""
+    """Return what the canvas needs. `compared`, here and below: as `compare_run` returned them, if it was called."""
     n = record.layout.n_tokens
     return {
         "pictures": list(pictures),
@@ -104,7 +103,7 @@ def canvas_view(
         "answer_region_kept": answer_region_kept(record),
         "attention": {name: attention_view(answer) for name, answer in answers_of(record).items()},
         "nearest": _nearest_view(record),
-        "headline": headline(record, verdicts),
+        "headline": headline(record, compared),
         "weights": "" if record.structure is None else f"{record.structure.title}: {weights_words(record.structure)}",
         "how": [*how, SCORE_HOW],
     }
@@ -181,15 +180,15 @@ def _layout_view(layout: TokenLayout) -> dict[str, Any]:
     return {"pictures_wh": sizes, "names": names, "frames": frames, "tiles": tiles, "views": layout.views()}
 
 
-def answers_view(record: RunRecord, *, truth: str = "", verdicts: Verdicts | None = None) -> dict[str, Any]:
+def answers_view(record: RunRecord, *, truth: str = "", compared: RunComparison | None = None) -> dict[str, Any]:
     """Return what the answer cards need."""
-    verdicts = verdicts or verdicts_of(record)
+    compared = compared or compare_run(record)
     return {
         "state": "done",
         "full": _answer_view(record.full, str(record.layout.n_tokens)),
         "pruned": _answer_view(record.pruned, tokens_left(record)),
-        **_against(record.full, record.pruned, verdicts.pruned),
-        "compensated": _compensated_view(record, verdicts),
+        **_against(record.full, record.pruned, compared.pruned.verdict),
+        "compensated": _compensated_view(record, compared),
         "question": record.request.question,
         "truth": truth,
         "notes": list(record.notes),
@@ -236,7 +235,7 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def headline(record: RunRecord, verdicts: Verdicts | None = None) -> str:
+def headline(record: RunRecord, compared: RunComparison | None = None) -> str:
     """Return the finding as one sentence."""
     n, rows = record.layout.n_tokens, record.pruned.visual_per_layer
     if not record.steps and record.structure is None:
@@ -249,7 +248,7 @@ def headline(record: RunRecord, verdicts: Verdicts | None = None) -> str:
         tokens = f"{average:.0f} of {n} visual tokens per layer on average, {tokens_left(record)} at the end"
     if record.structure is not None:
         tokens += f", {weights_words(record.structure)}"
-    outcome = (verdicts or verdicts_of(record)).pruned
+    outcome = (compared or compare_run(record)).pruned.verdict
     if outcome is Verdict.SAME:
         return f"Answered the same with {tokens}."
     if outcome is Verdict.WORDING:
@@ -338,12 +337,14 @@ def _against(full: Answer, other: Answer, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _compensated_view(record: RunRecord, verdicts: Verdicts) -> dict[str, Any] | None:
+def _compensated_view(record: RunRecord, compared: RunComparison) -> dict[str, Any] | None:
     """Return the answer with a caption; in its diff, `again` marks words that its caption has too."""
     found = record.compensated
     if found is None:
         return None
-    view = _answer_view(found.answer, tokens_left(record)) | _against(record.full, found.answer, verdicts.compensated)
+    view = _answer_view(found.answer, tokens_left(record)) | _against(
+        record.full, found.answer, compared.compensated.verdict
+    )
     view["tokens"] = found.caption_tokens
     said = telling_words(found.caption)
     view["diff"] = [w | {"again": w["fate"] != "gone" and bool(telling_words(w["text"]) & said)} for w in view["diff"]]
