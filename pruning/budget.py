@@ -1,4 +1,4 @@
-"""How many visual tokens a keep ratio means. Every keep ratio that a person gives is rounded here."""
+"""Turn shares into counts: check keep ratios and round them. No other module rounds a share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pruning.errors import BudgetError
 
 
 def check_keep_ratio(keep_ratio: float) -> float:
-    """The ratio as a float, if it is a number in (0, 1].
+    """Return the ratio as a float if it is a number in (0, 1].
 
     Raises:
-        BudgetError: with what to do instead.
+        BudgetError: otherwise.
     """
     if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, int | float) or not math.isfinite(keep_ratio):
         raise BudgetError(f"The keep ratio is {keep_ratio!r}; it must be a number above 0 and at most 1.", "Try 0.11.")
@@ -22,8 +22,17 @@ def check_keep_ratio(keep_ratio: float) -> float:
 
 
 def n_keep(keep_ratio: float, n_tokens: int) -> int:
-    """Number of tokens to keep: the nearest integer (halves upwards), at least one, at most all."""
-    return min(n_tokens, max(1, math.floor(check_keep_ratio(keep_ratio) * n_tokens + 0.5)))
+    """Number of visual tokens that a keep ratio in (0, 1] keeps: at least one, at most all.
+
+    Raises:
+        BudgetError: if the ratio is out of range.
+    """
+    return share_to_count(check_keep_ratio(keep_ratio), n_tokens)
+
+
+def share_to_count(share: float, total: int, least: int = 1) -> int:
+    """The nearest integer to `share * total` (halves upwards), at least `least`, at most `total`."""
+    return min(total, max(least, math.floor(share * total + 0.5)))
 
 
 def mean_per_layer(counts: list[int]) -> float:
@@ -32,10 +41,10 @@ def mean_per_layer(counts: list[int]) -> float:
 
 
 def check_count(count: int, n_tokens: int) -> int:
-    """The count, if a picture of `n_tokens` visual tokens can keep so many.
+    """Return the count if it is between 1 and `n_tokens`.
 
     Raises:
-        BudgetError: with what is allowed.
+        BudgetError: otherwise; names the allowed range.
     """
     if not 1 <= count <= n_tokens:
         raise BudgetError(

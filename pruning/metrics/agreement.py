@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from pruning.metrics.token_fates import answer_region_kept
 from pruning.records.run import RunRecord
 
 RULE = (
@@ -59,9 +60,10 @@ def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
     answers = Counter(r.pruned.text for r in records)
     same = sum(verdict(r.full.text, r.pruned.text) is Verdict.SAME for r in records)
     answer_region = None
-    if records[0].answer_region is not None and len(records[0].answer_region):
-        kept = [int(np.isin(r.answer_region, r.kept).sum()) for r in records]
-        answer_region = [min(kept), int(np.median(kept)), max(kept), len(records[0].answer_region)]
+    regions = [region for region in map(answer_region_kept, records) if region is not None and region["of"]]
+    if regions:
+        kept = [region["kept"] for region in regions]
+        answer_region = [min(kept), int(np.median(kept)), max(kept), regions[0]["of"]]
     found = {
         "seeds": len(records),
         "same": same,

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pruning.metrics.token_fates import answer_region_kept
 from pruning.records.diagnostics import Overlap
 
 if TYPE_CHECKING:
@@ -120,15 +121,14 @@ def diagnose(record: RunRecord) -> Diagnosis:
             "Any two methods share about this much by accident.", len(kept) / n,
         ),
     ]  # fmt: skip
-    answer_region = record.answer_region
-    if answer_region is not None and len(answer_region):
+    answer_region, region_kept = record.answer_region, answer_region_kept(record)
+    if region_kept is not None and region_kept["of"]:
         means = (
             "Share of the pieces that hold the answer which are kept themselves; what was merged does not count here."
         )
+        value = region_kept["kept"] / region_kept["of"]
         values = shares(drawn[:, answer_region], len(answer_region))
-        found.append(
-            _beside("answer_region", "evidence kept", "share", share(answer_region, kept), values, means, len(kept) / n)
-        )
+        found.append(_beside("answer_region", "answer region kept", "share", value, values, means, len(kept) / n))
     return Diagnosis((*found, *_spectra(record)), rows_kept(layout, kept), record.overlaps)
 
 

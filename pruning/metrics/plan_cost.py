@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruning.cost import estimate
+from pruning.cost import estimate, shape_flops
 from pruning.interface import ModelInfo, Part
 from pruning.records.plan import StructuralPlan
 
@@ -43,7 +43,7 @@ def plan_cost(
     for layer in plan.layers:
         n = tower_per_layer[layer.layer] if layer.part is Part.TOWER else visual + text
         before, after = parts.get(layer.part, (0, 0))
-        parts[layer.part] = before + layer.shape.flops(n), after + layer.compressed.flops(n)
+        parts[layer.part] = before + shape_flops(layer.shape, n), after + shape_flops(layer.compressed, n)
     dense = estimate(info, [visual] * info.text_layers, text, tower_per_layer, 1)
     full = int(dense.prefill_flops + dense.tower_flops)
     saved = sum(before - after for before, after in parts.values())
