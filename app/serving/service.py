@@ -360,7 +360,8 @@ class Service:
             events.put(Event("phase", "full"))
             events.put(Event("text", "full", baseline.answer.text))
         return runner.run(
-            request, adapter, pictures, encoded=encoded[0], encode_ms=encoded[1], baseline=baseline,
-            answer_region=answer_region(adapter), reused=reused, callbacks=callbacks, compressed=compressed,
-            compensator=compensator,
+            request, adapter, pictures,
+            runner.RunContext(
+                callbacks, *encoded, baseline, answer_region(adapter), tuple(reused), compressed, compensator
+            ),
         )  # fmt: skip

@@ -48,7 +48,8 @@ def run_once(arguments: argparse.Namespace) -> int:
     compressed = Compressed(plan, adapter.compressed(plan)) if plan else None
     compensator = compensation_cli.compensator_of(arguments, request, adapter)
     callbacks = RunCallbacks(trace=arguments.trace or arguments.diagnostics)
-    record = run(request, adapter, visual_input, compressed=compressed, compensator=compensator, callbacks=callbacks)
+    context = RunContext(callbacks, compressed=compressed, compensator=compensator)
+    record = run(request, adapter, visual_input, context)
     if arguments.diagnostics:
         from pruning.engine.overlap import with_overlaps
         from pruning.metrics.diagnostics import diagnose, told

@@ -1,13 +1,12 @@
-"""One run, in the order of the papers' figures: see, decide, project, decide, read, decide, answer; written down.
+"""Run a pruning method on a model: encode, project, prefill and decode, with a decision of the method at each stage.
 
-The only place where methods and models meet. The runner owns no model and no settings: what it needs comes in, what
-happened goes out as a `RunRecord`.
+Methods and models meet only here. The module owns no model and no settings: inputs are arguments, and the result is a
+`RunRecord`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from pruning.compensation.base import Compensator
 from pruning.engine.compensate import check_pictures, compensate
 from pruning.engine.environment import environment
 from pruning.engine.results import to_answer, to_cost, wait_for
-from pruning.engine.session import Baseline, Compressed, Session
+from pruning.engine.session import Baseline, Compressed, RunContext, Session
 from pruning.inputs.content import VisualInput, about_several, digest_of, images_of
 from pruning.inputs.questions import clean_question, removed_characters
 from pruning.interface import TOWER_SIGNALS, Observation, Part, Signal
@@ -42,13 +41,8 @@ def run(
     request: RunRequest,
     adapter: VLMAdapter,
     pictures: VisualInput,
+    context: RunContext | None = None,
     *,
-    encoded: VisionFeatures | None = None,
-    encode_ms: float = 0.0,
-    baseline: Baseline | None = None,
-    answer_region: np.ndarray | None = None,
-    reused: Sequence[str] = (),
-    callbacks: RunCallbacks | None = None,
     compressed: Compressed | None = None,
     compensator: Compensator | None = None,
 ) -> RunRecord:
@@ -125,11 +119,11 @@ def run(
         variant=method.variant() if request.positions == "method" else f"{method.variant()}, positions changed",
         tower_layers=adapter.info.tower_layers,
         environment=environment(adapter) | (WHILE_TIMED if callbacks.trace else {}),
-        answer_region=answer_region,
+        answer_region=context.answer_region,
         nearest_kept=alike[0],
         nearest_cosine=alike[1],
         notes=tuple(dict.fromkeys(notes)),
-        reused=tuple(reused),
+        reused=tuple(context.reused),
         structure=compressed.plan.summary() if compressed else None,
         compensated=compensated,
         traits=token_statistics(acting, encoded, session.survivors) if callbacks.trace else None,

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pruning.metrics.token_fates import answer_region_kept
 from pruning.records.diagnostics import Overlap
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pruning.engine.run import run
+from pruning.engine.session import RunContext
 from pruning.methods import METHODS
 from pruning.metrics.agreement import Verdict, verdict
 from pruning.metrics.token_fates import DROPPED, GONE, KEPT, MERGED, answer_region_kept, fates_after, landing
@@ -33,7 +34,7 @@ def unpack(text: str, dtype: str) -> np.ndarray:
 @pytest.fixture(scope="module", params=METHODS)
 def record(request, tiny, noise):
     asked = RunRequest("tiny", request.param, 0.4, "What color is the star?", max_new_tokens=3)
-    return run(asked, tiny, noise, answer_region=np.arange(0, 36, 2), callbacks=RunCallbacks(trace=True))
+    return run(asked, tiny, noise, RunContext(answer_region=np.arange(0, 36, 2), callbacks=RunCallbacks(trace=True)))
 
 
 def test_canvas_fates_are_the_selections(record):

@@ -18,6 +18,7 @@ from pruning.demo_model.examples import record_more
 from pruning.engine.compensate import open_compensator
 from pruning.engine.plan import make_plan
 from pruning.engine.run import answer_in_full, encode_image, run
+from pruning.engine.session import RunContext
 from pruning.methods import METHODS
 from pruning.models import load
 from pruning.models.base import RunCallbacks
@@ -46,7 +47,10 @@ def test_recordings_are_not_stale(demo, key):
             count = example.recorded_stops[method][-2]
         record = example.recording(method, count)
         again = run(
-            record.request, demo, example.picture, answer_region=record.answer_region, encoded=encoded, baseline=full
+            record.request,
+            demo,
+            example.picture,
+            RunContext(answer_region=record.answer_region, encoded=encoded, baseline=full),
         )
         assert again.request == record.request, "the picture is the one that was recorded"
         assert again.variant == record.variant
