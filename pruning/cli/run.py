@@ -21,7 +21,7 @@ from pruning.records.run import RunRecord, RunRequest, kept_by_picture
 
 def run_once(arguments: argparse.Namespace) -> int:
     from pruning.engine.run import run
-    from pruning.engine.session import Compressed
+    from pruning.engine.session import Compressed, RunContext
     from pruning.models import load
     from pruning.models.base import RunCallbacks
 

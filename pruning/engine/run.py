@@ -46,27 +46,24 @@ def run(
     compressed: Compressed | None = None,
     compensator: Compensator | None = None,
 ) -> RunRecord:
-    """Answer a question with the full picture and with the pruned one, and, if the request has a compensation, with
-    the pruned one and words for what was dropped.
+    """Answer a question with all visual tokens and with the pruned ones; if the request has a compensation, also with
+    the pruned ones and a caption of what was dropped.
 
     Args:
         request: what to run; `image_digest` is filled in.
-        pictures: one, uint8 `[height, width, 3]` RGB, a sequence of them, or a video (`pruning.inputs.content.Clip`).
-            The share kept is of the visual tokens of all together.
-        seen, encode_ms: an earlier pass of these pictures through the tower (`encode_image`) and its time, to be
-            reused.
-        baseline: an earlier unpruned answer to this question.
-        answer_region: ids of the visual tokens that hold the answer, where the truth is known.
-        reused: for the record, which of `seen` and `baseline` belong to another run (`LOOK`, `FULL_ANSWER`).
-        compressed: the model with weights taken out, which then looks, prunes tokens and gives the pruned answer; the
-            full answer is always the full model's. With keep ratio 1 the two differ in their weights only.
-        compensator: opened for this model (`pruning.engine.compensate.open_compensator`); needed for a compensation
-            that is not written by hand.
+        pictures: one image, uint8 `[height, width, 3]` RGB, a sequence of them, or a video
+            (`pruning.inputs.content.VideoClip`). The keep ratio counts the visual tokens of all of them together.
+        context: what to reuse and whom to tell; see `RunContext`.
+        compressed, compensator: the context's fields of these names, as earlier versions took them and as exported
+            Python gives them; they win over the context's.
 
     Raises:
         PruningError: with a sentence for the person, in all cases that they can change.
     """
-    callbacks = callbacks or RunCallbacks()
+    context = context or RunContext()
+    callbacks, encoded, encode_ms = context.callbacks, context.encoded, context.encode_ms
+    baseline, compressed = context.baseline, compressed or context.compressed
+    compensator = compensator or context.compensator
     notes = removed_characters(request.question)
     request = replace(request, image_digest=digest_of(pictures), question=clean_question(request.question))
     check_pictures(request.compensation, len(images_of(pictures)))

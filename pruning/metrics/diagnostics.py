@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning.metrics.token_fates import answer_region_kept
 from pruning.records.diagnostics import Overlap
 
 if TYPE_CHECKING:
