@@ -50,9 +50,9 @@ def test_a_live_run_streams_and_finishes(visit):
     assert visitor.foreign == []
 
 
-def test_published_budgets_say_what_they_mean_and_a_file_can_decide(visit, tmp_path):
+def test_paper_budgets_say_what_they_mean_and_a_file_can_decide(visit, tmp_path):
     visitor = visit()
-    published = visitor.page.get_by_role("group", name="Published budgets")
+    published = visitor.page.get_by_role("group", name="Paper budgets")
     published.get_by_role("button", name="192", exact=True).click()
     visitor.page.wait_for_function("document.querySelector('#keep-ratio').innerText.includes('= 192 of 576')")
     assert visitor.text(".bp-meaning") == "192: 192 in every layer"
@@ -206,9 +206,9 @@ def test_random_band_for_a_live_run(visit):
     assert visitor.errors == []
 
 
-def test_models_view_and_explanations(visit):
+def test_model_resolution_and_explanations(visit):
     visitor = visit()
-    visitor.page.get_by_text("model's view").click()
+    visitor.page.get_by_text("at model resolution").click()
     visitor.page.locator(".pc-how summary").click()
     assert "Differs from the paper or its code" in visitor.text(".pc-how .ps-i-text")
     visitor.page.keyboard.press("Escape")
@@ -217,7 +217,7 @@ def test_models_view_and_explanations(visit):
     assert "Same: equal" in visitor.text(".ap-how .ps-i-text")
 
 
-def test_measured_tab_shows_curve_and_tables(visit):
+def test_benchmarks_tab_shows_curve_and_tables(visit):
     visitor = visit()
     visitor.page.get_by_role("tab", name="Benchmarks").click()
     visitor.page.wait_for_selector("#accuracy .js-plotly-plot .scatterlayer")
