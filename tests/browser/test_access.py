@@ -136,8 +136,7 @@ def test_nothing_moves_for_whom_nothing_shall_move(visit):
             visitor.page.wait_for_timeout(1000)
             assert current_stop(visitor) == names[1], "one stage a press"
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
-    visitor.page.get_by_role("button", name="Run", exact=True).click()
-    visitor.wait_for_status("…")
+    visitor.begin()
     moving = "[...document.querySelectorAll('*')].filter((e) => parseFloat(getComputedStyle(e).transitionDuration) > 0 || getComputedStyle(e).animationName !== 'none').length"
     assert visitor.page.evaluate(moving) == 0
     assert visitor.page.evaluate("document.getAnimations().length") == 0

@@ -350,8 +350,7 @@ def test_two_visitors_at_once_see_only_their_own(visit):
 def test_going_on_during_a_run_leaves_the_new_example_alone(visit):
     visitor = visit()
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
-    visitor.page.get_by_role("button", name="Run", exact=True).click()
-    visitor.wait_for_status("…")
+    visitor.begin()
     visitor.page.locator(".es button").nth(2).click()
     visitor.wait_for_status("recorded run")
     asked, headline = visitor.text(".ap-question"), visitor.text(".pc-headline")
@@ -363,10 +362,8 @@ def test_going_on_during_a_run_leaves_the_new_example_alone(visit):
 
 def test_a_second_click_begins_anew_and_the_last_question_wins(visit):
     visitor = visit()
-    run = visitor.page.get_by_role("button", name="Run", exact=True)
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
-    run.click()
-    visitor.wait_for_status("…")
+    visitor.begin()
     asked = visitor.page.locator(".ac-list button").nth(1).inner_text()
     visitor.page.locator(".ac-list button").nth(1).click()
     expect(visitor.page.locator(".ap-question")).to_have_text(asked)  # "Done" alone may still be the first run's
