@@ -1,3 +1,4 @@
+# Long because every control of the one page is tried here, with one server.
 """The page as people use it: a real server, a real browser."""
 
 from __future__ import annotations
