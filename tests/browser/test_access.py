@@ -138,6 +138,7 @@ def test_nothing_moves_for_whom_nothing_shall_move(visit, server):
             visitor.page.wait_for_timeout(1000)
             assert current_stop(visitor) == names[1], "one stage a press"
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
+    visitor.begin()
     moving = "[...document.querySelectorAll('*')].filter((e) => parseFloat(getComputedStyle(e).transitionDuration) > 0 || getComputedStyle(e).animationName !== 'none').length"
     with server.holding():
         visitor.page.get_by_role("button", name="Run", exact=True).click()

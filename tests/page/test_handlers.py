@@ -128,7 +128,7 @@ def test_a_worker_that_dies_is_said_to_whom_it_concerns(handlers, tiny, monkeypa
     texts = [e[0]["text"] for e in events]
     assert any(t.endswith("The worker of another run stopped and was started again; yours continues.") for t in texts)
     assert texts[-1].startswith("Done in")
-    assert texts[-1].endswith("The worker of this run broke off and was started again.")
+    assert texts[-1].endswith("The worker of this run stopped and was started again.")
     assert events[-1][1]["canvas"]["recorded"] is False
     monkeypatch.setattr(tiny, "answer", lambda *args: exit())
     last = ask(handlers, "Something else?")[-1]

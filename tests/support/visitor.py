@@ -214,10 +214,14 @@ class Visitor:
         """Type a question, press Run, wait for the outcome."""
         if question is not None:
             self.page.get_by_label("Question", exact=True).fill(question)
+        self.begin()
+        return self.wait_for_status(expect)
+
+    def begin(self) -> None:
+        """Press Run, and wait until the status has changed: a busy status may pass before anybody can read it."""
         self.page.evaluate(LISTEN)  # the status of the run before may read like the one that is awaited
         self.page.get_by_role("button", name="Run", exact=True).click()
         self.page.wait_for_function("window.newStatus")
-        return self.wait_for_status(expect)
 
     def keep(self, count: int) -> None:
         box = self.page.locator("#count input[type=number]")

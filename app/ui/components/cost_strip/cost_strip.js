@@ -19,7 +19,7 @@ function show(v) {
   const c = v.counted, e = v.estimated, f = v.measured.full, p = v.measured.pruned, k = v.computed;
   const pruning = p.prune > f.prefill - p.prefill && p.prune > 0 ? phrase('noGain') : '';
   $('.cs-figures').replaceChildren(
-    figure('requested / passed on / distinct', 'counted', `${c.requested} / ${c.kept} / ${c.distinct}`, `of ${c.total} visual tokens`),
+    figure('requested / passed on / distinct', 'counted', `${c.requested} / ${c.kept} / ${c.distinct}`, `of ${c.total}`),
     figure('mean per layer (input)', 'counted', count(c.average), `of ${c.total}`),
     figure('mean per layer (output)', 'counted', count(c.mean_leaving), `of ${c.total}`),
     figure('prefill FLOPs', 'estimated', change(e.full, e.pruned), `${amount(e.full)} → ${amount(e.pruned)}`),
