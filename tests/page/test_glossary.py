@@ -1,4 +1,4 @@
-"""The glossary of the page is the table of docs/glossary.md, as text."""
+"""The glossary of the page is docs/glossary.md, as text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from app.ui.glossary import read_glossary
 def test_terms_and_meanings_are_read_as_plain_text(tmp_path):
     path = tmp_path / "glossary.md"
     path.write_text(
-        "# Words\n\n| term | meaning | where |\n| --- | --- | --- |\n"
-        "| **visual token** | a row of `n` \\| [patch](https://nowhere.test) | page |\n"
-        "| <b>markup</b> | </script> |\n",
+        "# Words\n\nEach once.\n\n**visual token**: A row of `n`, a [patch](https://nowhere.test).\n"
+        "**<b>markup</b>**: </script>\n",
         encoding="utf-8",
     )
-    assert read_glossary(path) == {"visual token": "a row of n | patch", "<b>markup</b>": "</script>"}
+    assert read_glossary(path) == {"visual token": "A row of n, a patch.", "<b>markup</b>": "</script>"}
     assert read_glossary(tmp_path / "missing.md") == {}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gradio as gr
 import pytest
-from visitor import save
 
 from app.handlers.explore import Handlers
 from app.media.examples import read_examples
@@ -14,6 +13,7 @@ from app.serving.service import Service
 from app.settings import Settings
 from app.ui.components import FOLDER
 from app.ui.panel import Panel
+from support.visitor import save
 
 
 @pytest.fixture

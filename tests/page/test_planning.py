@@ -28,9 +28,9 @@ ME, YOU = Visitor("me"), Visitor("you")
 
 
 @pytest.fixture
-def planning(tiny, monkeypatch, tmp_path) -> Planning:
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    handlers = Handlers(Service(Settings(max_new_tokens=3)), EXAMPLES, 36, tmp_path)
+def planning(tiny, tmp_path) -> Planning:
+    service = Service(Settings(max_new_tokens=3), load=lambda name, **kwargs: tiny)
+    handlers = Handlers(service, EXAMPLES, 36, tmp_path)
     planning = Planning(handlers.service, handlers.runs, tmp_path / "gates.zip")
     planning.handlers = handlers  # of Explore, which share the runs
     return planning

@@ -29,7 +29,7 @@ UNMARKED = ("resprune", "fastv", "visionzip", "tome", "prumerge", "uniform_grid"
 
 def answered(tiny, noise, method="resprune", ratio=0.25, **kwargs) -> RunRecord:
     request = RunRequest("tiny", method, ratio, "What color is the star?", max_new_tokens=1)
-    return run(request, tiny, noise, RunContext(callbacks=RunCallbacks(trace=True)), **kwargs)
+    return run(request, tiny, noise, RunContext(callbacks=RunCallbacks(trace=True), **kwargs))
 
 
 @pytest.fixture(scope="module")
