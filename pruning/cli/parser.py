@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pruning.cli import budgets as budgets_cli
 from pruning.cli import compensation as compensation_cli
+from pruning.cli import docs as docs_cli
 from pruning.cli import structural as structural_cli
 from pruning.cli.listing import _list
 from pruning.cli.options import number, written
@@ -104,6 +105,7 @@ def _parser(*, several: bool) -> argparse.ArgumentParser:
     budgets_cli.add_command(commands)
     structural_cli.add_commands(commands)
     compensation_cli.add_command(commands)
+    docs_cli.add_command(commands)
     return parser
 
 
