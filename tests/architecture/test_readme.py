@@ -1,82 +1,75 @@
-"""What the README says is run and compared."""
+"""The README fits on a page, and what it says is run and compared with the code."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import subprocess
+from itertools import takewhile
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
-from pruning.benchmarks.reports import accm_section, speed_section, structural_section
-from pruning.catalogue import methods_table, models_table, scores_table
+from app.settings import read_settings
 from pruning.cli.parser import main
 
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-HEADINGS = [
-    "Run it", "Methods", "Models", "The house", "Tests", "What the bundled model is, and is not",
-    "How numbers were measured", "Licences and sources", "Known limits",
-]  # fmt: skip
+HEADINGS = ["Run it", "Methods", "Models", "Map", "Extending", "Tests", "Limits", "Licence"]
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", TEXT, re.S)
 
 
-def test_it_keeps_its_order():
+def commands(program: str) -> list[list[str]]:
+    """The commands of the shell blocks that begin with this program, each without it, as words."""
+    lines = "\n".join(blocks("sh")).splitlines()
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith(program)]
+    return [words[len(program.split()) :] for words in found]
+
+
+def test_it_is_short_and_keeps_its_order():
+    assert len(TEXT.splitlines()) <= 170
     assert re.findall(r"^## (.+)$", TEXT, re.M) == HEADINGS
 
 
-@pytest.mark.parametrize(
-    ("name", "table"),
-    [
-        ("methods", methods_table),
-        ("scores", scores_table),
-        ("models", models_table),
-        ("speed", speed_section),
-        ("captions", accm_section),
-        ("plans", structural_section),
-    ],
-)
-def test_what_is_generated_is_that_of_the_code(name, table):
-    written = re.search(rf"<!-- {name}: .*? -->\n(.*?)\n?<!-- end -->", TEXT, re.S)[1]
-    assert written == table(), "run `python -m pruning list --markdown` and paste"
-
-
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
-        if not target.startswith("https://"):
-            assert (ROOT / target).exists(), target
-
-
-def test_the_map_of_the_house_is_true():
+def test_the_map_names_every_package_and_nothing_else():
     [tree] = blocks("text")
-    inside, encoded = "", set()
-    for line in tree.strip().splitlines():
-        name = line.split()[0]
-        path = name if not line.startswith(" ") else inside + name
-        inside = name if not line.startswith(" ") else inside
+    parents, named = [], set()
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        first, *more = line.split()
+        paths = [first, *takewhile(lambda word: word.endswith("/"), more)]
+        parents = [*parents[:depth], first]
+        named |= {"".join([*parents[:depth], path]) for path in paths}
+    for path in named:
         assert (ROOT / path).exists(), path
-        encoded.add(path.split("/")[0])
+    packages = {p.parent.relative_to(ROOT) for top in ("app", "pruning", "viz") for p in (ROOT / top).rglob("*.py")}
+    assert {p.as_posix() + "/" for p in packages} <= named
     listed = subprocess.run(
         ["git", "ls-tree", "--name-only", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=True
     )
     visible = {n for n in listed.stdout.split() if not n.startswith(".")}
-    assert visible - encoded <= {"LICENSE", "README.md", "pyproject.toml"}
+    assert visible - {n.strip("/") for n in named} <= {"LICENSE", "README.md", "pyproject.toml"}
 
 
-def test_the_library_example_runs(tmp_path, monkeypatch):
+def test_the_python_example_runs(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     [code] = blocks("python")
-    assert len(code.strip().splitlines()) <= 10
-    exec(compile(code.replace("runs/digit", str(tmp_path / "digit")), "README.md", "exec"), {})
-    assert (tmp_path / "digit.json").exists()
-    assert (tmp_path / "digit.npz").exists()
-
-
-@pytest.mark.parametrize("line", re.findall(r"^python -m pruning .*$", TEXT, re.M))
-def test_commands_run(line, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    assert main(shlex.split(line)[3:]) == 0
+    assert len([line for line in code.splitlines() if line]) <= 5
+    exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("words", commands("python -m pruning"), ids=" ".join)
+def test_commands_run(words, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert main(words) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_page_takes_the_options_it_is_started_with():
+    assert len(commands("python app.py")) == 2
+    for words in commands("python app.py"):
+        read_settings(words)
