@@ -10,7 +10,7 @@ GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
 
 
 def read_glossary(path: Path = GLOSSARY) -> dict[str, str]:
-    """Return meanings by term, as plain text, from the lines `**term**: meaning` of a Markdown file; empty without one."""
+    """Return meanings by term, as plain text, from the lines `**term**: meaning` of a Markdown file, if it exists."""
     if not path.exists():
         return {}
     lines = path.read_text(encoding="utf-8").splitlines()

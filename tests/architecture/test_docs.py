@@ -79,8 +79,11 @@ def test_links_and_named_paths_lead_somewhere(name):
         assert linked.exists(), target
         if anchor:
             assert anchor in anchors(linked.read_text(encoding="utf-8")), target
+    worked = (
+        set(re.findall(r"^\d+\. [^`\n]*`([^`]+)`", text, re.M)) if "extending" in name else set()
+    )  # files to be made
     for path in NAMED_PATH.findall(text):
-        assert (ROOT / path).exists(), path
+        assert (ROOT / path).exists() or path in worked, path
 
 
 @pytest.mark.parametrize("name", TEXTS | ASSETS)
