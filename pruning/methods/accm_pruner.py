@@ -39,6 +39,7 @@ class ACCMPruner(TokenPruner):
     title: ClassVar[str] = "ACCM's pruner"
     paper: ClassVar[str] = "https://arxiv.org/abs/2508.01236"
     idea: ClassVar[str] = "similar to the text, [CLS] outliers, even fill"
+    stage: ClassVar[Stage] = BEFORE_LANGUAGE_MODEL
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset(
         {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, Signal.CLS_ATTENTION_WIDE}
@@ -50,9 +51,6 @@ class ACCMPruner(TokenPruner):
     text: Annotated[str, Choice((LEAST, MOST), "Text picks", "What the code takes; what its name would suggest.")] = (
         LEAST
     )
-
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
 
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         return (Observation(Signal.CLS_ATTENTION_WIDE, info.tower_layers - 1),)

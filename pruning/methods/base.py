@@ -21,6 +21,7 @@ from pruning.budget import check_keep_ratio, n_keep
 from pruning.errors import BudgetError, ParameterError, SignalMissingError
 from pruning.interface import Decision, ModelInfo, Observation, Part, PruneContext, Signal, Stage
 from pruning.methods.trained_modules import module_for
+from pruning.ops.scoring import best_ascending
 from pruning.parameters import Declared, Param
 
 BEFORE_PROJECTOR = Stage(Part.PROJECTOR)
@@ -46,6 +47,7 @@ class TokenPruner(Declared, ABC):
     title: ClassVar[str]
     paper: ClassVar[str]
     idea: ClassVar[str]
+    stage: ClassVar[Stage]
     acts: ClassVar[str]
     needs: ClassVar[frozenset[Signal]]
     default_positions: ClassVar[str] = "renumbered"
@@ -122,13 +124,21 @@ class TokenPruner(Declared, ABC):
                         f"{name} is {value}; {info.name} allows {low:g} to {high:g}.", "Choose a value in that range."
                     )
 
-    @abstractmethod
+    def stage_on(self, info: ModelInfo) -> Stage:
+        """Return the single stage at which the method prunes; overridden where a parameter chooses the stage."""
+        del info
+        return self.stage
+
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        """Rows that go on after every stage, in the order of the stages.
+        """Return the number of rows passed on after every stage, in the order of the stages.
+
+        By default the keep ratio's share of the tokens, at the single stage. Methods with several stages, or with
+        another count, override it.
 
         Raises:
             BudgetError: if the keep ratio cannot be met on this model.
         """
+        return {self.stage_on(info): n_keep(self.keep_ratio, n_tokens)}
 
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         """What must be observed, so that recording is in place before the picture is encoded."""
@@ -181,5 +191,23 @@ class TokenPruner(Declared, ABC):
         """The decision where nothing has to go. A method whose later stages need what it learns here overrides it."""
         return Decision(torch.arange(context.n_rows, device=context.ids.device), summary="all kept")
 
-    def single_stage(self, stage: Stage, n_tokens: int) -> dict[Stage, int]:
-        return {stage: n_keep(self.keep_ratio, n_tokens)}
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredPruner(TokenPruner):
+    """Base of methods that score every row at a stage and keep the rows with the highest scores.
+
+    A subclass supplies `score`, and `stage` (or `plan`, where it cuts more than once); equal scores go by index.
+    """
+
+    @abstractmethod
+    def score(self, context: PruneContext) -> torch.Tensor:
+        """Return a score for every row, float `[rows]`; the highest are kept. Pure, as `select` is."""
+
+    def summary(self, score: torch.Tensor) -> str:
+        """Return one clause for the page about a decision by these scores `[rows]`; empty by default."""
+        del score
+        return ""
+
+    def select(self, context: PruneContext, n_keep: int) -> Decision:
+        score = self.score(context)
+        return Decision(best_ascending(score, n_keep), scores=score, summary=self.summary(score))

@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch.nn import functional as F
 
-from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.interface import Decision, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.ops.scoring import cosine, greedy_residual
 from pruning.parameters import Choice
@@ -41,6 +41,7 @@ class CDPruner(TokenPruner):
     title: ClassVar[str] = "CDPruner"
     paper: ClassVar[str] = "https://arxiv.org/abs/2506.10967"
     idea: ClassVar[str] = "least similar, weighted by the question"
+    stage: ClassVar[Stage] = BEFORE_LANGUAGE_MODEL
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     nested: ClassVar[bool] = True
@@ -53,9 +54,6 @@ class CDPruner(TokenPruner):
     question: Annotated[
         str, Choice((POOLED, EACH), "Question", "What a token is compared with: one mean vector, or each and averaged.")
     ] = POOLED
-
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         text = context.text.question.float()

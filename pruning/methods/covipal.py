@@ -19,9 +19,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
-from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
-from pruning.ops.scoring import best
+from pruning.interface import PruneContext, Signal, Stage
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, ScoredPruner
 
 
 class KeepClassifier(nn.Module):
@@ -55,24 +54,23 @@ class KeepClassifier(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoViPAL(TokenPruner):
+class CoViPAL(ScoredPruner):
     key: ClassVar[str] = "covipal"
     title: ClassVar[str] = "CoViPAL"
     paper: ClassVar[str] = "https://arxiv.org/abs/2508.17243"
     idea: ClassVar[str] = "what a trained classifier says, given the question"
+    stage: ClassVar[Stage] = BEFORE_LANGUAGE_MODEL
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     nested: ClassVar[bool] = True
     module: ClassVar[type[nn.Module]] = KeepClassifier
     defaults: ClassVar[str] = "classifier trained for this model"
 
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
-
     @torch.inference_mode()
-    def select(self, context: PruneContext, n_keep: int) -> Decision:
+    def score(self, context: PruneContext) -> torch.Tensor:
         classifier = self.trained(context.info).to(context.features.device)
         question = context.text.question.float()
-        score = classifier(context.features.float()[None], question[None])[0].sigmoid()
-        summary = f"{score.sum():.0f} tokens expected to matter"
-        return Decision(best(score, n_keep).sort().values, scores=score, summary=summary)
+        return classifier(context.features.float()[None], question[None])[0].sigmoid()
+
+    def summary(self, score: torch.Tensor) -> str:
+        return f"{score.sum():.0f} tokens expected to matter"

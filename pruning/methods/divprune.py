@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import torch
 
-from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.interface import Decision, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.ops.scoring import farthest_first
 
@@ -28,12 +28,10 @@ class DivPrune(TokenPruner):
     title: ClassVar[str] = "DivPrune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.02175"
     idea: ClassVar[str] = "each next token farthest from those kept"
+    stage: ClassVar[Stage] = BEFORE_LANGUAGE_MODEL
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS})
     nested: ClassVar[bool] = True
-
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         order, distance = farthest_first(context.features, n_keep)

@@ -19,15 +19,14 @@ from typing import Annotated, ClassVar
 import torch
 
 from pruning.budget import n_keep
-from pruning.interface import Decision, ModelInfo, Observation, Part, PruneContext, Signal, Stage
-from pruning.methods.base import TokenPruner
+from pruning.interface import ModelInfo, Observation, Part, PruneContext, Signal, Stage
+from pruning.methods.base import ScoredPruner
 from pruning.methods.staged import AFTER_THE_CUT, BudgetOfOneCut, share_after_cut
-from pruning.ops.scoring import best_ascending
 from pruning.parameters import Param
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastV(TokenPruner):
+class FastV(ScoredPruner):
     key: ClassVar[str] = "fastv"
     title: ClassVar[str] = "FastV"
     paper: ClassVar[str] = "https://arxiv.org/abs/2403.06764"
@@ -49,9 +48,9 @@ class FastV(TokenPruner):
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         return (Observation(Signal.LAST_TOKEN_ATTENTION, self.layer - 1),)
 
-    def select(self, context: PruneContext, n_keep: int) -> Decision:
-        score = last_row_score(context.observations[Observation(Signal.LAST_TOKEN_ATTENTION, self.layer - 1)])
-        return Decision(best_ascending(score, n_keep), scores=score)
+    def score(self, context: PruneContext) -> torch.Tensor:
+        (observation,) = self.observations(context.info)
+        return last_row_score(context.observations[observation])
 
 
 def last_row_score(attention: torch.Tensor) -> torch.Tensor:

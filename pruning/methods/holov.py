@@ -40,6 +40,7 @@ class HoloV(TokenPruner):
     title: ClassVar[str] = "HoloV"
     paper: ClassVar[str] = "https://arxiv.org/abs/2510.02912"
     idea: ClassVar[str] = "a quota for every part of the picture"
+    stage: ClassVar[Stage] = BEFORE_LANGUAGE_MODEL
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION, Signal.VISUAL_TOKENS})
     by_picture: ClassVar[bool] = True
@@ -50,9 +51,6 @@ class HoloV(TokenPruner):
     ranking: Annotated[
         str, Choice((WHOLE, ATTENTION), "Ranking in a crop", "What chooses inside a crop; the code takes attention.")
     ] = WHOLE
-
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
 
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         return (info.default_attention(info.feature_layer),)

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.interface import Decision, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.ops.scoring import best
 
@@ -118,15 +118,13 @@ class Meteor(TokenPruner):
     title: ClassVar[str] = "LLaVA-Meteor's scorer"
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.11945"
     idea: ClassVar[str] = "two trained experts score the fused features"
+    stage: ClassVar[Stage] = BEFORE_LANGUAGE_MODEL
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     equivariant: ClassVar[bool] = False  # it reads in raster order
     nested: ClassVar[bool] = True
     module: ClassVar[type[nn.Module]] = TopDownScorer
     defaults: ClassVar[str] = "as outlined, scorer trained for this model"
-
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
 
     @torch.inference_mode()
     def select(self, context: PruneContext, n_keep: int) -> Decision:

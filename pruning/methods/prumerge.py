@@ -38,6 +38,7 @@ class PruMerge(TokenPruner):
     title: ClassVar[str] = "LLaVA-PruMerge+"
     paper: ClassVar[str] = "https://arxiv.org/abs/2403.15388"
     idea: ClassVar[str] = "[CLS] outliers and an even sample absorb neighbours"
+    stage: ClassVar[Stage] = BEFORE_PROJECTOR
     acts: ClassVar[str] = "between vision tower and projector"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION_WIDE, Signal.TOWER_KEYS})
     equivariant: ClassVar[bool] = False  # the even sample lies in raster order
@@ -57,9 +58,6 @@ class PruMerge(TokenPruner):
 
     def variant(self) -> str:
         return super().variant() + (", PruMerge without the even sample" if self.attention_share == 1 else "")
-
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_PROJECTOR, n_tokens)
 
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         last = info.tower_layers - 1

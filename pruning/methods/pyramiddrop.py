@@ -17,14 +17,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pruning.interface import Decision, ModelInfo, Observation, PruneContext, Signal
+import torch
+
+from pruning.interface import ModelInfo, Observation, PruneContext, Signal
+from pruning.methods.base import ScoredPruner
 from pruning.methods.staged import AFTER_THE_LAST, AVERAGE, StagedPruner
-from pruning.ops.scoring import best_ascending
 from pruning.parameters import Choice
 
 
 @dataclass(frozen=True, kw_only=True)
-class PyramidDrop(StagedPruner):
+class PyramidDrop(ScoredPruner, StagedPruner):
     key: ClassVar[str] = "pyramiddrop"
     title: ClassVar[str] = "PyramidDrop"
     paper: ClassVar[str] = "https://arxiv.org/abs/2410.17247"
@@ -43,7 +45,6 @@ class PyramidDrop(StagedPruner):
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         return tuple(Observation(Signal.LAST_TOKEN_ATTENTION, layer, ahead=True) for layer in self.layers(info))
 
-    def select(self, context: PruneContext, n_keep: int) -> Decision:
+    def score(self, context: PruneContext) -> torch.Tensor:
         observation = Observation(Signal.LAST_TOKEN_ATTENTION, context.stage.layer, ahead=True)
-        score = context.observations[observation].float().mean(0)
-        return Decision(best_ascending(score, n_keep), scores=score)
+        return context.observations[observation].float().mean(0)

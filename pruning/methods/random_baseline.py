@@ -15,9 +15,8 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.interface import Decision, ModelInfo, Part, PruneContext, Signal, Stage
-from pruning.methods.base import TokenPruner
-from pruning.ops.scoring import best_ascending
+from pruning.interface import ModelInfo, Part, PruneContext, Signal, Stage
+from pruning.methods.base import ScoredPruner
 from pruning.parameters import Choice, Param
 
 WHERE = Choice(
@@ -36,7 +35,7 @@ def chosen_stage(where: str, layer: float, info: ModelInfo) -> Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomBaseline(TokenPruner):
+class RandomBaseline(ScoredPruner):
     key: ClassVar[str] = "random_baseline"
     title: ClassVar[str] = "Random"
     paper: ClassVar[str] = "https://arxiv.org/abs/2502.11501"
@@ -50,10 +49,9 @@ class RandomBaseline(TokenPruner):
     where: Annotated[str, WHERE] = WHERE.options[0]
     layer: Annotated[int, LAYER] = 0
 
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(chosen_stage(self.where, self.layer, info), n_tokens)
+    def stage_on(self, info: ModelInfo) -> Stage:
+        return chosen_stage(self.where, self.layer, info)
 
-    def select(self, context: PruneContext, n_keep: int) -> Decision:
+    def score(self, context: PruneContext) -> torch.Tensor:
         # One score per original token: a smaller budget keeps a subset of a larger one with the same seed.
-        draw = torch.rand(context.n_total, generator=context.generator).to(context.ids.device)[context.ids]
-        return Decision(best_ascending(draw, n_keep), scores=draw)
+        return torch.rand(context.n_total, generator=context.generator).to(context.ids.device)[context.ids]

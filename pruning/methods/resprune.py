@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.interface import Decision, ModelInfo, PromptText, PruneContext, Signal, Stage
+from pruning.interface import Decision, PromptText, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.ops.scoring import cosine, greedy_residual
 from pruning.parameters import Choice, Param
@@ -47,6 +47,7 @@ class ResPrune(TokenPruner):
     title: ClassVar[str] = "ResPrune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2603.21105"
     idea: ClassVar[str] = "tokens that reconstruct the rest, weighted by the question"
+    stage: ClassVar[Stage] = BEFORE_LANGUAGE_MODEL
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     nested: ClassVar[bool] = True
@@ -59,9 +60,6 @@ class ResPrune(TokenPruner):
     normalise: Annotated[
         str, Choice(NORMALISE, "Normalise tokens", "Whether token norms count in the residual energy.")
     ] = NORMALISE[0]
-
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         features = context.features.float()

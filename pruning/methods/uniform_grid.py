@@ -35,8 +35,8 @@ class UniformGrid(TokenPruner):
     where: Annotated[str, WHERE] = WHERE.options[0]
     layer: Annotated[int, LAYER] = 0
 
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(chosen_stage(self.where, self.layer, info), n_tokens)
+    def stage_on(self, info: ModelInfo) -> Stage:
+        return chosen_stage(self.where, self.layer, info)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         if context.tiles is None:

@@ -21,9 +21,9 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.interface import Decision, ModelInfo, Observation, PruneContext, Signal
+from pruning.interface import ModelInfo, Observation, PruneContext, Signal
+from pruning.methods.base import ScoredPruner
 from pruning.methods.staged import PAPER_DEPTH, PAPER_TOKENS, StagedPruner, interpolated, mean_share
-from pruning.ops.scoring import best_ascending
 from pruning.parameters import Choice
 
 PAPER, CODE = "paper", "code"
@@ -40,7 +40,7 @@ SCHEDULES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class V2Drop(StagedPruner):
+class V2Drop(ScoredPruner, StagedPruner):
     key: ClassVar[str] = "v2drop"
     title: ClassVar[str] = "V2Drop"
     paper: ClassVar[str] = "https://arxiv.org/abs/2509.01552"
@@ -60,10 +60,9 @@ class V2Drop(StagedPruner):
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         return tuple(Observation(Signal.LANGUAGE_STATES, layer - 1) for layer in self.layers(info))
 
-    def select(self, context: PruneContext, n_keep: int) -> Decision:
+    def score(self, context: PruneContext) -> torch.Tensor:
         earlier = context.observations[Observation(Signal.LANGUAGE_STATES, context.stage.layer - 1)]
-        score = variation(earlier, context.features)
-        return Decision(best_ascending(score, n_keep), scores=score)
+        return variation(earlier, context.features)
 
 
 def variation(earlier: torch.Tensor, later: torch.Tensor) -> torch.Tensor:

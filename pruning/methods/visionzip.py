@@ -33,6 +33,7 @@ class VisionZip(TokenPruner):
     title: ClassVar[str] = "VisionZip"
     paper: ClassVar[str] = "https://arxiv.org/abs/2412.04467"
     idea: ClassVar[str] = "most [CLS] attention; the rest merged"
+    stage: ClassVar[Stage] = BEFORE_PROJECTOR
     acts: ClassVar[str] = "between vision tower and projector"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION, Signal.TOWER_KEYS})
     equivariant: ClassVar[bool] = False  # contextual targets lie at a stride in raster order
@@ -44,9 +45,6 @@ class VisionZip(TokenPruner):
     merge: Annotated[
         str, Choice((AVERAGE, AS_CODED), "Merge", "How a contextual token takes in those that join it.")
     ] = AVERAGE
-
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_PROJECTOR, n_tokens)
 
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         return (

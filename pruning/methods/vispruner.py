@@ -34,6 +34,7 @@ class VisPruner(TokenPruner):
     title: ClassVar[str] = "VisPruner"
     paper: ClassVar[str] = "https://arxiv.org/abs/2412.01818"
     idea: ClassVar[str] = "most [CLS] attention, then the least similar"
+    stage: ClassVar[Stage] = BEFORE_PROJECTOR
     acts: ClassVar[str] = "between vision tower and projector"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION})
     without_cls: ClassVar[bool] = True
@@ -42,9 +43,6 @@ class VisPruner(TokenPruner):
         float,
         Param(0.0, 1.0, 0.05, "Important share (r)", "Part of the budget given by [CLS] attention; 1 is FasterVLM."),
     ] = 0.5
-
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_PROJECTOR, n_tokens)
 
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         return (info.default_attention(info.feature_layer),)

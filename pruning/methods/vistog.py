@@ -71,6 +71,7 @@ class VisToG(TokenPruner):
     title: ClassVar[str] = "VisToG's grouping"
     paper: ClassVar[str] = "https://arxiv.org/abs/2411.17773"
     idea: ClassVar[str] = "groups around trained semantic tokens"
+    stage: ClassVar[Stage] = BEFORE_PROJECTOR
     acts: ClassVar[str] = "between vision tower and projector"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS})
     merges: ClassVar[bool] = True
@@ -84,7 +85,7 @@ class VisToG(TokenPruner):
                 f"{self.title} has {most} semantic tokens for {info.name}; asked: {wanted}.",
                 f"Lower the keep ratio to {math.floor(100 * most / n_tokens) / 100:.2f} or less.",
             )
-        return self.single_stage(BEFORE_PROJECTOR, n_tokens)
+        return super().plan(info, n_tokens)
 
     def trained(self, info: ModelInfo) -> nn.Module:
         """The grouping that was trained for this model, which reads visual tokens before the projector."""

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from pruning.interface import Decision, ModelInfo, PruneContext, Signal, Stage
+from pruning.interface import Decision, PruneContext, Signal, Stage
 from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
 from pruning.ops.scoring import best, cosine, farthest_first
 from pruning.parameters import Param
@@ -30,6 +30,7 @@ class ZSPAPrune(TokenPruner):
     title: ClassVar[str] = "ZSPAPrune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2510.17197"
     idea: ClassVar[str] = "similar to the question, then diverse"
+    stage: ClassVar[Stage] = BEFORE_LANGUAGE_MODEL
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     defaults: ClassVar[str] = "as outlined, core share inferred"
@@ -37,9 +38,6 @@ class ZSPAPrune(TokenPruner):
     core_share: Annotated[
         float, Param(0.0, 1.0, 0.05, "Core share", "Part of the budget given by likeness to the question.")
     ] = 0.6
-
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         question = context.text.question.float().mean(0, keepdim=True)

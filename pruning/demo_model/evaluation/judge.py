@@ -22,11 +22,10 @@ from pruning.errors import BudgetError
 from pruning.interface import Decision, ModelInfo, Observation, Part, PruneContext, Signal, Stage
 from pruning.layout import EVIDENCE_SHARE
 from pruning.methods import METHODS
-from pruning.methods.base import BEFORE_LANGUAGE_MODEL, TokenPruner
+from pruning.methods.base import BEFORE_LANGUAGE_MODEL, ScoredPruner, TokenPruner
 from pruning.methods.vitcop import key_norm
 from pruning.models.base import RunCallbacks, VLMAdapter
 from pruning.models.prompt import Prompt
-from pruning.ops.scoring import best_ascending
 from pruning.records.run import RunRequest
 
 N_TOKENS = ROWS * COLS
@@ -36,26 +35,24 @@ TOUCHED = 0.05  # share of a token that an object must cover for the oracle to c
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvidenceOracle(TokenPruner):
+class EvidenceOracle(ScoredPruner):
     """Keeps the tokens of the objects that hold the answer, best covered first and every object in turn, and fills up
     at random. Not a method: it knows the truth.
     """
 
     key: ClassVar[str] = "oracle"
     title: ClassVar[str] = "Oracle (keeps the evidence)"
+    stage: ClassVar[Stage] = BEFORE_LANGUAGE_MODEL
     needs: ClassVar[frozenset[Signal]] = frozenset()
     coverage: torch.Tensor
 
-    def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
-        return self.single_stage(BEFORE_LANGUAGE_MODEL, n_tokens)
-
-    def select(self, context: PruneContext, n_keep: int) -> Decision:
+    def score(self, context: PruneContext) -> torch.Tensor:
         score = torch.rand(context.n_rows, generator=context.generator)
         for one in self.coverage.T:
             mine = (one > TOUCHED).nonzero()[:, 0]
             ranked = mine[one[mine].argsort(descending=True, stable=True)]
             score[ranked] = 2 - torch.arange(len(ranked)) / N_TOKENS
-        return Decision(best_ascending(score, n_keep), scores=score)
+        return score
 
 
 @dataclass(frozen=True, kw_only=True)
