@@ -38,7 +38,7 @@ def _serve(settings: Settings, folder: Path) -> None:
     service = Service(settings)
     page = build_page(service)
     service.warm_up()
-    waiting = settings.longest_queue + 16  # files to take away wait in the same line
+    waiting = settings.longest_queue + 16  # files to export wait in the same line
     page.queue(max_size=waiting, default_concurrency_limit=8, api_open=False).launch(
         server_name=settings.host,
         server_port=settings.port,

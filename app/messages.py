@@ -3,19 +3,19 @@
 from pruning.models.base import gigabytes
 
 TITLE = "PruneScope"
-TAGLINE = "What a vision-language model still sees after its visual tokens are pruned"
+TAGLINE = "Which visual tokens a vision-language model keeps, and what pruning them changes"
 READY = "Ready."
 PHASES = {
     "load": "Loading the model…",
-    "encode": "The model looks at the picture…",
-    "full": "Answering with the whole picture…",
-    "prune": "Choosing which pieces to keep…",
-    "pruned": "Answering with the kept pieces…",
+    "encode": "Encoding the picture…",
+    "full": "Answering with all visual tokens…",
+    "prune": "Choosing which visual tokens to keep…",
+    "pruned": "Answering with the kept visual tokens…",
     "overlap": "Asking {title} what it would keep…",
-    "compensate": "Putting into words what was dropped, and answering again…",
-    "plan": "Looking at every head and matrix…",
+    "compensate": "Writing a caption of what was dropped, and answering with it…",
+    "plan": "Scoring every head and matrix…",
     "try": "Trying the plan on the model…",
-    "head": "Looking where this head looks…",
+    "head": "Recording what this head attends to…",
 }
 DOWNLOAD = "Downloading the model: {arrived} of {total} ({share} %)…"
 WAITING = "Waiting for the model: {before} before you…"
@@ -40,8 +40,8 @@ STILL_HERE = "The picture before it is still here."
 RECORDED = "A recorded run of the bundled model. Press Run to repeat it live."
 RECORDED_ELSEWHERE = "A recorded run of the bundled model. Press Run to ask the model of this page."
 MORE = {
-    "words": ("Recorded with words given back (ACCM)", "Switch on “Give back in words” and press Run to do it live."),
-    "plan": ("Recorded with heads and ranks taken out", "Make a plan under Structure to do it live."),
+    "words": ("Recorded with a caption (ACCM)", "Switch on “Compensate with a caption” and press Run to do it live."),
+    "plan": ("Recorded with heads and ranks taken out", "Make a plan under Weight pruning to do it live."),
 }
 RECORDED_MORE = "A recorded run of the bundled model. {advice}"
 UNEXPECTED = "Something went wrong on our side (note {code}). Your picture and question are kept; try again."
@@ -50,7 +50,7 @@ OUT_OF_MEMORY = (
 )
 PLANNED = "The plan is made ({seconds:.1f} s). Nothing is taken out until you run with it."
 PLAN_OPENED = "The plan was opened and fits the model."
-HEAD_ATTENTION_DONE = "What the head looks at is drawn on Explore's picture."
+HEAD_ATTENTION_DONE = "What the head attends to is drawn on Explore's picture."
 PLAN_SAVED = "Saved {name}. Open plan reads it again, and so does python -m pruning run --plan."
 NO_PLAN_YET = "No plan yet. Press Make a plan."
 GATES_SHIPPED = "Gates that were trained for the bundled model come with it: choose them as the score."
@@ -58,11 +58,11 @@ GATES_MISSING = (
     "Trained gates for the bundled model do not come with this version yet. The command python -m pruning train-heads "
     "trains some; open the file here to see how every gate moved."
 )
-CAPTION_SWITCH = "Give back in words (ACCM)"
+CAPTION_SWITCH = "Compensate with a caption (ACCM)"
 CAPTION_HELP = {
     "": "No trained captioner for this model is here: write the caption yourself, or start with --captioner.",
     "accm": "A small model describes what was dropped in three captions, and a selector takes one.",
-    "accm_untrained": "A captioner that nobody trained for this sees the picture without the kept pieces.",
+    "accm_untrained": "A captioner that nobody trained for this is given the picture without the kept visual tokens.",
 }
 MODEL_HELP = "{parameters} parameters{disk}; memory: {memory}. Licence: {licence}."
 METHOD_HELP = "{idea}. Acts {where}."
@@ -70,8 +70,8 @@ UNKNOWN_MODEL = "What this means in every layer is known when the model is loade
 FILE_DECIDES = "The file says how many stay: {text}."
 DECISION_TAKEN = "{name} is taken as the method Imported: {what}. Press Run."
 DECISION_HELP = (
-    "JSON or NPZ with `kept` (ids of the pieces that stay), `mask`, or `groups` (a group number for every piece; a "
-    "group is merged into its mean, negative ones are dropped), for this picture on this model."
+    "JSON or NPZ with `kept` (ids of the visual tokens that stay), `mask`, or `groups` (a group number for every "
+    "visual token; a group is merged into its mean, negative ones are dropped), for this picture on this model."
 )
 
 

@@ -16,6 +16,7 @@ from app.ui.components import shared_script
 from app.ui.tabs.explore import OPENING, build_explore
 from app.ui.tabs.measured import build_measured
 from app.ui.tabs.structure import build_structure
+from viz.theme import css_variables
 
 STYLE = Path(__file__).parents[1] / "assets" / "style.css"
 HEADER = f"""<header class="ps-top"><h1>{messages.TITLE}</h1><p>{messages.TAGLINE}</p>
@@ -36,9 +37,9 @@ def build_page(service: Service) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Explore"):
                 exploring = build_explore(page, handlers, service.settings)
-            with gr.Tab("Structure") as structure:
+            with gr.Tab("Weight pruning") as structure:
                 build_structure(structure, planning, exploring)
-            with gr.Tab("Measured"):
+            with gr.Tab("Benchmarks"):
                 build_measured()
         build_api(handlers, planning)
     return page
@@ -53,4 +54,4 @@ def appearance() -> dict[str, object]:
         font=sans,
         font_mono=["ui-monospace", "monospace"],
     )
-    return {"theme": theme, "css_paths": [STYLE], "head": shared_script()}
+    return {"theme": theme, "css_paths": [STYLE], "head": f"<style>{css_variables()}</style>{shared_script()}"}

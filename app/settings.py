@@ -11,6 +11,7 @@ from pruning.models import MODELS
 RANGES = {
     "port": (0, 65535),
     "max_new_tokens": (1, 1024),
+    "longest_question": (1, 100_000),
     "longest_queue": (1, 1000),
     "runs_per_minute": (0, 100_000),
     "runs_per_minute_per_host": (0, 100_000),
@@ -29,6 +30,7 @@ class Settings:
     allow_download: bool = False
     captioner: str = ""
     max_new_tokens: int = 96
+    longest_question: int = 4000  # characters; benchmarks that bring the words of a picture along pass 500
     longest_queue: int = 24
     runs_per_minute: int = 120
     runs_per_minute_per_host: int = 600  # a class behind one address, at twenty a minute each
@@ -52,6 +54,10 @@ def read_settings(argv: Sequence[str] | None = None) -> Settings:
         help="who tells what was dropped: a folder of train-accm, or a captioning model by hub id or folder",
     )
     parser.add_argument("--max-new-tokens", type=int, default=default.max_new_tokens, help="longest answer")
+    parser.add_argument(
+        "--longest-question", type=int, default=default.longest_question,
+        help="characters of a question; the model's own context may be shorter",
+    )  # fmt: skip
     parser.add_argument("--longest-queue", type=int, default=default.longest_queue, help="runs that may wait")
     parser.add_argument(
         "--runs-per-minute", type=int, default=default.runs_per_minute, help="per opened page; 0: no limit"

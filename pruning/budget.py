@@ -1,4 +1,4 @@
-"""How many visual tokens a keep ratio means. Every keep ratio that a person gives is rounded here."""
+"""How many visual tokens a keep ratio means; the only place where a share of a count becomes a count."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ def check_keep_ratio(keep_ratio: float) -> float:
     return float(keep_ratio)
 
 
+def rounded(share: float, total: int, least: int = 1) -> int:
+    """A share of a count as a count: the nearest integer (halves upwards), at least `least`."""
+    return max(least, math.floor(share * total + 0.5))
+
+
 def n_keep(keep_ratio: float, n_tokens: int) -> int:
     """Number of tokens to keep: the nearest integer (halves upwards), at least one, at most all."""
-    return min(n_tokens, max(1, math.floor(check_keep_ratio(keep_ratio) * n_tokens + 0.5)))
+    return min(n_tokens, rounded(check_keep_ratio(keep_ratio), n_tokens))
 
 
 def mean_per_layer(counts: list[int]) -> float:

@@ -23,8 +23,17 @@ COMPRESSED = "; d and m as left by the structural plan, layer by layer"
 
 def layer_flops(n_tokens: int, dim: int, ffn_dim: int, kv_dim: int | None = None, matrices: int = 3) -> int:
     """Multiply-adds of one transformer layer for `n_tokens` entering it; `matrices` is 2 for a plain feed-forward."""
-    projections = 2 * n_tokens * dim * (dim + (dim if kv_dim is None else kv_dim))
-    return projections + 2 * n_tokens**2 * dim + matrices * n_tokens * dim * ffn_dim
+    return _layer(n_tokens, dim, dim, dim if kv_dim is None else kv_dim, matrices * dim * ffn_dim)
+
+
+def shape_flops(shape: LayerShape, n_tokens: int) -> int:
+    """Multiply-adds of one transformer layer of this shape for `n_tokens` entering it."""
+    return _layer(n_tokens, shape.dim, shape.q_dim, shape.kv_dim, sum(m.weights for m in shape.matrices))
+
+
+def _layer(n: int, dim: int, q_dim: int, kv_dim: int, ffn_weights: int) -> int:
+    """The formula: projections, attention, feed-forward."""
+    return 2 * n * dim * (q_dim + kv_dim) + 2 * n**2 * q_dim + n * ffn_weights
 
 
 def prefill_flops(
@@ -41,7 +50,7 @@ def kv_bytes(visual_per_layer: Sequence[int], text_tokens: int, kv_dim: int, byt
 
 def shaped_flops(shapes: Sequence[LayerShape], tokens_per_layer: Sequence[int]) -> int:
     """Multiply-adds of layers that differ in shape; one count of entering tokens for each."""
-    return sum(shape.flops(n) for shape, n in zip(shapes, tokens_per_layer, strict=True))
+    return sum(shape_flops(shape, n) for shape, n in zip(shapes, tokens_per_layer, strict=True))
 
 
 def estimate(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from pruning.errors import QuestionRejectedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -155,12 +157,29 @@ class ModelInfo:
 
 
 @dataclass(slots=True)
-class PromptText:
-    """The prompt's text behind the picture: `states` `[tokens, dim]` as the current layer sees them, the text of every
-    token, which of them the person wrote (the rest is the chat template), and the whole word each token is part of.
+class QuestionText:
+    """The question's tokens, wherever they stand in the prompt: `states` `[tokens, dim]` as they enter the current
+    layer, the text of each, and the word of the question that each is part of.
+    """
 
-    `first` is the place of the first of them in the prompt. `looks` has the observations of a context for these tokens
-    instead of the visual ones, `observations_before` for the text before the picture.
+    states: torch.Tensor
+    token_texts: list[str]
+    words: list[str]
+
+
+@dataclass(slots=True)
+class PromptText:
+    """The prompt's text behind the picture, and the question.
+
+    Attributes:
+        states: `[tokens, dim]` of the text behind the picture as it enters the current layer.
+        token_texts: the text of each of these tokens.
+        in_question: bool `[tokens]`; which of them the person wrote. The rest is the chat template.
+        words: the word of the question that each is part of; empty outside of it.
+        first: place in the prompt of the first of these tokens.
+        observations: those of a context, for these tokens instead of the visual ones; `observations_before` for the
+            text before the picture.
+        anywhere: the question's tokens, those before the picture too; None: only those that `in_question` marks.
     """
 
     states: torch.Tensor
@@ -170,12 +189,44 @@ class PromptText:
     first: int = 0
     observations: dict[Observation, torch.Tensor] = field(default_factory=dict)
     observations_before: dict[Observation, torch.Tensor] = field(default_factory=dict)
+    anywhere: QuestionText | None = None
+
+    @property
+    def asked(self) -> QuestionText:
+        """The question's tokens, wherever they stand.
+
+        Raises:
+            QuestionRejectedError: if none could be found in the prompt.
+        """
+        mine = self.in_question.nonzero()[:, 0].tolist()
+        found = self.anywhere
+        if found is None:
+            found = QuestionText(self.states[mine], [self.token_texts[i] for i in mine], [self.words[i] for i in mine])
+        if not found.token_texts:
+            raise QuestionRejectedError(
+                "The question could not be found among the tokens that this model's tokenizer makes of its prompt.",
+                "Choose a method that does not read the question.",
+            )
+        return found
 
     @property
     def question(self) -> torch.Tensor:
-        """States of the tokens that the person wrote `[tokens, dim]`; of all tokens where nobody wrote any."""
-        in_question = self.in_question.nonzero()[:, 0].to(self.states.device)
-        return self.states[in_question] if len(in_question) else self.states
+        """States of the question's tokens `[tokens, dim]`; raises as `asked`."""
+        return self.asked.states
+
+    def require_question_behind(self, method: str) -> None:
+        """See that a method can use what the question attends to: in a causal model only text behind the picture can
+        attend to it.
+
+        Raises:
+            QuestionRejectedError.
+        """
+        if not bool(self.in_question.any()):
+            raise QuestionRejectedError(
+                f"{method} reads what the question attends to; in this model's prompt the question stands before the "
+                "picture, which it cannot attend to.",
+                "Choose another method.",
+            )
 
 
 @dataclass(slots=True)

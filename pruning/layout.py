@@ -214,8 +214,8 @@ def square_view(picture_wh: tuple[int, int], how: str) -> tuple[float, float, fl
     """The square of the picture that a processor shows to a square tower, in pixels of the picture.
 
     Args:
-        how: `crop` (the centre square; the rest is never seen), `pad` (the whole picture on a larger square) or
-            `stretch` (the whole picture, its proportions changed).
+        how: `crop` (the centre square; the rest is never seen), `pad` (the full picture on a larger square) or
+            `stretch` (the full picture, its proportions changed).
     """
     width, height = picture_wh
     if how == "stretch":

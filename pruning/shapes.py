@@ -1,12 +1,8 @@
-"""Sizes of a transformer layer and of its feed-forward matrices."""
+"""Sizes of a transformer layer and of its feed-forward matrices, on which its cost and its memory depend."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +42,6 @@ class LayerShape:
     qkv_biased: bool = False
     out_biased: bool = False
     ffn_biased: bool = False
-
-    def flops(self, n_tokens: int) -> int:
-        """Multiply-adds for `n_tokens` entering: `2nd(q + kv) + 2n^2 q + n * sum of feed-forward weights`, which is
-        `4 n d^2 f + 2 n^2 d f + ...` where a share f of the heads is left.
-        """
-        attention = 2 * n_tokens * self.dim * (self.q_dim + self.kv_dim) + 2 * n_tokens**2 * self.q_dim
-        return attention + n_tokens * sum(m.weights for m in self.matrices)
 
     @property
     def parameters(self) -> int:

@@ -51,9 +51,9 @@ def accuracy_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Th
             hovertemplate="%{x} kept: %{y:.1f} %<extra>" + title + "</extra>",
         )
     full = next(entry for name, entry in curve.items() if name.startswith("full@"))["accuracy"]["value"]
-    _add_full(figure, full, "whole picture", theme)
+    _add_full(figure, full, "full picture", theme)
     ticks = sorted({int(name.rsplit("@", 1)[1]) for name in curve})
-    _lay_out(figure, "pieces that the method was asked to keep", "exact match, %", theme)
+    _lay_out(figure, "visual tokens that the method was asked to keep", "exact match, %", theme)
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(t) for t in ticks])
     return figure
 
@@ -63,7 +63,7 @@ def plans_chart(points: Sequence[Point], where: str, full: float, *, theme: Them
     and marker a family; random heads are single draws.
 
     Args:
-        points: of all modules; those of the module `where` are drawn. whole: right answers of the whole model, 0 .. 1.
+        points: of all modules; those of the module `where` are drawn. whole: right answers of the full model, 0 .. 1.
     """
     mine = [p for p in points if p.where == where]
     figure = go.Figure()
@@ -86,7 +86,7 @@ def plans_chart(points: Sequence[Point], where: str, full: float, *, theme: Them
             text=[f"{p.label}: {p.fewer:.2f}x fewer multiply-adds, {p.faster:.2f}x faster" for p in row],
             hovertemplate="%{text}: %{y:.1f} %<extra>" + family + "</extra>",
         )
-    _add_full(figure, full, "whole model", theme)
+    _add_full(figure, full, "full model", theme)
     _lay_out(figure, f"times fewer multiply-adds, {where} (estimated)", "exact match, %", theme)
     return figure
 
@@ -118,7 +118,7 @@ def captions_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Th
             marker={"color": color, "pattern": {"shape": pattern}},
             hovertemplate="%{x}: %{y:.1f} %<extra>" + title + "</extra>",
         )
-    _add_full(figure, results["full"]["value"], "whole picture", theme)
+    _add_full(figure, results["full"]["value"], "full picture", theme)
     _lay_out(figure, "", "exact match, %", theme)
     return figure
 

@@ -20,7 +20,7 @@ from pruning.models import find_spec
 def budgets(
     handlers: Handlers, state: SessionState, key: str, model: str, own: dict[str, Any], session: str
 ) -> dict[str, Any]:
-    """The model's own count of pieces, the presets with their places on the slider, and a note.
+    """The model's own count of visual tokens, the presets with their places on the slider, and a note.
 
     Args:
         key: the chosen method's. own: its parameters.

@@ -82,7 +82,7 @@ class Handlers:
             return state, status("error", f"{sentence_for(error)} {messages.STILL_HERE}"), gr.skip(), gr.skip()
         self.service.stop(session, superseded=True)
         canvas = picture_view(urls, visual_input, layout)
-        empty = {"cost": None, "help": None, "chart": None, "recipe": None, "random": None, "example": None}
+        empty = {"cost": None, "compensation": None, "chart": None, "recipe": None, "random": None, "example": None}
         run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
         return new, status("idle", self._in_place(visual_input)), run, {"idea": "", "questions": []}
 
@@ -122,7 +122,7 @@ class Handlers:
         return self.open_example(min(int(number) if number.isdigit() else 0, len(self.examples) - 1), method, count)
 
     def open_example(self, number: int, method: str, count: float) -> tuple[Any, ...]:
-        """An example with the recorded run that is nearest to the chosen method and number of pieces."""
+        """An example with the recorded run that is nearest to the chosen method and number of visual tokens."""
         example = self.examples[number]
         state = SessionState(f"example:{number}")
         usable = isinstance(count, int | float) and math.isfinite(count)
@@ -245,7 +245,7 @@ class Handlers:
                 answers = {"state": "running", "phase": "encode" if phase == "load" else phase, "question": question}
                 answers |= {"full_text": texts["full"], "pruned_text": texts["pruned"]}
                 if request.compensation is not None:
-                    answers["helped_text"] = texts["compensated"]
+                    answers["compensated_text"] = texts["compensated"]
                 yield say(messages.PHASES[phase]), {"answers": answers, "of": state.picture}
 
     def _live_view(self, record: RunRecord, state: SessionState, urls: Sequence[str]) -> dict[str, Any]:
@@ -305,7 +305,7 @@ class Handlers:
                         records.append(event.value)
         yield status("idle", messages.RANDOM_DONE), {"random": random_band(records), "of": state.picture}
 
-    # -- take away ------------------------------------------------------------------------------------------------
+    # -- export ------------------------------------------------------------------------------------------------
 
     def take(self, wish: Any, session: str) -> dict[str, Any]:
         """The file that a browser asks for: name, type and data; or, under `problem`, why there is none.
@@ -352,7 +352,7 @@ class Handlers:
         return state, record, self._plan_of(session, structure) if planned and structure else None
 
     def remember(self, session: str, state: SessionState, record: RunRecord) -> None:
-        """Make a record the run that a visitor can take away."""
+        """Make a record the run that a visitor can export."""
         self._last.put(session, (state, record))
 
     def stop(self, session: str) -> Any:
@@ -382,11 +382,13 @@ class Handlers:
         """The visitor's plan; with a digest, only that one."""
         mine = self.plans.get(session)
         if mine is None or digest not in ("", mine.plan.digest):
-            raise PlanError("The plan of that run is not at hand.", "Make one under Structure, or open its file there.")
+            raise PlanError(
+                "The plan of that run is not at hand.", "Make one under Weight pruning, or open its file there."
+            )
         return mine.plan
 
     def _request(self, form: RunForm) -> RunRequest:
-        return form.request(self.n_tokens, self.service.settings.max_new_tokens)
+        return form.request(self.n_tokens, self.service.settings.max_new_tokens, self.service.settings.longest_question)
 
 
 def _model(record: RunRecord) -> str:

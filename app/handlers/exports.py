@@ -1,4 +1,4 @@
-"""A run as a file to take away. Drawing libraries are imported when somebody asks for a file."""
+"""A run as a file to export. Drawing libraries are imported when somebody asks for a file."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def parcel(
 
     Args:
         files: the pictures' own files, for the record.
-        stop: the stage that a figure shows; 0 is the whole picture.
-        truth: the known answer, where the page shows one.
+        stop: the stage that a figure shows; 0 is the full picture.
+        truth: the correct answer, where the page shows one.
     """
     if kind not in TYPES:
         raise RecordFormatError(f"{kind!r} is no kind of file here.", f"Choose one of {', '.join(TYPES)}.")

@@ -9,7 +9,7 @@ from typing import Any
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.accm import Accm
 from pruning.errors import BudgetError, CaptionRejectedError, ParameterError
-from pruning.inputs.questions import clean_question
+from pruning.inputs.questions import MAX_LENGTH, clean_question
 from pruning.interface import Part
 from pruning.methods import method_class
 from pruning.parameters import changed_parameters
@@ -35,9 +35,9 @@ FFN_OPTIONS = {  # what each feed-forward rule listens to
 
 @dataclass(frozen=True, slots=True)
 class RunForm:
-    """A run that is wished for. `count` is the number of pieces to keep; `parameters` are the method's own, by name;
-    `compensation` has the fields of `pruning.records.compensation.Compensation` by name, or is None; `with_plan` asks
-    for the visitor's structural plan.
+    """A run that is wished for. `count` is the number of visual tokens to keep; `parameters` are the method's own, by
+    name; `compensation` has the fields of `pruning.records.compensation.Compensation` by name, or is None; `with_plan`
+    asks for the visitor's structural plan.
     """
 
     question: Any
@@ -50,16 +50,16 @@ class RunForm:
     compensation: Any = None
     with_plan: Any = False
 
-    def request(self, n_tokens: int, max_new_tokens: int) -> RunRequest:
+    def request(self, n_tokens: int, max_new_tokens: int, longest: int = MAX_LENGTH) -> RunRequest:
         """The request for the engine.
 
         Args:
-            n_tokens: how many pieces a picture has.
+            n_tokens: how many visual tokens a picture has.
 
         Raises:
             PruningError: with the first thing that is wrong.
         """
-        question = clean_question(self.question)
+        clean_question(self.question, longest)  # the engine does it again, and notes what it took out
         if not isinstance(self.parameters, dict):
             said = f"The parameters are {self.parameters!r:.80}; they must have names."
             raise ParameterError(said, "Leave them out.")
@@ -68,7 +68,7 @@ class RunForm:
             model=self.model,
             method=self.method,
             keep_ratio=_keep_ratio(self.count, n_tokens),
-            question=question,
+            question=self.question,
             parameters=changed_parameters(method_class(self.method), self.parameters),
             positions=self.positions,
             seed=int(seed) if isinstance(seed, float) and seed.is_integer() else seed,  # a number box gives 3.0
@@ -148,8 +148,10 @@ def _compensation(requested: Any) -> Compensation | None:
 
 def _keep_ratio(count: Any, n_tokens: int) -> float:
     if isinstance(count, bool) or not isinstance(count, int | float) or not math.isfinite(count):
-        raise BudgetError(f"The number of pieces is {count!r}; it must be a whole number.", f"Try {n_tokens // 9}.")
+        raise BudgetError(
+            f"The number of visual tokens is {count!r}; it must be a whole number.", f"Try {n_tokens // 9}."
+        )
     if not 1 <= count <= n_tokens:
-        allowed = f"{count:g} pieces were asked for; allowed are 1 to {n_tokens}."
+        allowed = f"{count:g} visual tokens were asked for; allowed are 1 to {n_tokens}."
         raise BudgetError(allowed, "Move the slider and press Run again.")
     return int(count) / n_tokens

@@ -1,4 +1,4 @@
-"""What a click on the Structure tab means: making, opening and saving plans, and the curves of a head."""
+"""What a click on the Weight pruning tab means: making, opening and saving plans, and the curves of a head."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ExamplePairs:
 
 
 class Planning:
-    """Handlers of the Structure tab. A visitor's plan lies in `handlers.plans`, where runs find it.
+    """Handlers of the Weight pruning tab. A visitor's plan lies in `handlers.plans`, where runs find it.
 
     Args:
         gates: file of the trained plan that comes with the bundled model; it need not be there.

@@ -69,7 +69,7 @@ class Example:
 
     @cached_property
     def recorded_stops(self) -> dict[str, list[int]]:
-        """For every method the numbers of pieces of which there is a recorded run."""
+        """For every method the numbers of visual tokens of which there is a recorded run."""
         stops: dict[str, list[int]] = {}
         for name in names_in(self.archive):
             method, count = name.rsplit("-", 1)
@@ -77,7 +77,7 @@ class Example:
         return stops
 
     def recording(self, method: str, count: int) -> RunRecord:
-        """The recorded run that is nearest to `count` pieces; the first method's where this one has none."""
+        """The recorded run that is nearest to `count` visual tokens; the first method's where this one has none."""
         stops = self.recorded_stops
         method = method if method in stops else next(iter(stops))
         near = min(stops[method], key=lambda c: abs(c - count))
@@ -85,7 +85,7 @@ class Example:
 
     @cached_property
     def random_band(self) -> dict[str, dict[str, object]]:
-        """What random pruning with several seeds answered, by number of pieces."""
+        """What random pruning with several seeds answered, by number of visual tokens."""
         return json.loads((ASSETS / "recordings" / f"{self.key}.random.json").read_text(encoding="utf-8"))
 
     @property
@@ -111,7 +111,7 @@ class Example:
         return next((q for q in self.questions if q.text.lower() == question.lower()), None)
 
     def truth(self, question: str) -> str:
-        """The known answer to one of the known questions, else nothing."""
+        """The correct answer to one of the known questions, else nothing."""
         known = self._known(question)
         return known.answer if known else ""
 

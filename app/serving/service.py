@@ -60,10 +60,15 @@ class PlanAtHand:
 
 
 class Service:
-    """One per process. Public methods may be called from any thread."""
+    """One per process. Public methods may be called from any thread.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        load: opens a model by its name, as `pruning.models.load` does with the same arguments.
+    """
+
+    def __init__(self, settings: Settings, load: Callable[..., VLMAdapter] = load) -> None:
         self.settings = settings
+        self._load = load
         self._adapter: tuple[str, VLMAdapter] | None = None
         self.captioners = captioners_of(settings)
         self._compensator: Compensator | None = None  # opened for the model at hand
@@ -114,7 +119,7 @@ class Service:
                 self._adapter = self._compensator = None
                 self._encoded.clear()  # tensors on the other model's device
                 self._views.clear()
-            adapter = load(model, **arguments)
+            adapter = self._load(model, **arguments)
             self._adapter = (model, adapter)
             return adapter
 
@@ -331,7 +336,7 @@ class Service:
         compensator = self._compensator_for(request, adapter)
         callbacks = runner.RunCallbacks(
             phase=lambda phase: events.put(Event("phase", phase)),
-            text=lambda phase, text: events.put(Event("piece", phase, text)),
+            text=lambda phase, text: events.put(Event("text", phase, text)),
             stop=stop.is_set,
             trace=True,
         )
@@ -352,7 +357,7 @@ class Service:
         else:
             reused.append(runner.FULL_ANSWER)
             events.put(Event("phase", "full"))
-            events.put(Event("piece", "full", baseline.answer.text))
+            events.put(Event("text", "full", baseline.answer.text))
         return runner.run(
             request, adapter, pictures, encoded=encoded[0], encode_ms=encoded[1], baseline=baseline,
             answer_region=answer_region(adapter), reused=reused, callbacks=callbacks, compressed=compressed,

@@ -18,7 +18,7 @@ POLL_SECONDS = 0.5  # seconds between looks at whether a silent worker still liv
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happens in a run: `kind` is waiting (value: runs before this one), phase, piece, download (of the model;
+    """What happens in a run: `kind` is waiting (value: runs before this one), phase, text, download (of the model;
     value: bytes that arrived, and in all), restarted (its worker died; it begins anew), held_up (another's worker
     died), done or failed.
     """

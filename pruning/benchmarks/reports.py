@@ -26,7 +26,7 @@ PAGE = (  # name in page.json, words, aim in ms
     ("first_comparison", "from opening the page to the first finished comparison", 1500),
     ("live_run", "a live run with the bundled model, picture not seen before", 2500),
     ("recorded_stop", "from one recorded share to another", 150),
-    ("hover", "from pointing at a piece to its card", 100),
+    ("hover", "from pointing at a visual token to its card", 100),
 )
 HEADS = {key: scorer.title for key, scorer in STRUCTURAL.items()} | {TRAINED: "InfoPrune, trained gates"}
 RANKS = {
@@ -101,7 +101,7 @@ def page_rows(found: dict[str, Any]) -> list[str]:
         r = found["ms"][name]
         spread = f"{r['median']:.0f} ms ({r['least']:.0f} to {r['most']:.0f}, n = {r['n']})"
         lines.append(f"| {words} | {spread} | {f'{aim} ms' if aim else ''} |")
-    lines.append(f"| requests while pointing at pieces | {found['requests']['hover']} | 0 |")
+    lines.append(f"| requests while pointing at visual tokens | {found['requests']['hover']} | 0 |")
     lines.append(f"| requests to other hosts | {found['requests']['foreign']} | 0 |")
     return lines
 
@@ -143,7 +143,7 @@ def accuracy_text(entry: dict[str, Any]) -> str:
 
 
 def points(results: dict[str, Any]) -> list[Point]:
-    """Every plan of `structural.json` but the whole model."""
+    """Every plan of `structural.json` but the full model."""
     full = results["plans"][DENSE]
     found = []
     for entry in results["plans"].values():
@@ -211,7 +211,9 @@ def accm_sentence(results: dict[str, Any]) -> str:
         for (method, kept), row in rows.items()
         if int(kept) == most
     ]
-    scenes = f"Right answers in % on {results['scenes']} drawn scenes, {most} pieces kept, without → with a caption: "
+    scenes = (
+        f"Right answers in % on {results['scenes']} drawn scenes, {most} visual tokens kept, without → with a caption: "
+    )
     return f"{scenes}{'; '.join(said)}." if said else ""
 
 
@@ -222,7 +224,7 @@ def structural_section(folder: Path = FOLDER) -> str:
         return f"Not measured yet: `{COMMANDS['structural']}`."
     all_points = points(found)
     full = _percent(found["plans"][DENSE]["accuracy"])
-    lines = [_measured_on("structural", found), "", f"The whole model: {full} % right."]
+    lines = [_measured_on("structural", found), "", f"The full model: {full} % right."]
     for where in dict.fromkeys(p.where for p in all_points):
         mine = [p for p in all_points if p.where == where]
         lines += ["", f"Heads out, {_module(where)}:", "", *_heads_rows(mine)]

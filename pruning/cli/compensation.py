@@ -18,7 +18,7 @@ def add_options(ran: argparse.ArgumentParser) -> None:
     """Add what `run` takes for its third answer."""
     from pruning.cli.options import number  # which builds its parser with this function
 
-    ran.add_argument("--compensation", help=f"give back in words what was dropped: {', '.join(COMPENSATORS)}")
+    ran.add_argument("--compensation", help=f"compensate with a caption what was dropped: {', '.join(COMPENSATORS)}")
     ran.add_argument("--captioner", help="its folder or hub id, if not the bundled one")
     ran.add_argument("--caption", help="a caption written by hand instead")
     ran.add_argument("--gate", type=number, default=0.0, help="insert only above this probability (an extension)")

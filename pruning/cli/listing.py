@@ -5,27 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 
-from pruning.benchmarks.reports import accm_section, speed_section, structural_section
 from pruning.catalogue import (
     list_compensators,
     list_methods,
     list_models,
     list_scores,
-    methods_table,
-    models_table,
-    scores_table,
 )
 
 
-def _list(arguments: argparse.Namespace) -> int:
+def print_list(arguments: argparse.Namespace) -> int:
     methods, scores, models = list_methods(), list_scores(), list_models()
     if arguments.json:
         lists = {"methods": methods, "scores": scores, "models": models, "compensators": list_compensators()}
         print(json.dumps(lists, indent=1))
-        return 0
-    if arguments.markdown:
-        found = speed_section(), accm_section(), structural_section()
-        print(methods_table(), scores_table(), models_table(), *found, sep="\n\n")
         return 0
     for m in methods + scores:
         print(f"{m['key']:16} {m['title']}: {m['idea']}  ({m['paper']})")

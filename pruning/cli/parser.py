@@ -15,10 +15,10 @@ from pruning.cli import budgets as budgets_cli
 from pruning.cli import compensation as compensation_cli
 from pruning.cli import docs as docs_cli
 from pruning.cli import structural as structural_cli
-from pruning.cli.listing import _list
+from pruning.cli.listing import print_list
 from pruning.cli.options import number, written
-from pruning.cli.run import _run
-from pruning.cli.select import _select
+from pruning.cli.run import run_once
+from pruning.cli.select import select_on_arrays
 from pruning.errors import PruningError
 from pruning.methods import METHODS
 from pruning.models import MODELS
@@ -48,12 +48,11 @@ def _parser(*, several: bool) -> argparse.ArgumentParser:
         required=True, metavar="list | run | budgets | select | bench | fetch-pair | plan | train-heads | ..."
     )
 
-    visual_input = commands.add_parser("list", help="methods and head scores with their parameters, and models")
-    visual_input.add_argument("--json", action="store_true", help="for machines")
-    visual_input.add_argument("--markdown", action="store_true", help="the generated parts of the README")
-    visual_input.set_defaults(do=_list)
+    listing = commands.add_parser("list", help="methods and head scores with their parameters, and models")
+    listing.add_argument("--json", action="store_true", help="for machines")
+    listing.set_defaults(do=print_list)
 
-    ran = commands.add_parser("run", help="answer a question with the whole picture and with the pruned one")
+    ran = commands.add_parser("run", help="answer a question with the full picture and with the pruned one")
     if not several:
         ran.add_argument("image", type=Path)
     ran.add_argument("question")
@@ -83,7 +82,7 @@ def _parser(*, several: bool) -> argparse.ArgumentParser:
     )
     ran.add_argument("--out", type=Path, help="write the record to OUT.json and OUT.npz")
     ran.add_argument("--json", action="store_true", help="print the record's JSON")
-    ran.set_defaults(do=_run)
+    ran.set_defaults(do=run_once)
 
     picked = commands.add_parser("select", help="a method's decision on arrays that you bring, without a model")
     picked.add_argument("kind", help="for example resprune or vitcop_stage2; see tests/golden/README.md")
@@ -91,7 +90,7 @@ def _parser(*, several: bool) -> argparse.ArgumentParser:
     picked.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter")
     picked.add_argument("--out", type=Path, help="NPZ file for the outputs")
     picked.add_argument("--json", action="store_true", help="print the outputs as JSON")
-    picked.set_defaults(do=_select)
+    picked.set_defaults(do=select_on_arrays)
     fetched = commands.add_parser(
         "fetch-pair", help="download and join two small pretrained parts, for mechanics and times at real scale"
     )

@@ -19,10 +19,9 @@ from pruning.records.plan import StructuralPlan
 from pruning.records.run import RunRecord, RunRequest, kept_by_picture
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def run_once(arguments: argparse.Namespace) -> int:
     from pruning.engine.run import run
     from pruning.engine.session import Compressed
-    from pruning.inputs.questions import clean_question
     from pruning.models import load
     from pruning.models.base import RunCallbacks
 
@@ -32,7 +31,7 @@ def _run(arguments: argparse.Namespace) -> int:
         model=arguments.model,
         method=Imported.key if arguments.kept else arguments.method,
         keep_ratio=arguments.keep_ratio,
-        question=clean_question(arguments.question),
+        question=arguments.question,
         parameters=settings(arguments.set) | decided,
         positions=arguments.positions,
         seed=arguments.seed,

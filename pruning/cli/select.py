@@ -12,7 +12,7 @@ from pruning.cli.options import settings, written
 from pruning.errors import ParameterError
 
 
-def _select(arguments: argparse.Namespace) -> int:
+def select_on_arrays(arguments: argparse.Namespace) -> int:
     from pruning.arrays.kinds import select
 
     try:

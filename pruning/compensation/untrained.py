@@ -7,7 +7,7 @@ Symbols:    paper M → candidates (three beams), C* → the beam with the best 
 Differs:    the captioner reads pixels, not discarded tokens: it is shown the picture with every kept patch painted
             over in the picture's mean colour, so it cannot describe what was kept; it has a vision tower of its own,
             which is counted; no training and no trained selector
-Cost:       counted while it runs; a large captioner can cost more than the whole picture would
+Cost:       counted while it runs; a large captioner can cost more than the full picture would
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class ExampleScene:
 EXAMPLES = (
     ExampleScene(
         "redundancy", 20, "Redundancy",
-        "Three things on a plain ground: most pieces can go and the answer stays.",
+        "Three things on a plain ground: most visual tokens can go and the answer stays.",
         (
             ExampleQuestion("What color is the cross?", "color", {"shape": "cross"}),
             ExampleQuestion("Where is the ring?", "where", {"shape": "ring"}),
@@ -73,7 +73,7 @@ EXAMPLES = (
     ),
     ExampleScene(
         "digit", 15, "Reading",
-        "A digit lives in a few pieces. Lose one of them and it reads as another digit.",
+        "A digit lives in a few visual tokens. Lose one of them and it reads as another digit.",
         (
             ExampleQuestion("What digit is on the black heart?", "digit", {"color": "black", "shape": "heart"}),
             ExampleQuestion("What color is the ring?", "color", {"shape": "ring"}),
@@ -91,7 +91,7 @@ EXAMPLES = (
     ),
     ExampleScene(
         "question", 27, "Questions",
-        "Two questions, one picture. A pruner that never reads the question keeps the same pieces for both.",
+        "Two questions, one picture. A pruner that never reads the question keeps the same visual tokens for both.",
         (
             ExampleQuestion("Where is the ring?", "where", {"shape": "ring"}),
             ExampleQuestion("What color is the square?", "color", {"shape": "square"}),
@@ -100,7 +100,7 @@ EXAMPLES = (
     ),
     ExampleScene(
         "clutter", 4, "Clutter",
-        "A busy ground looks important to some pruners and costs them pieces.",
+        "A busy ground looks important to some pruners and costs them visual tokens.",
         (
             ExampleQuestion("What color is the circle?", "color", {"shape": "circle"}),
             ExampleQuestion("How many red objects are there?", "count", {"color": "red"}),
@@ -109,7 +109,7 @@ EXAMPLES = (
     ),
     ExampleScene(
         "tiny", 19, "Failing",
-        "Tiny things own very few pieces: here pruning goes wrong first.",
+        "Tiny things own very few visual tokens: here pruning goes wrong first.",
         (
             ExampleQuestion("Where is the tiny triangle?", "where", {"size": "tiny", "shape": "triangle"}),
             ExampleQuestion("How many stars are there?", "count", {"shape": "star"}),

@@ -88,7 +88,7 @@ class Replay:
 def what_was_discarded(
     session: Session, prompt: Prompt, encoded: VisionFeatures, question: str, picture: np.ndarray
 ) -> Discarded:
-    """The complement of the run's kept set; `seen` is the whole picture."""
+    """The complement of the run's kept set; `seen` is the full picture."""
     kept = _kept(session, prompt)
     ids = np.setdiff1d(np.arange(prompt.layout.n_tokens), kept)
     features = encoded.features[torch.from_numpy(ids).to(encoded.features.device)]
@@ -125,10 +125,10 @@ def compensate(
     """Propose, choose, insert, answer.
 
     Args:
-        whole, used: the tower's pass over the whole picture, and the one of the pruned run (another one where the
+        whole, used: the tower's pass over the full picture, and the one of the pruned run (another one where the
             method prunes in the tower).
         full_ids: token ids of the unpruned answer.
-        plain: the model with all its weights and its own pass over the whole picture, from whose answer KL is measured;
+        plain: the model with all its weights and its own pass over the full picture, from whose answer KL is measured;
             another one than `adapter` where a structural plan acts.
 
     Raises:
@@ -145,7 +145,7 @@ def compensate(
     rows = adapter.project(used, replay)
     callbacks = replace(callbacks, trace=callbacks.trace or wanted.measure_kl)
     out = adapter.answer(captioned, rows, replay, request.max_new_tokens, callbacks)
-    # A method that prunes in the tower needs a second pass of the whole picture, if the captioner reads its features.
+    # A method that prunes in the tower needs a second pass of the full picture, if the captioner reads its features.
     twice = any(s.part is Part.TOWER for s in session.stages) and wanted.caption is None and compensator.reads_features
     tower = [*used.tokens_per_layer, *(full.tokens_per_layer if twice else ())]
     timing = pruned.timing

@@ -14,6 +14,7 @@ import torch
 
 from pruning import __version__
 from pruning.models.base import VLMAdapter
+from pruning.models.generation_settings import SETTINGS
 
 
 def environment(adapter: VLMAdapter) -> dict[str, str]:
@@ -24,6 +25,7 @@ def environment(adapter: VLMAdapter) -> dict[str, str]:
         "device": str(adapter.device),
         "dtype": adapter.number_format,
         "threads": str(torch.get_num_threads()),
+        "generation": generation_of(adapter),
         "prunescope": __version__,
         "torch": torch.__version__,
         "transformers": version("transformers"),
@@ -55,3 +57,9 @@ def processor_name() -> str:
             return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def generation_of(adapter: VLMAdapter) -> str:
+    """How answers are generated, and which of the checkpoint's own settings were left off for that."""
+    left = ", ".join(f"{name} = {value}" for name, value in adapter.settings_left_off.items())
+    return f"{SETTINGS}{f'; left off: {left}' if left else ''}"

@@ -1,4 +1,4 @@
-"""Where one head of the whole model looks: the mean attention that it pays to every visual token."""
+"""Where one head of the full model looks: the mean attention that it pays to every visual token."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def _session(key: str, record: RunRecord, adapter: VLMAdapter, prompt: Prompt) -
 
 
 def _all_observations(sessions: dict[str, _Requested], adapter: VLMAdapter) -> list[Observation]:
-    """Everything that somebody wants to see of the whole picture in the tower, and what `token_statistics` takes."""
+    """Everything that somebody wants to see of the full picture in the tower, and what `token_statistics` takes."""
     info = adapter.info
     observations = (
         {Observation(Signal.CLS_ATTENTION, info.feature_layer)} if Signal.CLS_ATTENTION in info.signals else set()

@@ -19,6 +19,7 @@ from pruning.engine.environment import environment
 from pruning.engine.results import to_answer, to_cost, wait_for
 from pruning.engine.session import Baseline, Compressed, Session
 from pruning.inputs.content import VisualInput, about_several, digest_of, images_of
+from pruning.inputs.questions import clean_question, removed_characters
 from pruning.interface import TOWER_SIGNALS, Observation, Part, Signal
 from pruning.methods import method_class
 from pruning.metrics.token_statistics import QUICK, traits_of
@@ -29,7 +30,9 @@ from pruning.records.answer import Answer, Cost
 from pruning.records.diagnostics import Traits
 from pruning.records.run import RunRecord, RunRequest
 
-NO_CLS = "The vision tower has no [CLS]: the attention that each piece receives from the others stands in for it."
+NO_CLS = (
+    "The vision tower has no [CLS]: the attention that each visual token receives from the others stands in for it."
+)
 LOOK, FULL_ANSWER = "the look at the picture", "the full answer"  # what a run may take over from an earlier one
 
 WHILE_TIMED = {"recorded_during": "what every word attends to and is near"}  # beside measured times: they include this
@@ -49,7 +52,7 @@ def run(
     compressed: Compressed | None = None,
     compensator: Compensator | None = None,
 ) -> RunRecord:
-    """Answer a question with the whole picture and with the pruned one, and, if the request has a compensation, with
+    """Answer a question with the full picture and with the pruned one, and, if the request has a compensation, with
     the pruned one and words for what was dropped.
 
     Args:
@@ -59,10 +62,10 @@ def run(
         seen, encode_ms: an earlier pass of these pictures through the tower (`encode_image`) and its time, to be
             reused.
         baseline: an earlier unpruned answer to this question.
-        evidence: ids of the visual tokens that hold the answer, where the truth is known.
+        answer_region: ids of the visual tokens that hold the answer, where the truth is known.
         reused: for the record, which of `seen` and `baseline` belong to another run (`LOOK`, `FULL_ANSWER`).
         compressed: the model with weights taken out, which then looks, prunes tokens and gives the pruned answer; the
-            full answer is always the whole model's. With keep ratio 1 the two differ in their weights only.
+            full answer is always the full model's. With keep ratio 1 the two differ in their weights only.
         compensator: opened for this model (`pruning.engine.compensate.open_compensator`); needed for a compensation
             that is not written by hand.
 
@@ -70,7 +73,8 @@ def run(
         PruningError: with a sentence for the person, in all cases that they can change.
     """
     callbacks = callbacks or RunCallbacks()
-    request = replace(request, image_digest=digest_of(pictures))
+    notes = removed_characters(request.question)
+    request = replace(request, image_digest=digest_of(pictures), question=clean_question(request.question))
     check_pictures(request.compensation, len(images_of(pictures)))
     method = method_class(request.method).from_parameters(request.keep_ratio, request.parameters)
     acting = compressed.view if compressed else adapter
@@ -84,9 +88,9 @@ def run(
         encoded, encode_ms = encode_image(adapter, prompt, callbacks)
     if baseline is None:
         baseline = answer_in_full(adapter, prompt, encoded, encode_ms, request.max_new_tokens, callbacks)
-    notes = adapter.limits(encoded, request.question, prompt.layout.n_pictures)
+    notes += [*prompt.notes, *adapter.limits(encoded, request.question, prompt.layout.n_pictures)]
     if session.stages and method.without_cls and not acting.info.has_cls:
-        notes += (NO_CLS,)
+        notes.append(NO_CLS)
     notes += about_several(method.title, prompt.layout, by_picture=method.by_picture)
     if request.compensation is not None and request.compensation.caption:  # by hand; a captioner's words are known
         notes += adapter.limits(encoded, request.compensation.caption)
@@ -135,7 +139,7 @@ def run(
 def encode_image(
     adapter: VLMAdapter, prompt: Prompt, callbacks: RunCallbacks | None = None
 ) -> tuple[VisionFeatures, float]:
-    """The whole picture through the tower, with everything that methods commonly ask of it; and the time in ms."""
+    """The full picture through the tower, with everything that methods commonly ask of it; and the time in ms."""
     callbacks = callbacks or RunCallbacks()
     callbacks.phase("encode")
     info = adapter.info
@@ -219,7 +223,7 @@ def _nearest_survivors(adapter: VLMAdapter, encoded: VisionFeatures, session: Se
 
 @torch.inference_mode()
 def token_statistics(adapter: VLMAdapter, encoded: VisionFeatures, kept: np.ndarray, largest: float = QUICK) -> Traits:
-    """What tensors tell of a whole picture and of the ids that are kept of it; see
+    """What tensors tell of a full picture and of the ids that are kept of it; see
     `pruning.metrics.token_statistics`.
     """
     features = adapter.project(encoded, None).features

@@ -82,7 +82,7 @@ def _range_of(grey: np.ndarray, *, whole_numbers: bool) -> tuple[float, float]:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse what is too small to cut into pieces, or too large to decode.
+    """Refuse what is too small to cut into visual tokens, or too large to decode.
 
     Raises:
         ImageRejectedError.

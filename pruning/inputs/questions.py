@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,29 +13,45 @@ import numpy as np
 from pruning.errors import ParameterError, QuestionRejectedError
 from pruning.inputs.images import read_image
 
-MAX_LENGTH = 500
+MAX_LENGTH = 100_000  # characters; a model's own context is usually shorter, and refuses by the count of tokens
 FILE = "questions.json"
+_KEPT_CONTROLS = "\n\t\r"
 
 
-def clean_question(question: object) -> str:
-    """The question as one line without control characters.
+def clean_question(question: object, longest: int = MAX_LENGTH) -> str:
+    """Return the question with everything that a tokenizer reads: line breaks, joiners, soft hyphens, marks of writing
+    direction and characters that Unicode has not assigned stay. Control characters (other than line breaks and tabs)
+    and lone surrogates, which no tokenizer reads, are taken out; `removed_characters` names them.
+
+    Args:
+        longest: characters that are allowed, at most `MAX_LENGTH`.
 
     Raises:
-        QuestionRejectedError: if it is not text, empty, or longer than `MAX_LENGTH` characters.
+        QuestionRejectedError: if it is not text, empty, or longer than that.
     """
     if not isinstance(question, str):
         raise QuestionRejectedError("The question is not text.", "Type a question about the picture.")
-    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in question)
-    # Surrogates and invisible format characters (bidi overrides, zero-width spaces) carry no question.
-    kept = "".join(c for c in kept if unicodedata.category(c) not in ("Cf", "Cs", "Co", "Cn"))
-    text = " ".join(kept.split())
-    if not text:
-        raise QuestionRejectedError("The question is empty.", "Ask something about the picture.")
-    if len(text) > MAX_LENGTH:
+    if len(question) > min(longest, MAX_LENGTH):
         raise QuestionRejectedError(
-            f"The question has {len(text)} characters; the limit is {MAX_LENGTH}.", "Shorten it."
+            f"The question has {len(question)} characters; the limit is {min(longest, MAX_LENGTH)}.", "Shorten it."
         )
+    text = "".join(c for c in question if not _is_unreadable(c))
+    if all(unicodedata.category(c) in ("Cc", "Cf") or c.isspace() for c in text):
+        raise QuestionRejectedError("The question is empty.", "Ask something about the picture.")
     return text
+
+
+def removed_characters(question: str) -> list[str]:
+    """A note for the record on what `clean_question` takes out of a question; none where that is nothing."""
+    removed = Counter(f"U+{ord(c):04X}" for c in question if _is_unreadable(c))
+    if not removed:
+        return []
+    which = ", ".join(f"{name} ({n} times)" if n > 1 else name for name, n in sorted(removed.items())[:5])
+    return [f"Control characters that no tokenizer reads were taken out of the question: {which}."]
+
+
+def _is_unreadable(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs") and character not in _KEPT_CONTROLS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -38,7 +38,7 @@ class ACCMPruner(TokenPruner):
     key: ClassVar[str] = "accm_pruner"
     title: ClassVar[str] = "ACCM's pruner"
     paper: ClassVar[str] = "https://arxiv.org/abs/2508.01236"
-    idea: ClassVar[str] = "text picks, [CLS] outliers, an even fill"
+    idea: ClassVar[str] = "similar to the text, [CLS] outliers, even fill"
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset(
         {Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING, Signal.CLS_ATTENTION_WIDE}

@@ -40,7 +40,7 @@ class CDPruner(TokenPruner):
     key: ClassVar[str] = "cdpruner"
     title: ClassVar[str] = "CDPruner"
     paper: ClassVar[str] = "https://arxiv.org/abs/2506.10967"
-    idea: ClassVar[str] = "least alike, weighed by the question"
+    idea: ClassVar[str] = "least similar, weighted by the question"
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     nested: ClassVar[bool] = True

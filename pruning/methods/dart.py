@@ -38,7 +38,7 @@ class DART(TokenPruner):
     key: ClassVar[str] = "dart"
     title: ClassVar[str] = "DART"
     paper: ClassVar[str] = "https://arxiv.org/abs/2502.11494"
-    idea: ClassVar[str] = "tokens that repeat a few pivots least"
+    idea: ClassVar[str] = "tokens least similar to a few pivots"
     acts: ClassVar[str] = "inside the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.LANGUAGE_KEYS, Signal.NORMED_STATES})
     default_positions: ClassVar[str] = "original"

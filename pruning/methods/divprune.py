@@ -27,7 +27,7 @@ class DivPrune(TokenPruner):
     key: ClassVar[str] = "divprune"
     title: ClassVar[str] = "DivPrune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.02175"
-    idea: ClassVar[str] = "each next token the farthest from all"
+    idea: ClassVar[str] = "each next token farthest from those kept"
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS})
     nested: ClassVar[bool] = True

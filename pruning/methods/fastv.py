@@ -31,7 +31,7 @@ class FastV(TokenPruner):
     key: ClassVar[str] = "fastv"
     title: ClassVar[str] = "FastV"
     paper: ClassVar[str] = "https://arxiv.org/abs/2403.06764"
-    idea: ClassVar[str] = "what the last word attends to, early"
+    idea: ClassVar[str] = "most attention from the last token, early"
     acts: ClassVar[str] = "inside the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.LAST_TOKEN_ATTENTION})
     default_positions: ClassVar[str] = "original"

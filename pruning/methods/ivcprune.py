@@ -39,7 +39,7 @@ class IVCPrune(TokenPruner):
     key: ClassVar[str] = "ivcprune"
     title: ClassVar[str] = "IVC-Prune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2602.03060"
-    idea: ClassVar[str] = "places that anchor positions, and the question's foreground"
+    idea: ClassVar[str] = "position anchors, and what the question's values match"
     acts: ClassVar[str] = "inside the language model, and in its cache"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.LANGUAGE_VALUES, Signal.ROTARY})
     default_positions: ClassVar[str] = "original"

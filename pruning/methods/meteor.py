@@ -117,7 +117,7 @@ class Meteor(TokenPruner):
     key: ClassVar[str] = "meteor"
     title: ClassVar[str] = "LLaVA-Meteor's scorer"
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.11945"
-    idea: ClassVar[str] = "two trained experts score the fused picture"
+    idea: ClassVar[str] = "two trained experts score the fused features"
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     equivariant: ClassVar[bool] = False  # it reads in raster order

@@ -37,7 +37,7 @@ class PruMerge(TokenPruner):
     key: ClassVar[str] = "prumerge"
     title: ClassVar[str] = "LLaVA-PruMerge+"
     paper: ClassVar[str] = "https://arxiv.org/abs/2403.15388"
-    idea: ClassVar[str] = "[CLS] and even sample take in neighbours"
+    idea: ClassVar[str] = "[CLS] outliers and an even sample absorb neighbours"
     acts: ClassVar[str] = "between vision tower and projector"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION_WIDE, Signal.TOWER_KEYS})
     equivariant: ClassVar[bool] = False  # the even sample lies in raster order

@@ -28,7 +28,7 @@ class PyramidDrop(StagedPruner):
     key: ClassVar[str] = "pyramiddrop"
     title: ClassVar[str] = "PyramidDrop"
     paper: ClassVar[str] = "https://arxiv.org/abs/2410.17247"
-    idea: ClassVar[str] = "the last word's attention, at three depths"
+    idea: ClassVar[str] = "last-token attention, at three depths"
     acts: ClassVar[str] = "three times inside the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.LAST_TOKEN_ATTENTION})
     published_layers: ClassVar[tuple[int, ...]] = (8, 16, 24)

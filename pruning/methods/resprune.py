@@ -46,7 +46,7 @@ class ResPrune(TokenPruner):
     key: ClassVar[str] = "resprune"
     title: ClassVar[str] = "ResPrune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2603.21105"
-    idea: ClassVar[str] = "tokens that reconstruct the rest, question-tilted"
+    idea: ClassVar[str] = "tokens that reconstruct the rest, weighted by the question"
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     nested: ClassVar[bool] = True
@@ -93,13 +93,10 @@ class ResPrune(TokenPruner):
 
 def content_words(text: PromptText) -> torch.Tensor | None:
     """Embeddings of the question's content words `[words, dim]`, or None if it has none."""
-    in_question = text.in_question.tolist()
-    chosen = [
-        i
-        for i, token_text in enumerate(text.token_texts)
-        if in_question[i] and _is_word(token_text) and _names(text.words[i])
-    ]
-    return text.states[chosen].float() if chosen else None
+    asked = text.asked
+    pairs = zip(asked.token_texts, asked.words, strict=True)
+    chosen = [i for i, (token_text, word) in enumerate(pairs) if _is_word(token_text) and _names(word)]
+    return asked.states[chosen].float() if chosen else None
 
 
 def _is_word(token_text: str) -> bool:

@@ -52,7 +52,7 @@ class SparseVLM(StagedPruner):
     key: ClassVar[str] = "sparsevlm"
     title: ClassVar[str] = "SparseVLM"
     paper: ClassVar[str] = "https://arxiv.org/abs/2410.04417"
-    idea: ClassVar[str] = "what words that fit the picture look at"
+    idea: ClassVar[str] = "most attention from words relevant to the picture"
     acts: ClassVar[str] = "three times inside the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.TEXT_ATTENTION, Signal.TEXT_EMBEDDING})
     merges: ClassVar[bool] = True
@@ -95,6 +95,7 @@ class SparseVLM(StagedPruner):
         decision = super().keep_all(context)
         if context.stage != BEFORE_LANGUAGE_MODEL:
             return decision
+        context.text.require_question_behind(self.title)
         raters, weight = text_raters(context.features, context.text.states)
         context.memory["raters"] = raters
         words = dict.fromkeys(context.text.token_texts[i].strip() for i in raters.tolist())

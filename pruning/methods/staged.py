@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, ClassVar
 
+from pruning.budget import rounded
 from pruning.errors import BudgetError, ParameterError
 from pruning.interface import ModelInfo, Part, Stage
 from pruning.methods.base import TokenPruner
@@ -66,7 +66,7 @@ class StagedPruner(TokenPruner):
 
     def rows(self, ratio: float, n_tokens: int) -> list[int]:
         """Rows that go on after each cut where the paper's budget is `ratio`."""
-        return [max(1, math.floor(share * n_tokens + 0.5)) for share in self.shares(ratio)]
+        return [rounded(share, n_tokens) for share in self.shares(ratio)]
 
     def paper_ratio(self, info: ModelInfo, n_tokens: int) -> float:
         """The paper's budget that the keep ratio asks for.

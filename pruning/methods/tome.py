@@ -33,7 +33,7 @@ class ToMe(TokenPruner):
     key: ClassVar[str] = "tome"
     title: ClassVar[str] = "ToMe"
     paper: ClassVar[str] = "https://arxiv.org/abs/2210.09461"
-    idea: ClassVar[str] = "merge a few look-alikes in every layer"
+    idea: ClassVar[str] = "merge the most similar pairs in every layer"
     acts: ClassVar[str] = "after every vision tower layer"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.TOWER_KEYS_MEAN})
     equivariant: ClassVar[bool] = False  # A and B are every other token

@@ -44,7 +44,7 @@ class V2Drop(StagedPruner):
     key: ClassVar[str] = "v2drop"
     title: ClassVar[str] = "V2Drop"
     paper: ClassVar[str] = "https://arxiv.org/abs/2509.01552"
-    idea: ClassVar[str] = "tokens that layers still change"
+    idea: ClassVar[str] = "tokens that layers change most"
     acts: ClassVar[str] = "three times inside the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.LANGUAGE_STATES})
     default_positions: ClassVar[str] = "original"

@@ -32,7 +32,7 @@ class VisionZip(TokenPruner):
     key: ClassVar[str] = "visionzip"
     title: ClassVar[str] = "VisionZip"
     paper: ClassVar[str] = "https://arxiv.org/abs/2412.04467"
-    idea: ClassVar[str] = "what [CLS] looks at, the rest merged"
+    idea: ClassVar[str] = "most [CLS] attention; the rest merged"
     acts: ClassVar[str] = "between vision tower and projector"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION, Signal.TOWER_KEYS})
     equivariant: ClassVar[bool] = False  # contextual targets lie at a stride in raster order

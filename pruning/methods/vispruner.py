@@ -33,7 +33,7 @@ class VisPruner(TokenPruner):
     key: ClassVar[str] = "vispruner"
     title: ClassVar[str] = "VisPruner"
     paper: ClassVar[str] = "https://arxiv.org/abs/2412.01818"
-    idea: ClassVar[str] = "what [CLS] looks at, then the least alike"
+    idea: ClassVar[str] = "most [CLS] attention, then the least similar"
     acts: ClassVar[str] = "between vision tower and projector"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION})
     without_cls: ClassVar[bool] = True

@@ -42,7 +42,7 @@ class ViTCoP(TokenPruner):
     key: ClassVar[str] = "vitcop"
     title: ClassVar[str] = "ViTCoP"
     paper: ClassVar[str] = "https://arxiv.org/abs/2601.17818"
-    idea: ClassVar[str] = "tower, clusters, key norms: three cuts"
+    idea: ClassVar[str] = "cuts by attention, by clusters, by key norms"
     acts: ClassVar[str] = "in the vision tower and twice inside the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION, Signal.TOWER_KEYS, Signal.LANGUAGE_KEYS})
     equivariant: ClassVar[bool] = False  # a merged token stands at its group's middle member in raster order

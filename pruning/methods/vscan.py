@@ -42,7 +42,7 @@ class VScan(TokenPruner):
     key: ClassVar[str] = "vscan"
     title: ClassVar[str] = "VScan"
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.22654"
-    idea: ClassVar[str] = "windows and whole, merged; then the question"
+    idea: ClassVar[str] = "local and global attention, merged; then the question"
     acts: ClassVar[str] = "before and in the middle of the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset(
         {Signal.CLS_ATTENTION, Signal.VISUAL_TOKENS, Signal.LAST_TOKEN_ATTENTION}

@@ -29,7 +29,7 @@ class ZSPAPrune(TokenPruner):
     key: ClassVar[str] = "zspaprune"
     title: ClassVar[str] = "ZSPAPrune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2510.17197"
-    idea: ClassVar[str] = "like the question, then unlike the kept"
+    idea: ClassVar[str] = "similar to the question, then diverse"
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
     defaults: ClassVar[str] = "as outlined, core share inferred"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
+from pruning.metrics.token_fates import answer_region_kept
 from pruning.records.run import RunRecord
 
 RULE = (
@@ -51,16 +53,55 @@ def verdict(full: str, pruned: str) -> Verdict:
     return Verdict.WORDING if small == other and small else Verdict.DIFFERS
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerComparison:
+    """How an answer relates to the full one: worked out once by `compare_answers` and handed on."""
+
+    verdict: Verdict
+
+    @property
+    def same(self) -> bool:
+        """Whether they say the same in the same words."""
+        return self.verdict is Verdict.SAME
+
+    @property
+    def agrees(self) -> bool:
+        """Whether they say the same, in whatever words."""
+        return self.verdict is not Verdict.DIFFERS
+
+
+@dataclass(frozen=True, slots=True)
+class RunComparison:
+    """How the pruned answer of a run, and the one with a caption if there is one, relate to its full answer."""
+
+    pruned: AnswerComparison
+    compensated: AnswerComparison | None = None
+
+
+def compare_answers(full: str, other: str) -> AnswerComparison:
+    """Compare an answer with the full one by `RULE`."""
+    return AnswerComparison(verdict(full, other))
+
+
+def compare_run(record: RunRecord) -> RunComparison:
+    """Compare the answers of a run with its full one."""
+    third = record.compensated
+    return RunComparison(
+        compare_answers(record.full.text, record.pruned.text),
+        None if third is None else compare_answers(record.full.text, third.answer.text),
+    )
+
+
 def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
-    """Runs that differ in nothing but their seed, in short: how many answered as the whole picture did, what they
-    answered, how much of the evidence they kept (least, median, most, of; None where the truth is not known), and how
-    many rows for the picture a layer reads on average.
+    """Runs that differ in nothing but their seed, in short: how many answered as the full picture did, what they
+    answered, how much of the answer region they kept (least, median, most, of; None where the truth is not known), and
+    how many rows for the picture a layer reads on average.
     """
     answers = Counter(r.pruned.text for r in records)
-    same = sum(verdict(r.full.text, r.pruned.text) is Verdict.SAME for r in records)
+    same = sum(compare_answers(r.full.text, r.pruned.text).same for r in records)
     answer_region = None
     if records[0].answer_region is not None and len(records[0].answer_region):
-        kept = [int(np.isin(r.answer_region, r.kept).sum()) for r in records]
+        kept = [answer_region_kept(r)["kept"] for r in records]
         answer_region = [min(kept), int(np.median(kept)), max(kept), len(records[0].answer_region)]
     found = {
         "seeds": len(records),

@@ -94,19 +94,19 @@ def diagnose(record: RunRecord) -> Diagnosis:
     top, bottom = edge_rows(layout)
     found = [
         _beside(
-            "coverage", "distance to the nearest kept piece, mean", "steps",
+            "coverage", "distance to the nearest kept visual token, mean", "steps",
             away.mean(), [a.mean() for a in random_away],
-            "How far away, in steps of the grid, what was not kept lies from what was. Small: the kept pieces are "
-            "spread over the whole picture.",
+            "Distance of tokens that were not kept to the nearest kept one, in steps of the grid. Small: the kept "
+            "visual tokens are spread over the full picture.",
         ),
         _beside(
             "coverage_worst", "the same, largest", "steps", away.max(), [a.max() for a in random_away],
-            "The middle of the largest hole: details that lie there have no kept piece near them.",
+            "The middle of the largest hole: details that lie there have no kept visual token near them.",
         ),
         _likeness(record),
         _beside(
             "top_row", "in the top row", "share", share(kept, top), shares(drawn[:, top], len(kept)),
-            "Share of the kept pieces that lie in the top row. Far from random on many pictures: the method goes by "
+            "Share of the kept visual tokens in the top row. Far from random on many pictures: the method goes by "
             "the place, not by what is there.", len(top) / n,
         ),
         _beside(
@@ -116,18 +116,18 @@ def diagnose(record: RunRecord) -> Diagnosis:
         _beside(
             "random_overlap", "shared with random kept sets, mean", "share",
             shares(drawn[:, kept], len(kept)).mean(), shares(drawn[:, kept], len(kept)),
-            "Share of the kept pieces that a random set of the same size keeps too: measured, beside what is expected. "
+            "Share of the kept visual tokens that a random set of the same size keeps too, beside what is expected. "
             "Any two methods share about this much by accident.", len(kept) / n,
         ),
     ]  # fmt: skip
     answer_region = record.answer_region
     if answer_region is not None and len(answer_region):
-        means = (
-            "Share of the pieces that hold the answer which are kept themselves; what was merged does not count here."
-        )
+        means = "Share of the visual tokens of the answer region that are kept; merged ones do not count here."
         values = shares(drawn[:, answer_region], len(answer_region))
         found.append(
-            _beside("answer_region", "evidence kept", "share", share(answer_region, kept), values, means, len(kept) / n)
+            _beside(
+                "answer_region", "answer region kept", "share", share(answer_region, kept), values, means, len(kept) / n
+            )
         )
     return Diagnosis((*found, *_spectra(record)), rows_kept(layout, kept), record.overlaps)
 
@@ -208,14 +208,12 @@ def rows_kept(layout: TokenLayout, kept: np.ndarray) -> tuple[float, ...]:
 
 
 def _likeness(record: RunRecord) -> Finding:
-    key, name = "likeness", "cosine with the most similar kept piece, mean"
+    key, name = "likeness", "cosine with the most similar kept visual token, mean"
     if record.nearest_cosine is None:
         return Finding(key, name, "cosine", None, "Not recorded in this run. Press Run, or use --diagnostics.")
     left = np.delete(record.nearest_cosine, record.kept)
     value = float(np.nan_to_num(left.astype(float)).mean()) if len(left) else 1.0
-    means = (
-        "How like its most similar kept piece what was not kept looks to the language model: 1 would be the same again."
-    )
+    means = "Cosine of each token that was not kept with its most similar kept one; 1 would be the same again."
     return Finding(key, name, "cosine", value, means, chance=record.traits and record.traits.cosine_random)
 
 
@@ -235,7 +233,7 @@ def _spectra(record: RunRecord) -> list[Finding]:
         ),
         known(
             "effective_rank_kept", "effective rank of what is kept", "rank", traits and traits.effective_rank_kept,
-            "The same for the kept pieces alone. Above random: the method keeps unlike pieces.",
+            "The same for the kept visual tokens alone. Above random: the method keeps unlike visual tokens.",
             chance=traits and traits.effective_rank_random, most=traits and min(kept, traits.width),
         ),
     ]  # fmt: skip
@@ -246,7 +244,7 @@ def _spectra(record: RunRecord) -> list[Finding]:
     ):
         if entropy is not None:
             means = (
-                f"How widely it looks around: as if evenly at {math.exp(entropy):.0f} of {n} pieces. Low: few places."
+                f"Spread of the attention: as if evenly over {math.exp(entropy):.0f} of {n} tokens. Low: few places."
             )
         found.append(Finding(key, f"attention entropy of {who}", "nats", entropy, means, most=math.log(n)))
     return found

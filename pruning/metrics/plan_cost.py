@@ -1,6 +1,6 @@
 """What a structural plan would save on paper, before anything is run: multiply-adds and parameters, by part and in all.
 
-The part that was compressed and the whole model are told apart on purpose: a tower of a third of the work is not a
+The part that was compressed and the full model are told apart on purpose: a tower of a third of the work is not a
 model of a third of the work.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruning.cost import estimate
+from pruning.cost import estimate, shape_flops
 from pruning.interface import ModelInfo, Part
 from pruning.records.plan import StructuralPlan
 
 
 @dataclass(frozen=True, slots=True)
 class PlanCost:
-    """Estimated multiply-adds (before, after) of one prefill with the whole picture.
+    """Estimated multiply-adds (before, after) of one prefill with the full picture.
 
     Attributes:
         parts: of the layers that the plan names, by part; whole: of tower and language model together.
@@ -43,7 +43,7 @@ def plan_cost(
     for layer in plan.layers:
         n = tower_per_layer[layer.layer] if layer.part is Part.TOWER else visual + text
         before, after = parts.get(layer.part, (0, 0))
-        parts[layer.part] = before + layer.shape.flops(n), after + layer.compressed.flops(n)
+        parts[layer.part] = before + shape_flops(layer.shape, n), after + shape_flops(layer.compressed, n)
     dense = estimate(info, [visual] * info.text_layers, text, tower_per_layer, 1)
     full = int(dense.prefill_flops + dense.tower_flops)
     saved = sum(before - after for before, after in parts.values())

@@ -153,7 +153,7 @@ class RunCallbacks:
 
     Attributes:
         phase: called with the name of what begins: `encode`, `full`, `prune`, `pruned` or `compensate`.
-        text: called with a phase and each piece of text decoded in it (`compensated` for the third answer).
+        text: called with a phase and each part of text decoded in it (`compensated` for the third answer).
         stop: asked before every layer; the run ends with `RunStopped` when it returns True.
         trace: also record what every decoded token attends to, the signals of ONLY and ReVisiT, each dropped token's
             nearest survivor, and token statistics.
@@ -182,6 +182,7 @@ class VLMAdapter(Protocol):
     device: torch.device
     dtype: torch.dtype
     tokenizer: Any
+    settings_left_off: Mapping[str, str]
 
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout: ...
 

@@ -1,6 +1,6 @@
 """Any captioning model of the hub that transformers opens as image-text-to-text: BLIP, GIT, LLaVA, SmolVLM, ...
 
-For compensation without a captioner trained for it. The model gets a picture and a request in words, and gives back
+For compensation without a captioner trained for it. The model gets a picture and a request in words, and compensates
 its best beams. Its multiply-adds are counted while it runs (torch's flop counter), not estimated from its shape.
 Safetensors only, never remote code, no download unless it is allowed.
 """

@@ -19,7 +19,7 @@ from pruning.ops.decoding_signals import nearest_visual
 
 
 class TextStreamer(BaseStreamer):
-    """Turns token ids into pieces of text as they come; the end mark gives no piece. A token that is only part of a
+    """Turns token ids into parts of text as they come; the end mark gives none. A token that is only part of a
     character gives an empty one, and the token that completes it the whole character.
     """
 

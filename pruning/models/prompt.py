@@ -1,6 +1,6 @@
 """Text put into a prompt right after a picture: after its placeholders and the newline that follows them.
 
-Works on token ids, so that taking the inserted ids out again gives back the prompt as it was.
+Works on token ids, so that taking the inserted ids out again gives the prompt as it was.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Prompt:
             see them, they always stay, and they are counted as text.
         positions: `[axes, tokens]` where they are not those of plain text.
         extra: what the family's model takes beside ids and pixels.
+        notes: what was added to what the checkpoint says of its chat, for the record.
     """
 
     input_ids: torch.Tensor
@@ -78,6 +79,7 @@ class Prompt:
     separators: torch.Tensor | None = None
     positions: torch.Tensor | None = None
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def placeholders(self) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a run was asked to give back in words, and what came of it: plain data, no torch.
+"""What a run was asked to compensate with a caption, and what came of it: plain data, no torch.
 
 Part of a `RunRequest` and of a `RunRecord` (`pruning.records.run`), which write and read it.
 """
@@ -22,7 +22,7 @@ MAX_PLACES = 12  # of an answer, at which probabilities are noted
 
 @dataclass(frozen=True, slots=True)
 class Compensation:
-    """How a run gives back what it discarded.
+    """How a run compensates what it discarded.
 
     Attributes:
         key: one of `pruning.compensation.COMPENSATORS`.
@@ -84,8 +84,8 @@ class NextWord:
     Attributes:
         word: the unpruned answer's own token there.
         words: the likeliest tokens of any of the three, the unpruned run's best first.
-        full, pruned, helped: their probabilities (0 .. 1): whole picture, pruned, pruned with the caption.
-        kl_pruned, kl_compensated: KL divergence in nats of the two from the whole picture's, at this place alone.
+        full, pruned, helped: their probabilities (0 .. 1): full picture, pruned, pruned with the caption.
+        kl_pruned, kl_compensated: KL divergence in nats of the two from the full picture's, at this place alone.
     """
 
     word: str

@@ -40,7 +40,7 @@ class RunRequest:
         structure: digest of the structural plan that the pruned answer ran under, or nothing; filled in by the runner.
         positions: `original` (kept tokens keep their position ids, gaps allowed), `renumbered`, or `method` (what the
             method's paper or code does).
-        compensation: whether, and how, what was discarded is given back in words.
+        compensation: whether, and how, what was discarded is compensated with a caption.
     """
 
     model: str
@@ -80,7 +80,7 @@ class RunRecord:
         full, pruned: the two answers; `full_cost`, `pruned_cost`: their estimates.
         positions: what the pruned run really did, stage by stage: `original`, `renumbered`, `reindexed`, or a sequence
             of them joined by ", then ".
-        evidence: ids of the tokens that hold the answer, or None where the truth is not known.
+        answer_region: ids of the tokens that hold the answer, or None where the truth is not known.
         nearest_kept, nearest_cosine: for every token the surviving one that resembles it most, by the cosine of what
             the language model would read, and that cosine; None where it was not worked out.
         notes: sentences the person should read (deviations, limits of the model).
@@ -128,7 +128,7 @@ class RunRecord:
         if answer_region is not None and (
             answer_region.ndim != 1 or ((answer_region < 0) | (answer_region >= n)).any()
         ):
-            raise RecordFormatError(f"Evidence must be ids of the layout's {n} tokens.")
+            raise RecordFormatError(f"The answer region must be ids of the layout's {n} tokens.")
         for name in ("nearest_kept", "nearest_cosine"):
             if getattr(self, name) is not None and getattr(self, name).shape != (n,):
                 raise RecordFormatError(f"{name} must have {n} entries.")

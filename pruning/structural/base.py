@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from pruning.budget import rounded
 from pruning.errors import PlanError
 from pruning.interface import BlockFacts
 from pruning.parameters import Declared
@@ -80,7 +81,7 @@ class HeadScorer(Declared, ABC):
 
 def n_heads_kept(share: float, total: int, layers: int) -> int:
     """Heads that stay of `total` in `layers` layers: the nearest whole number, at least one a layer."""
-    return min(total, max(layers, int(share * total + 0.5)))
+    return min(total, rounded(share, total, layers))
 
 
 def choose_heads(scores: Sequence[torch.Tensor], n_keep: int) -> list[torch.Tensor]:

@@ -6,9 +6,8 @@ import hashlib
 import json
 import subprocess
 
-from conftest import ROOT
-
 from pruning.methods import METHODS
+from support.paths import ROOT
 
 
 def test_the_example_pictures_have_truth_and_recordings():

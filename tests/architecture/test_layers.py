@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from support.paths import ROOT
 
 PACKAGES = ("pruning", "viz", "app")
 # The layers of `pruning/`, lowest first. A module imports its own unit and lower layers; units of one layer (a loose

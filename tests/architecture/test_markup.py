@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from conftest import ROOT
+from support.paths import ROOT
 
 SOURCES = [p for package in ("app", "pruning", "viz") for p in sorted((ROOT / package).rglob("*.py"))]
 COMPONENTS = ROOT / "app" / "ui" / "components"

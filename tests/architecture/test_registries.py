@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 
 import pytest
-from conftest import ROOT
 
 from pruning.compensation import COMPENSATORS
-from pruning.interface import Signal
 from pruning.methods import FROM_FILES, METHODS
 from pruning.methods.base import TokenPruner
 from pruning.models import MODELS
-from pruning.parameters import Choice, Param
+from pruning.structural import STRUCTURAL
+from pruning.structural.base import HeadScorer
+from support.paths import ROOT
 
 DOCSTRING_LINES = ("Paper:", "Stage:", "Needs:", "Symbols:", "Differs:", "Cost:")
 
@@ -45,11 +45,8 @@ def test_the_table_of_methods_is_complete():
     for key, method in METHODS.items():
         assert method.key == key == module_of(method)
         assert method.paper.startswith("https://")
-        assert method.needs <= set(Signal)
         assert 3 <= len(method.idea.split()) <= 9
-        assert method.default_positions in ("original", "renumbered")
         for declared in method.parameters().values():
-            assert isinstance(declared, Param | Choice)
             assert declared.help.endswith(".")
 
 
@@ -67,6 +64,14 @@ def test_the_table_of_compensators_is_complete():
         assert compensator.paper.startswith("https://")
         assert 3 <= len(compensator.idea.split()) <= 9
         assert explained("compensation", module_of(compensator)) == list(DOCSTRING_LINES)
+
+
+def test_the_table_of_head_scores_is_complete():
+    assert classes("structural", HeadScorer.__name__) == {module_of(s) for s in STRUCTURAL.values()}
+    for key, scorer in STRUCTURAL.items():
+        assert scorer.key == key
+        assert scorer.paper.startswith("https://")
+        assert explained("structural", module_of(scorer)) == [w for w in DOCSTRING_LINES if w != "Stage:"]
 
 
 def test_models_of_the_table_name_what_they_take():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from visitor import Server, Visitor, chromium_browser
+
+from support.visitor import HoldingServer, Visitor, chromium_browser
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
-    running = Server(folder)
+    running = HoldingServer(folder)
     yield running
     running.stop()
     assert not list(folder.glob("prunescope-*")), "what visitors sent is deleted at the end"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
-from visitor import ROOT, Server, Visitor, chromium_browser
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
+
+from support.paths import ROOT
+from support.visitor import Server, Visitor, chromium_browser
 
 PICTURE = ROOT / "assets" / "screenshot.png"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from support.visitor import CONTRAST
+
 pytestmark = pytest.mark.browser
 
 STOP = """() => { const e = document.activeElement, s = getComputedStyle(e);
@@ -50,7 +52,7 @@ def test_from_an_example_to_a_file_with_tab_enter_and_arrows_alone(visit, tmp_pa
         keys.press(key)
     assert "row 1, column 3" in visitor.text(".pc-live")
     assert page.locator(".pc-card").is_visible()
-    visitor.look("keyboard-piece")
+    visitor.look("keyboard-token")
     keys.press("Escape")
     tab_to(visitor, ".pc-stops button")
     keys.press("ArrowLeft")
@@ -91,7 +93,7 @@ def test_what_happens_is_said_to_a_screen_reader(visit):
     visitor.page.locator(".pc-canvas").focus()
     visitor.page.keyboard.press("ArrowRight")
     said = visitor.page.evaluate("window.said")
-    assert any(s.startswith("Answering with the whole picture") for s in said)
+    assert any(s.startswith("Answering with all visual tokens") for s in said)
     assert any(s.startswith("Done in") for s in said)
     assert any(s.startswith("Piece row 1, column 1") for s in said)
 
@@ -106,7 +108,7 @@ def test_the_canvas_is_a_grid_whose_cells_say_what_became_of_them(visit):
         nodes = session.send("Accessibility.getFullAXTree")["nodes"]
         return [n["name"]["value"] for n in nodes if n.get("role", {}).get("value") == role and not n["ignored"]]
 
-    assert any(name.startswith("Image pieces") for name in names("grid"))
+    assert any(name.startswith("Visual tokens") for name in names("grid"))
     cells = names("gridcell")
     assert len(cells) == 576
     assert sum(name.endswith(" kept") for name in cells) == count
@@ -114,7 +116,7 @@ def test_the_canvas_is_a_grid_whose_cells_say_what_became_of_them(visit):
     for key in ("ArrowRight", "ArrowDown"):
         visitor.page.keyboard.press(key)
     active = visitor.page.locator(".pc-canvas").get_attribute("aria-activedescendant")
-    assert visitor.page.locator(f"#{active}").text_content().startswith("piece 24 ")
+    assert visitor.page.locator(f"#{active}").text_content().startswith("token 24 ")
     visitor.page.locator(".pc-stops button").first.click()
     assert sum(name.endswith(" kept") for name in names("gridcell")) == 576
 
@@ -123,7 +125,7 @@ def current_stop(visitor) -> str:
     return visitor.page.locator(".pc-stops button[aria-selected=true] small").inner_text()
 
 
-def test_nothing_moves_for_whom_nothing_shall_move(visit):
+def test_nothing_moves_for_whom_nothing_shall_move(visit, server):
     visitor = visit(still=True)
     visitor.choose("Method", "ViTCoP")
     visitor.ask()
@@ -136,11 +138,12 @@ def test_nothing_moves_for_whom_nothing_shall_move(visit):
             visitor.page.wait_for_timeout(1000)
             assert current_stop(visitor) == names[1], "one stage a press"
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
-    visitor.page.get_by_role("button", name="Run", exact=True).click()
-    visitor.wait_for_status("…")
     moving = "[...document.querySelectorAll('*')].filter((e) => parseFloat(getComputedStyle(e).transitionDuration) > 0 || getComputedStyle(e).animationName !== 'none').length"
-    assert visitor.page.evaluate(moving) == 0
-    assert visitor.page.evaluate("document.getAnimations().length") == 0
+    with server.holding():
+        visitor.page.get_by_role("button", name="Run", exact=True).click()
+        visitor.wait_for_status("…")
+        assert visitor.page.evaluate(moving) == 0
+        assert visitor.page.evaluate("document.getAnimations().length") == 0
     visitor.wait_for_status("^Done")
 
 
@@ -175,25 +178,10 @@ def test_a_phone_is_enough(visit, query):
     visitor.look(f"phone-run-{'dark' if query else 'light'}", full_page=True)
 
 
-CONTRAST = """() => {
-    const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
-    const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
-    const behind = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length && (c.length < 4 || c[3] > .98)) return c; } return [255, 255, 255]; };
-    const poor = [];
-    for (const e of document.querySelectorAll('.gradio-container *')) {
-        const own = [...e.childNodes].filter((n) => n.nodeType === 3 && n.textContent.trim()).map((n) => n.textContent.trim()).join(' ');
-        const s = getComputedStyle(e);
-        if (!own || !e.getClientRects().length || s.visibility !== 'visible' || e.closest('[disabled], .pc-live, canvas, svg')) continue;
-        const a = light(parse(s.color)), b = light(behind(e)), ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-        if (ratio < 4.5) poor.push([e.className, own.slice(0, 30), Math.round(10 * ratio) / 10, s.color]);
-    }
-    return poor; }"""
-
-
 @pytest.mark.parametrize("query", ["", "?__theme=dark"], ids=["light", "dark"])
 def test_text_stands_out_from_what_is_behind_it(visit, query):
     visitor = visit(query=query)
     visitor.page.get_by_text("Advanced").click()
-    visitor.page.get_by_text("Table of pieces").click()
-    visitor.page.wait_for_timeout(500)
+    visitor.page.get_by_text("Table of visual tokens").click()
+    visitor.wait_until_still()
     assert visitor.page.evaluate(CONTRAST) == []

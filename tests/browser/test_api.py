@@ -10,7 +10,6 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import ROOT  # noqa: F401 - the tests' own conftest
 from gradio_client import Client, handle_file
 from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The Structure tab as people use it."""
+"""The Weight pruning tab as people use it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import make_tiny_adapter
-from visitor import Visitor
 
 from pruning.engine.plan import make_plan
 from pruning.records.plan import PlanRequest, StructuralPlan, Trajectory
+from support.tiny_models import make_tiny_adapter
+from support.visitor import Visitor
 
 pytestmark = pytest.mark.browser
 
@@ -44,7 +44,7 @@ def enter(visit):
 
     def visitor_with_a_plan(**kwargs) -> Visitor:
         visitor = visit(**kwargs)
-        visitor.page.get_by_role("tab", name="Structure").click()
+        visitor.page.get_by_role("tab", name="Weight pruning").click()
         visitor.page.wait_for_selector(".ph-headline:not(:empty)")
         wait_until_said(visitor, "^The plan is made")
         return visitor
@@ -63,7 +63,7 @@ def test_it_opens_with_maps_and_the_threshold_recolours_without_a_request(enter)
     assert "come with it" in visitor.text(".gc-none"), "gates that were trained are offered"
     planned = going(visitor)
     assert visitor.text(".hm-said").startswith(f"{planned} of 78 heads go")
-    page.wait_for_timeout(800)
+    visitor.wait_until_quiet()
     before = len(visitor.requests)
     slider = page.locator(".hm-slider")
     slider.focus()
@@ -123,7 +123,7 @@ def test_plan_and_token_pruner_act_in_one_run_and_both_are_visible(enter):
     visitor = enter()
     page = visitor.page
     visitor.choose("Score", "Magnitude of weights")
-    visitor.choose("Feed-forward ranks", "leave them whole")
+    visitor.choose("Feed-forward ranks", "leave them full")
     page.get_by_label("τ: mass that may be given up").first.wait_for(state="hidden")
     page.get_by_role("button", name="Make a plan").click()
     page.wait_for_function("document.querySelector('.ph-headline').textContent.startsWith('Magnitude')")
@@ -131,7 +131,7 @@ def test_plan_and_token_pruner_act_in_one_run_and_both_are_visible(enter):
     page.get_by_role("button", name="Run with this plan").click()
     wait_until_said(visitor, "^Done")
     pruned = page.locator("#plan-answers .ap-answer.pruned .ap-count")
-    assert pruned.inner_text() == f"64 pieces · {heads}"
+    assert pruned.inner_text() == f"64 visual tokens · {heads}"
     page.get_by_role("tab", name="Explore").click()
     chips = visitor.text(".pc-chips")
     assert "ResPrune" in chips
@@ -139,12 +139,12 @@ def test_plan_and_token_pruner_act_in_one_run_and_both_are_visible(enter):
     assert heads in visitor.text(".pc-headline")
     assert visitor.stops() == [576, 64]
     visitor.look("structure-in-explore")
-    page.get_by_role("tab", name="Structure").click()
+    page.get_by_role("tab", name="Weight pruning").click()
     page.get_by_label("all, so that only the weights differ").check()
     page.get_by_role("button", name="Run with this plan").click()
-    page.wait_for_function("document.querySelector('#plan-answers .ap-count').textContent === '576 pieces'")
+    page.wait_for_function("document.querySelector('#plan-answers .ap-count').textContent === '576 visual tokens'")
     page.wait_for_function(
-        "document.querySelectorAll('#plan-answers .ap-count')[1].textContent.startsWith('576 pieces ·')"
+        "document.querySelectorAll('#plan-answers .ap-count')[1].textContent.startsWith('576 visual tokens ·')"
     )
     assert visitor.errors == []
 
@@ -194,14 +194,16 @@ def test_the_gates_that_come_with_the_model(enter):
     assert visitor.errors == []
 
 
-def test_two_visitors_keep_their_own_plans(enter):
+def test_two_visitors_keep_their_own_plans(enter, server):
     one, two = enter(first=True), enter(first=True)
     two.page.locator("#heads-out input[type=number]").fill("60")
     two.page.locator("#heads-out input[type=number]").press("Enter")
     two.page.get_by_role("button", name="Make a plan").click()
     two.page.wait_for_function("document.querySelector('.ph-headline').textContent.includes('31 of 78 heads')")
-    for visitor in (one, two):
-        visitor.page.get_by_role("button", name="Run with this plan").click()
+    with server.holding():
+        for visitor in (one, two):
+            visitor.page.get_by_role("button", name="Run with this plan").click()
+            wait_until_said(visitor, "…")
     for visitor, heads in ((one, "55 of 78 heads"), (two, "31 of 78 heads")):
         wait_until_said(visitor, "^Done")
         assert heads in visitor.text("#plan-answers .ap-answer.pruned .ap-count")

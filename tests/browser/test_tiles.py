@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import film
-from families import FAMILIES
-from visitor import Server, Visitor, save
 
 from pruning.engine.run import run
 from pruning.inputs.video import read_video
 from pruning.records.archive import pack_run
 from pruning.records.run import RunRequest
+from support.families import FAMILIES
+from support.media import film
+from support.visitor import Server, Visitor, save
 
 pytestmark = pytest.mark.browser
 

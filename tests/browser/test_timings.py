@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-import timings
 
+from browser import timings
 from pruning.benchmarks.reports import PAGE, page_rows
 
 pytestmark = pytest.mark.browser

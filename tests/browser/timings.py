@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser
-from visitor import ROOT, Server, Visitor, chromium_browser
 
-sys.path.insert(0, str(ROOT))  # a script sees its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from support.visitor import Server, Visitor, chromium_browser
 
 FIRST_COMPARISON = """() => document.querySelector('.pc-headline')?.textContent
     && document.querySelector('.ap-answer.full .ap-text')?.textContent
@@ -71,7 +73,7 @@ def measure(repeats: int) -> dict[str, Any]:
 def _started(folder: Path) -> tuple[Server, float]:
     folder.mkdir()
     began = time.perf_counter()
-    server = Server(folder, default_attention=0.02)
+    server = Server(folder, poll=0.02)
     return server, 1e3 * (time.perf_counter() - began)
 
 

@@ -7,54 +7,30 @@ import re
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, Idefics3, SmolVLM
-from reference import QUESTION, log_probs
 
 from pruning.engine.head_attention import head_attention
 from pruning.engine.plan import make_plan
 from pruning.engine.run import run
 from pruning.engine.session import Compressed
 from pruning.errors import PlanError, PruningError, QuestionRejectedError
-from pruning.inputs.questions import Pair
 from pruning.interface import Part, Signal
 from pruning.methods import METHODS
 from pruning.models.base import RunCallbacks
 from pruning.records.plan import PlanRequest
-from pruning.records.run import RunRequest
+from support.families import FAMILIES, Idefics3, SmolVLM
+from support.following import IN_TOWER, N_NEW, ask, followed, spoken
+from support.noise import Noise
+from support.reference import QUESTION, log_probs
 
-N_NEW = 3
 WHERE = [
     ("random_baseline", {"where": p.value, "layer": n}) for p, n in ((Part.PROJECTOR, 0), (Part.LANGUAGE_MODEL, 2))
 ]
-IN_TOWER = {"where": Part.TOWER.value, "layer": 1}
 
 
 @pytest.fixture(scope="module", params=[key for key in FAMILIES if key != "smolvlm"])
 def family(request):
     tiny = FAMILIES[request.param]
     return tiny, tiny.make()
-
-
-def ask(method, parameters=None, keep_ratio=0.4, positions="method", **more) -> RunRequest:
-    return RunRequest(
-        "tiny", method, keep_ratio, QUESTION, parameters=parameters or {}, positions=positions, max_new_tokens=N_NEW,
-        **more,
-    )  # fmt: skip
-
-
-def followed(adapter, request, picture):
-    """A run and the token ids and log-probabilities of its last answer."""
-    answers, answer = [], adapter.answer
-    adapter.answer = lambda *args: answers.append(answer(*args)) or answers[-1]
-    try:
-        return run(request, adapter, picture), answers[-1]
-    finally:
-        del adapter.answer
-
-
-def spoken(adapter, token_ids, log_probs):
-    """Log-probabilities of the tokens that are said; control tokens are not."""
-    return [p for p, i in zip(log_probs, token_ids, strict=True) if i not in adapter.tokenizer.all_special_ids]
 
 
 def test_keep_ratio_one_equals_plain_generate(family, noise):
@@ -203,19 +179,11 @@ def test_the_model_is_left_as_it_was(family, noise):
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-class Noise:
-    title = "noise"
-
-    def __getitem__(self, number: int) -> Pair:
-        picture = np.random.default_rng(number).integers(0, 255, (60, 90, 3), dtype=np.uint8)
-        return Pair(picture, QUESTION)
-
-
 def test_heads_of_the_language_model_can_be_taken_out(family, noise):
     """Calibrated, sliced and scored with the whole picture, against the model's own forward with gates at zero."""
     _, adapter = family
     wanted = PlanRequest("tiny", parts=[Part.LANGUAGE_MODEL.value], heads=0.5, ffn="none", n_pairs=1)
-    plan = make_plan(adapter, wanted, Noise())
+    plan = make_plan(adapter, wanted, Noise(QUESTION))
     prompt = adapter.prompt(noise, QUESTION)
     answer = adapter.tokenizer("a large star", add_special_tokens=False)["input_ids"]
     gated = adapter.gated((Part.LANGUAGE_MODEL,))

@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from joined_pair import CELLS, HEAD_DIM, PATCH, exported, tiny_language, tiny_pair, tiny_tower
-from reference import QUESTION, log_probs
-from test_families import IN_TOWER, Noise, ask, followed
 
 from pruning.engine.plan import make_plan
 from pruning.engine.run import run
@@ -17,10 +14,13 @@ from pruning.interface import Part
 from pruning.methods import METHODS
 from pruning.models import load
 from pruning.models.base import RunCallbacks
-from pruning.models.chat import chat
 from pruning.models.families.llava import LlavaAdapter
 from pruning.models.loading.joined_pair import join, tower_of
 from pruning.records.plan import PlanRequest
+from support.following import IN_TOWER, ask, followed
+from support.joined_pair import CELLS, HEAD_DIM, PATCH, exported, tiny_language, tiny_pair, tiny_tower
+from support.noise import Noise
+from support.reference import QUESTION, log_probs
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_it_opens_from_a_folder_and_calls_itself_mechanics(pair, tmp_path, noise
     assert opened.fingerprint == pair.fingerprint
     prompt = opened.prompt(noise, QUESTION)
     assert int(prompt.visual.sum()) == prompt.layout.n_tokens == CELLS**2
-    text = chat(opened.processor, QUESTION, ["image"])
+    text = opened.chat.render(QUESTION, ["image"]).text
     assert text == f"<|im_start|>user <image>\n{QUESTION}<|im_end|><|im_start|>assistant "
     record = run(ask("visionzip"), opened, noise)
     assert "never trained" in record.notes[0]
@@ -97,7 +97,7 @@ def test_pruned_run_equals_masked_run(pair, noise, method, parameters):
 
 def test_heads_and_ranks_of_the_tower_can_be_taken_out(pair, noise):
     wanted = PlanRequest("tiny", parts=[Part.TOWER.value], heads=0.5, n_pairs=1)
-    plan = make_plan(pair, wanted, Noise())
+    plan = make_plan(pair, wanted, Noise(QUESTION))
     view = pair.compressed(plan)
     try:
         record = run(ask("divprune"), pair, noise, compressed=Compressed(plan, view))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import COLORS, quadrants
-from families import FAMILIES
 
 from pruning.layout import Tile, TokenLayout
+from support.families import FAMILIES
+from support.media import COLORS, quadrants
 
 SIZES = {
     "square": (400, 400),

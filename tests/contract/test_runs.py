@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 
 import numpy as np
 import pytest
 import torch
-from conftest import broken_fastv, make_tiny_adapter, tiny_llava
-from reference import QUESTION, log_probs
 
 from pruning.engine.run import run
 from pruning.errors import ParameterError, RunStopped, SignalMissingError
@@ -18,6 +15,9 @@ from pruning.methods import METHODS
 from pruning.models.base import RunCallbacks
 from pruning.models.generation import TextStreamer
 from pruning.records.run import RunRequest
+from support.following import fingerprint
+from support.reference import QUESTION, log_probs
+from support.tiny_models import broken_fastv, make_tiny_adapter, tiny_llava
 
 N_NEW = 5
 BASELINES = [
@@ -61,18 +61,6 @@ def request(method, parameters=None, keep_ratio=0.4, positions="method", **kwarg
         max_new_tokens=N_NEW,
         **kwargs,
     )
-
-
-def fingerprint(adapter) -> str:
-    """Weights, hooks, configurations: everything that a run must leave alone."""
-    digest = hashlib.sha256()
-    for name, tensor in adapter.model.state_dict().items():
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    for name, module in adapter.model.named_modules():
-        hooks = (len(module._forward_pre_hooks), len(module._forward_hooks))
-        config = getattr(module, "config", None)
-        digest.update(f"{name} {hooks} {id(config)} {type(module).forward}".encode())
-    return digest.hexdigest()
 
 
 @pytest.mark.parametrize("positions", ["method", "original", "renumbered"])

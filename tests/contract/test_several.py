@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import PATCH, SIDE, make_tiny_adapter, quadrants
-from families import FAMILIES, patches
-from reference import QUESTION, log_probs
 
 from pruning.engine.run import run
 from pruning.errors import CaptionRejectedError, ImageRejectedError, ParameterError, QuestionRejectedError
@@ -15,9 +12,13 @@ from pruning.inputs.content import MOST_PICTURES, VideoClip, digest_of
 from pruning.methods import METHODS
 from pruning.models.base import RunCallbacks
 from pruning.records.compensation import Compensation
-from pruning.records.run import RunRecord, RunRequest, kept_by_picture
+from pruning.records.run import RunRecord, kept_by_picture
+from support.families import FAMILIES, patches
+from support.following import N_NEW, ask, followed, spoken
+from support.media import quadrants
+from support.reference import QUESTION, log_probs
+from support.tiny_models import PATCH, SIDE, make_tiny_adapter
 
-N_NEW = 3
 ONE_ONLY = "llava_onevision"  # reads several without their tiles
 VIDEO = ("qwen2_5_vl", "qwen3_vl")
 
@@ -55,23 +56,6 @@ def test_a_family_of_one_picture_says_so(pair):
         FAMILIES[ONE_ONLY].make().prompt(pair, "what?")
 
 
-def ask(method, keep_ratio=0.4, parameters=None, **more) -> RunRequest:
-    return RunRequest("tiny", method, keep_ratio, QUESTION, parameters=parameters or {}, max_new_tokens=N_NEW, **more)
-
-
-def followed(adapter, request, visual_input):
-    answers, answer = [], adapter.answer
-    adapter.answer = lambda *args: answers.append(answer(*args)) or answers[-1]
-    try:
-        return run(request, adapter, visual_input), answers[-1]
-    finally:
-        del adapter.answer
-
-
-def spoken(adapter, token_ids, log_probs):
-    return [p for p, i in zip(log_probs, token_ids, strict=True) if i not in adapter.tokenizer.all_special_ids]
-
-
 def check_whole(adapter, visual_input):
     """Keep ratio 1 is plain `generate`; teacher forcing gives what generation gave."""
     prompt = adapter.prompt(visual_input, QUESTION)
@@ -80,7 +64,7 @@ def check_whole(adapter, visual_input):
     )
     ids = plain.sequences[0, prompt.input_ids.shape[1] :]
     expected = [float(step[0].log_softmax(-1)[i]) for step, i in zip(plain.logits, ids, strict=True)]
-    record, out = followed(adapter, ask("random_baseline", 1.0), visual_input)
+    record, out = followed(adapter, ask("random_baseline", keep_ratio=1.0), visual_input)
     assert out.token_ids == ids.tolist()
     assert np.allclose(out.log_probs, spoken(adapter, out.token_ids, expected), atol=1e-5)
     assert record.full.visual_per_layer == (record.layout.n_tokens,) * adapter.info.text_layers

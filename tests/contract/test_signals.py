@@ -7,9 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_tiny_adapter, tiny_llava
-from families import FAMILIES
-from reference import QUESTION
 
 from pruning.engine.head_attention import head_attention
 from pruning.engine.run import run
@@ -26,6 +23,9 @@ from pruning.interface import (
 )
 from pruning.models.base import RunCallbacks, VisionFeatures
 from pruning.records.run import RunRequest
+from support.families import FAMILIES
+from support.reference import QUESTION
+from support.tiny_models import make_tiny_adapter, tiny_llava
 
 
 class Curious:

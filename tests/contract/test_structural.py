@@ -10,9 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, broken_fastv, make_tiny_adapter
-from reference import QUESTION
-from test_runs import fingerprint
 
 from pruning.cost import prefill_flops, shaped_flops
 from pruning.engine.plan import make_plan
@@ -25,17 +22,14 @@ from pruning.methods import METHODS
 from pruning.models import load
 from pruning.records.plan import PlanRequest, StructuralPlan
 from pruning.records.run import RunRecord, RunRequest
+from support.following import fingerprint
+from support.noise import TWO_QUESTIONS, Noise
+from support.paths import ROOT
+from support.reference import QUESTION
+from support.tiny_models import broken_fastv, make_tiny_adapter
 
 BOTH = (Part.TOWER, Part.LANGUAGE_MODEL)
 N_NEW = 4
-
-
-class Noise:
-    title = "noise"
-
-    def __getitem__(self, number: int) -> Pair:
-        picture = np.random.default_rng(number).integers(0, 255, (60, 90, 3), dtype=np.uint8)
-        return Pair(picture, ("What color is the star?", "How many things are in the picture?")[number % 2])
 
 
 def request(method="resprune", keep_ratio=0.4) -> RunRequest:
@@ -44,7 +38,7 @@ def request(method="resprune", keep_ratio=0.4) -> RunRequest:
 
 def plan_for(adapter, **kwargs) -> StructuralPlan:
     options = {"parts": [p.value for p in BOTH], "n_pairs": 2} | kwargs
-    return make_plan(adapter, PlanRequest("tiny", **options), Noise())
+    return make_plan(adapter, PlanRequest("tiny", **options), Noise(*TWO_QUESTIONS))
 
 
 RECIPES = [

@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_adapter
-from test_runs import fingerprint
-from test_structural import Noise
 
 from pruning.engine.train_gates import HeadRecipe, HeadTraining
 from pruning.errors import ParameterError, RunStopped
@@ -17,6 +14,9 @@ from pruning.records.plan import PlanRequest, StructuralPlan
 from pruning.structural.base import choose_heads
 from pruning.structural.gates import gate_values, ramp, soft_ks, temperature
 from pruning.structural.infoprune import _leave_out
+from support.following import fingerprint
+from support.noise import TWO_QUESTIONS, Noise
+from support.tiny_models import make_tiny_adapter
 
 REQUEST = PlanRequest("tiny", parts=[Part.TOWER.value, Part.LANGUAGE_MODEL.value], n_pairs=2)
 QUICK = {"pool": 3, "batch": 1, "answer_tokens": 3, "rate": 0.05}
@@ -28,7 +28,7 @@ def adapter():
 
 
 def train(adapter, recipe, checkpoint=None, **kwargs) -> HeadTraining:
-    return HeadTraining(adapter, Noise(), recipe, REQUEST, checkpoint, **kwargs)
+    return HeadTraining(adapter, Noise(*TWO_QUESTIONS), recipe, REQUEST, checkpoint, **kwargs)
 
 
 @pytest.mark.parametrize("task", ["kl", "ce"])

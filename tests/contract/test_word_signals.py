@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_llava
 
 from pruning.engine.run import run
 from pruning.models.base import RunCallbacks
 from pruning.ops.decoding_signals import entropy_ratio, nearest_visual
 from pruning.records.run import RunRecord, RunRequest
+from support.tiny_models import tiny_llava
 
 QUESTION = "What color is the star?"
 

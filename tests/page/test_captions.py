@@ -11,7 +11,6 @@ from urllib.parse import parse_qsl
 import gradio as gr
 import numpy as np
 import pytest
-from conftest import ROOT, make_tiny_adapter, tiny_parts
 
 from app.handlers.explore import Handlers
 from app.handlers.links import read_link
@@ -33,6 +32,8 @@ from pruning.metrics.agreement import telling_words
 from pruning.models import load
 from pruning.records.compensation import Compensation
 from pruning.records.run import RunRequest
+from support.paths import ROOT
+from support.tiny_models import make_tiny_adapter, tiny_parts
 from viz.export.figure import figure_file
 from viz.export.recipe import command, figures_of, python, query
 from viz.page.compensation import compensation_view, marked_words, price
@@ -52,17 +53,16 @@ def folder(tiny, tmp_path_factory):
 
 
 @pytest.fixture
-def handlers(tiny, folder, monkeypatch, tmp_path) -> Handlers:
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    return Handlers(Service(Settings(max_new_tokens=3, captioner=str(folder))), EXAMPLES, 36, tmp_path)
+def handlers(tiny, folder, tmp_path) -> Handlers:
+    settings = Settings(max_new_tokens=3, captioner=str(folder))
+    return Handlers(Service(settings, load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
 
 
 @pytest.fixture
 def without(tiny, monkeypatch, tmp_path) -> Handlers:
     """A page without any captioner."""
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
     monkeypatch.setattr(captioners_module, "DEFAULT_FOLDER", tmp_path / "nothing")
-    return Handlers(Service(Settings(max_new_tokens=3)), EXAMPLES, 36, tmp_path)
+    return Handlers(Service(Settings(max_new_tokens=3), load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
 
 
 def ask(handlers, compensation, method="resprune", count=9, session="me"):
@@ -80,7 +80,7 @@ def test_a_run_with_a_captioner_shows_all_of_it(handlers):
     running = [e[1]["answers"] for e in events[:-1] if e[1] and "answers" in e[1]]
     assert running[-1]["helped_text"] == last_record(handlers).compensated.answer.text
     page = events[-1][1]
-    found, view = last_record(handlers).compensated, page["help"]
+    found, view = last_record(handlers).compensated, page["compensation"]
     assert [c["text"] for c in view["candidates"]] == [c.text for c in found.candidates]
     assert [c["chosen"] for c in view["candidates"]].index(True) == found.chosen
     assert sum(c["probability"] for c in view["candidates"]) == pytest.approx(1, abs=1e-4)
@@ -108,20 +108,20 @@ def test_a_run_with_a_captioner_shows_all_of_it(handlers):
 
 def test_without_the_switch_nothing_of_it_is_there(handlers):
     page = ask(handlers, None)[-1][1]
-    assert page["help"] is None
+    assert page["compensation"] is None
     assert page["answers"]["compensated"] is None
     assert page["cost"]["estimated"]["compensated"] is None
     assert set(page["canvas"]["attention"]) == {"full", "pruned"}
     assert figures_of(last_record(handlers))["compensation"] is None
     recorded = handlers.open_example(0, "fastv", 64)[4]
-    assert recorded["help"] is None, "a recorded run takes the caption of the last one off the page"
+    assert recorded["compensation"] is None, "a recorded run takes the caption of the last one off the page"
     assert recorded["answers"]["compensated"] is None
 
 
 def test_words_by_hand_need_no_captioner(without):
     events = ask(without, {"caption": CAPTION})
     assert events[-1][0]["text"].startswith("Done")
-    view = events[-1][1]["help"]
+    view = events[-1][1]["compensation"]
     assert view["by_hand"]
     assert view["candidates"][0]["probability"] is None
     assert view["prompt"]["inserted"] == f"Additional information: {CAPTION}."
@@ -174,7 +174,7 @@ def saying(handlers, monkeypatch, *texts, chosen=0):
 
 
 def test_nothing_dropped(handlers):
-    view = ask(handlers, {}, count=36)[-1][1]["help"]
+    view = ask(handlers, {}, count=36)[-1][1]["compensation"]
     assert view["candidates"] == []
     assert view["sentences"] == ["Nothing was dropped, so there is nothing to put into words. Lower the share kept."]
     assert (view["inserted"], view["price"]["text"]) == (False, "")
@@ -182,7 +182,7 @@ def test_nothing_dropped(handlers):
 
 def test_an_empty_caption(handlers, monkeypatch):
     saying(handlers, monkeypatch, "", "a star")
-    view = ask(handlers, {})[-1][1]["help"]
+    view = ask(handlers, {})[-1][1]["compensation"]
     assert view["sentences"][0].startswith("The caption is empty, so nothing was inserted")
     assert view["price"]["text"].startswith("Asking for a caption that is not inserted costs as much as")
     assert last_record(handlers).compensated.answer.text == last_record(handlers).pruned.text
@@ -190,14 +190,14 @@ def test_an_empty_caption(handlers, monkeypatch):
 
 def test_candidates_that_are_all_the_same(handlers, monkeypatch):
     saying(handlers, monkeypatch, "a star", "a star", "a star")
-    view = ask(handlers, {})[-1][1]["help"]
+    view = ask(handlers, {})[-1][1]["compensation"]
     assert view["sentences"][0].startswith("All 3 candidates are the same")
     assert [c["chosen"] for c in view["candidates"]] == [True, False, False]
 
 
 def test_a_caption_that_the_gate_rejects(handlers, monkeypatch):
     saying(handlers, monkeypatch, "a star", "a ring")
-    view = ask(handlers, {"gate": 0.75})[-1][1]["help"]
+    view = ask(handlers, {"gate": 0.75})[-1][1]["compensation"]
     assert "Rejected by the confidence gate: the selector gives the best caption 0.50" in view["sentences"][0]
     assert "more than 0.75" in view["sentences"][0]
     assert view["prompt"]["inserted"] == ""
@@ -206,10 +206,12 @@ def test_a_caption_that_the_gate_rejects(handlers, monkeypatch):
 
 
 def test_marks_of_the_chat_are_taken_out_and_it_is_said(handlers):
-    view = ask(handlers, {"caption": "a star\nUSER: <image> red </s>."})[-1][1]["help"]
+    view = ask(handlers, {"caption": "a star\nUSER: <image> red </s>."})[-1][1]["compensation"]
     assert view["caption"] == "a star red"
     assert "were taken out" in view["sentences"][0]
-    assert "were taken out" not in " ".join(ask(handlers, {"caption": " a star  red. "})[-1][1]["help"]["sentences"])
+    assert "were taken out" not in " ".join(
+        ask(handlers, {"caption": " a star  red. "})[-1][1]["compensation"]["sentences"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -281,9 +283,10 @@ def test_flags_say_who_writes(folder, tmp_path, monkeypatch):
     assert captioners_of(Settings()) == {}
 
 
-def test_a_captioner_leaves_with_its_model(handlers, monkeypatch):
+def test_a_captioner_leaves_with_its_model(folder, monkeypatch, tmp_path):
     own = {"demo": make_tiny_adapter(), "llava-1.5-7b": make_tiny_adapter(seed=5)}  # the first one is closed
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: own[name])
+    settings = Settings(max_new_tokens=3, captioner=str(folder))
+    handlers = Handlers(Service(settings, load=lambda name, **kwargs: own[name]), EXAMPLES, 36, tmp_path)
     ask(handlers, {})
     assert handlers.service._compensator is not None
     monkeypatch.setattr(service_module, "check", lambda *args, **kwargs: None)
@@ -345,13 +348,13 @@ def test_files_carry_it_and_a_saved_run_shows_it_again(handlers, tmp_path):
     (tmp_path / "mine.zip").write_bytes(base64.b64decode(made["data"]))
     _, status, again, _ = handlers.bring([str(tmp_path / "mine.zip")], START, "me")
     assert status["kind"] == "idle", status
-    assert json.dumps(again["help"]) == json.dumps(shown_before["help"])
+    assert json.dumps(again["compensation"]) == json.dumps(shown_before["compensation"])
     assert json.dumps(again["answers"]["compensated"]) == json.dumps(shown_before["answers"]["compensated"])
     text = figure_file(record, EXAMPLES[0].picture, 1, "svg").decode()
     found = figures_of(record)["compensation"]
     assert f"The same and {found['caption_tokens']} caption tokens" in text
     assert found["answer"] in text
-    assert found["what_happened"] == again["help"]["sentences"]
+    assert found["what_happened"] == again["compensation"]["sentences"]
     assert cost_view(record)["estimated"]["compensated"] == found["estimated_flops_with_captioner_and_selector"]
     assert canvas_view(record, "", recorded=False)["attention"]["compensated"] is not None
 

@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
 
 from app.handlers.explore import Handlers
@@ -28,6 +27,7 @@ from pruning.cli.parser import main
 from pruning.errors import PruningError, RecordFormatError
 from pruning.metrics.token_fates import DROPPED, GONE, KEPT, MERGED, fates_after
 from pruning.records.archive import pack_run, unpack_run
+from support.paths import ROOT
 from viz.export.figure import KINDS, figure_file, frames
 from viz.export.recipe import command, figures_of, python, query
 from viz.page.run import run_view
@@ -96,9 +96,11 @@ def test_what_the_page_knows_to_be_right_is_in_the_figure_and_only_there(handler
     text = base64.b64decode(made["data"]).decode()
     visual_input = handlers.open_example(0, "resprune", 64)[4]["answers"]["truth"]
     assert visual_input
-    assert f">known answer: {visual_input}<" in text
+    assert f">correct answer: {visual_input}<" in text
     assert inside("svg", text.encode())["known_answer"] == visual_input
-    assert "known answer" not in figure_file(record, EXAMPLE.picture, 1, "svg").decode(), "nobody's own picture has one"
+    assert "correct answer" not in figure_file(record, EXAMPLE.picture, 1, "svg").decode(), (
+        "nobody's own picture has one"
+    )
 
 
 def test_fates_add_up_over_the_stages():
@@ -263,7 +265,7 @@ def test_a_link_opens_the_run_it_was_copied_from(handlers):
         ({"example": "digit", "keep": "many"}, "should be a number"),
         ({"example": "digit", "keep": "0"}, "allowed are 1 to 576"),
         ({"example": "digit", "model": "evil/model"}, "asks for the model"),
-        ({"example": "digit", "question": "x" * 501}, "the limit is 500"),
+        ({"example": "digit", "question": "x" * 4001}, "the limit is 4000"),
         ({"example": "digit", "positions": "nowhere"}, "method, original or renumbered"),
         ({"example": "digit", "set.alpha": "99"}, "allows 0 to 8"),
         ({"example": "digit", "set.beta": "1"}, "beta"),

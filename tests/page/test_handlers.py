@@ -33,9 +33,8 @@ START = SessionState()
 
 
 @pytest.fixture
-def handlers(tiny, monkeypatch, tmp_path) -> Handlers:
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    return Handlers(Service(Settings(max_new_tokens=3)), EXAMPLES, 36, tmp_path)
+def handlers(tiny, tmp_path) -> Handlers:
+    return Handlers(Service(Settings(max_new_tokens=3), load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
 
 
 def ask(handlers, question="What color is the cross?", state=START, method="resprune", count=9, session="me", **kwargs):
@@ -47,8 +46,8 @@ def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
     events = ask(handlers)
     texts = [e[0]["text"] for e in events]
     assert texts[0].startswith("The model looks")
-    assert any("whole picture" in t for t in texts)
-    assert any("kept pieces" in t for t in texts)
+    assert any("all visual tokens" in t for t in texts)
+    assert any("kept visual tokens" in t for t in texts)
     assert texts[-1].startswith("Done in")
     run = events[-1][1]
     canvas, answers, cost = run["canvas"], run["answers"], run["cost"]
@@ -70,7 +69,7 @@ def test_a_question_without_known_truth_has_no_evidence(handlers):
     [
         ({"question": ""}, "The question is empty"),
         ({"question": None}, "not text"),
-        ({"question": "x" * 501}, "the limit is 500"),
+        ({"question": "x" * 4001}, "the limit is 4000"),
         ({"count": 0}, "allowed are 1 to 36"),
         ({"count": -5}, "allowed are 1 to 36"),
         ({"count": 37}, "allowed are 1 to 36"),
@@ -198,7 +197,7 @@ def test_the_tower_runs_once_for_a_picture_and_the_full_answer_once_for_a_questi
         assert len(calls) == 1
         phases = [e[0]["text"] for e in ask(handlers, "Another question?")]
         assert len(calls) == 1
-        assert any("whole picture" in p for p in phases)
+        assert any("all visual tokens" in p for p in phases)
     finally:
         handle.remove()
 
@@ -334,12 +333,12 @@ def test_diagnostics_of_the_run_that_is_shown_and_what_other_methods_would_keep(
     assert diagnosing.show(SimpleNamespace(source=recorded, number=8), "nobody")["lines"]
 
 
-def test_a_download_of_the_model_is_told(handlers, tiny, monkeypatch):
+def test_a_download_of_the_model_is_told(tiny, tmp_path):
     def load(name, *, progress, **kwargs):
         progress(500 * 10**6, 10**9)
         return tiny
 
-    monkeypatch.setattr(service_module, "load", load)
+    handlers = Handlers(Service(Settings(max_new_tokens=3), load=load), EXAMPLES, 36, tmp_path)
     assert "Downloading the model: 0.5 GB of 1.0 GB (50 %)…" in [e[0]["text"] for e in ask(handlers)]
 
 

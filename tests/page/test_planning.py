@@ -1,4 +1,4 @@
-"""What a click on the Structure tab means, without a browser."""
+"""What a click on the Weight pruning tab means, without a browser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from conftest import make_tiny_adapter
 
 from app.handlers.explore import Handlers
 from app.handlers.requests import PlanForm, RunForm
@@ -22,15 +21,15 @@ from app.session import SessionState, Visitor
 from app.settings import Settings
 from pruning.engine.plan import make_plan
 from pruning.records.plan import PlanRequest, StructuralPlan
+from support.tiny_models import make_tiny_adapter
 
 EXAMPLES = read_examples()
 ME, YOU = Visitor("me"), Visitor("you")
 
 
 @pytest.fixture
-def planning(tiny, monkeypatch, tmp_path) -> Planning:
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    handlers = Handlers(Service(Settings(max_new_tokens=3)), EXAMPLES, 36, tmp_path)
+def planning(tiny, tmp_path) -> Planning:
+    handlers = Handlers(Service(Settings(max_new_tokens=3), load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
     return Planning(handlers, tmp_path / "gates.zip")
 
 
@@ -125,11 +124,11 @@ def test_a_head_shows_what_it_looks_at(planning):
     assert nothing == gr.skip()
     make(planning, score="infoprune")
     *said, (last, card) = planning.head_attention(wish, SessionState(), "What is it?", ME)
-    assert "Looking where this head looks…" in [s["text"] for s, _ in said]
-    assert (last["kind"], last["text"]) == ("idle", "What the head looks at is drawn on Explore's picture.")
+    assert "Recording what this head attends to…" in [s["text"] for s, _ in said]
+    assert (last["kind"], last["text"]) == ("idle", "What the head attends to is drawn on Explore's picture.")
     assert (card["part"], card["layer"], card["head"]) == ("vision tower", 1, 2)
     assert card["look"]["picture"].startswith("data:image/jpeg;base64,")
-    assert "of 36 pieces" in card["look"]["says"]
+    assert "of 36 visual tokens" in card["look"]["says"]
     assert card["spectrum"] is not None, "its curves stay"
     for state, question, sentence in (
         (SessionState("upload:gone"), "What?", "no longer here"), (SessionState(), "", "question is empty"),
@@ -228,7 +227,7 @@ def test_the_control_of_random_pieces_runs_under_the_same_plan(planning, monkeyp
 
 def test_without_a_plan_the_run_says_what_to_do(planning):
     [(status, run)] = ask(planning)
-    assert "Make one under Structure" in status["text"]
+    assert "Make one under Weight pruning" in status["text"]
     assert run == gr.skip()
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from app.serving import queueing as turns
-from app.serving import service as service_module
 from app.serving.queueing import Rate, Turns
 from app.serving.service import Service
 from app.session import Visitor, visitor_of
@@ -136,9 +135,8 @@ def test_an_address_is_counted_with_those_that_its_owner_has_as_well(host, count
     assert visitor_of(request) == Visitor("a", counted_as)
 
 
-def test_twenty_visitors_at_once_get_their_own(tiny, monkeypatch):
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    service = Service(Settings(max_new_tokens=2))
+def test_twenty_visitors_at_once_get_their_own(tiny):
+    service = Service(Settings(max_new_tokens=2), load=lambda name, **kwargs: tiny)
     pictures = [np.random.default_rng(i).integers(0, 255, (48, 48, 3), dtype=np.uint8) for i in range(20)]
     methods = ["resprune", "fastv", "visionzip", "random_baseline"]
     found: dict[int, list] = {}
@@ -259,9 +257,8 @@ def raiser(error):
 
 @pytest.fixture
 def one_service(tiny, monkeypatch):
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
     monkeypatch.setattr("app.serving.worker.POLL_SECONDS", 0.01)
-    return Service(Settings(max_new_tokens=2))
+    return Service(Settings(max_new_tokens=2), load=lambda name, **kwargs: tiny)
 
 
 def go(service, session="a"):

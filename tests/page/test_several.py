@@ -13,7 +13,6 @@ from app.handlers.explore import Handlers
 from app.handlers.requests import RunForm
 from app.media import album as album_module
 from app.media.examples import read_examples
-from app.serving import service as service_module
 from app.serving.service import Service
 from app.session import SessionState, Visitor
 from app.settings import Settings
@@ -26,9 +25,10 @@ SIZES = ((60, 90), (100, 70))
 
 
 @pytest.fixture
-def handlers(tiny, monkeypatch, tmp_path) -> Handlers:
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    return Handlers(Service(Settings(max_new_tokens=2)), read_examples(), 36, tmp_path)
+def handlers(tiny, tmp_path) -> Handlers:
+    return Handlers(
+        Service(Settings(max_new_tokens=2), load=lambda name, **kwargs: tiny), read_examples(), 36, tmp_path
+    )
 
 
 @pytest.fixture

@@ -7,14 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import film
-from families import FAMILIES
 from PIL import Image
 
 from app.handlers.explore import Handlers
 from app.handlers.requests import RunForm
 from app.media.examples import read_examples
-from app.serving import service as service_module
 from app.serving.service import Service
 from app.session import SessionState, Visitor
 from app.settings import Settings
@@ -22,6 +19,8 @@ from pruning.inputs import video
 from pruning.inputs.content import digest_of
 from pruning.inputs.video import read_video
 from pruning.records.archive import unpack_run
+from support.families import FAMILIES
+from support.media import film
 from viz.export.figure import draw
 from viz.theme import LIGHT
 
@@ -35,14 +34,15 @@ def qwen():
     return FAMILIES["qwen3_vl"].make()
 
 
-def page(adapter, folder, monkeypatch) -> Handlers:
+def page(adapter, folder) -> Handlers:
     """The handlers of a page that serves one model, not loaded yet."""
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: adapter)
-    return Handlers(Service(Settings(max_new_tokens=2)), read_examples(), 36, folder)
+    return Handlers(
+        Service(Settings(max_new_tokens=2), load=lambda name, **kwargs: adapter), read_examples(), 36, folder
+    )
 
 
-def test_a_video_is_run_shown_taken_away_and_opened_again(qwen, tmp_path, monkeypatch):
-    handlers, path = page(qwen, tmp_path, monkeypatch), film(tmp_path / "my film.mp4")
+def test_a_video_is_run_shown_taken_away_and_opened_again(qwen, tmp_path):
+    handlers, path = page(qwen, tmp_path), film(tmp_path / "my film.mp4")
     _, said, before, _ = handlers.bring([path], START, "me")
     assert said["text"].startswith("5 frames of the video are in place, taken evenly from 0.0 to 2.0 s.")
     assert before["canvas"]["layout"]["names"][-1] == "frame 5, 2.0 s", "no model is there to say what the steps are"
@@ -75,8 +75,8 @@ def test_a_video_is_run_shown_taken_away_and_opened_again(qwen, tmp_path, monkey
     assert [a.get_title() for a in draw(record, handlers.album.visual_input(state), 1, LIGHT, "").axes] == STEPS
 
 
-def test_a_model_without_video_says_so_and_goes_on(tiny, tmp_path, monkeypatch):
-    handlers, path = page(tiny, tmp_path, monkeypatch), film(tmp_path / "film.mp4")
+def test_a_model_without_video_says_so_and_goes_on(tiny, tmp_path):
+    handlers, path = page(tiny, tmp_path), film(tmp_path / "film.mp4")
     state, *_ = handlers.bring([path], START, "me")
     *_, (said, run) = handlers.run(state, ASKED, ME)
     sentence = "is shown pictures here, no video; Qwen2.5-VL and Qwen3-VL read both. Choose one of these, or bring"
@@ -92,14 +92,14 @@ def test_a_model_without_video_says_so_and_goes_on(tiny, tmp_path, monkeypatch):
 
 
 def test_a_video_is_not_decoded_for_a_model_that_reads_none(tiny, tmp_path, monkeypatch):
-    handlers, path = page(tiny, tmp_path, monkeypatch), film(tmp_path / "film.mp4")
+    handlers, path = page(tiny, tmp_path), film(tmp_path / "film.mp4")
     handlers.service.adapter("demo")
     monkeypatch.setattr(video, "_from_file", lambda *args, **kwargs: pytest.fail("decoded"))
     assert "no video" in handlers.bring([path], START, "me")[1]["text"]
 
 
 def test_strangers_videos_are_decoded_one_at_a_time(qwen, tmp_path, monkeypatch):
-    handlers, path = page(qwen, tmp_path, monkeypatch), film(tmp_path / "film.mp4")
+    handlers, path = page(qwen, tmp_path), film(tmp_path / "film.mp4")
     monkeypatch.setattr(video, "WAIT", 0.01)
     with video._ONE_AT_A_TIME:
         state, said, *_ = handlers.bring([path], START, "me")
@@ -109,7 +109,7 @@ def test_strangers_videos_are_decoded_one_at_a_time(qwen, tmp_path, monkeypatch)
 
 
 def test_the_clock_runs_to_the_last_frame(qwen, tmp_path, monkeypatch):
-    handlers, path = page(qwen, tmp_path, monkeypatch), film(tmp_path / "film.mp4")
+    handlers, path = page(qwen, tmp_path), film(tmp_path / "film.mp4")
     with monkeypatch.context() as patch:
         patch.setattr(video, "_count", lambda *args: 5)
         patch.setattr(video, "PATIENCE", 0.0)
@@ -117,7 +117,7 @@ def test_the_clock_runs_to_the_last_frame(qwen, tmp_path, monkeypatch):
 
 
 def test_bad_videos_get_a_sentence(qwen, tmp_path, monkeypatch):
-    handlers = page(qwen, tmp_path, monkeypatch)
+    handlers = page(qwen, tmp_path)
     good = film(tmp_path / "film.mp4")
     full = Path(good).read_bytes()
     broken = bytearray(full)
@@ -149,6 +149,6 @@ def test_bad_videos_get_a_sentence(qwen, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(video, bound, value)
             assert said in handlers.bring([good], START, "me")[1]["text"]
-    elsewhere = page(qwen, tmp_path / "uploads", monkeypatch)
+    elsewhere = page(qwen, tmp_path / "uploads")
     assert "no longer here" in elsewhere.bring([good], START, "me")[1]["text"]
     assert handlers.bring([good], START, "me")[1]["kind"] == "idle", "and the next one is taken"

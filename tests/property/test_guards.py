@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_methods import MAY_REFUSE, World, drive, survivors
 
-from pruning.errors import BudgetError
+from pruning.errors import BudgetError, ParameterError
 from pruning.methods import METHODS
 from pruning.methods.vispruner import important_and_diverse
 from pruning.ops.scoring import best_ascending
+from support.world import MAY_REFUSE, World, drive, survivors
 
 
 @pytest.mark.parametrize("n_keep", [54, 58])
@@ -57,7 +57,8 @@ def test_no_run_feels_another_one(key):
 
 
 def test_fastv_has_no_layer_zero():
-    assert METHODS["fastv"].parameters()["layer"].low == 1
+    with pytest.raises(ParameterError, match="layer"):
+        METHODS["fastv"].from_parameters(0.5, {"layer": 0})
 
 
 def test_equal_scores_go_to_the_first():

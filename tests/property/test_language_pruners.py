@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_methods import World, drive, make_info
 
 from pruning.arrays.language_model import rotary
 from pruning.errors import BudgetError, ParameterError
@@ -14,6 +13,7 @@ from pruning.methods.ivcprune import anchor_places
 from pruning.methods.sparsevlm import LEAST_PROFILE, SHARES, density_peaks, distance_profile, text_raters
 from pruning.methods.staged import cut_layers, interpolated, mean_share
 from pruning.methods.v2drop import SCHEDULES
+from support.world import World, drive, make_info
 
 STAGED = ("sparsevlm", "pyramiddrop", "v2drop")
 N = 24 * 24
@@ -59,10 +59,10 @@ def test_pyramiddrop_and_v2drop_keep_what_they_publish():
 
 
 @pytest.mark.parametrize(("requested", "kept"), [(192, 196), (128, 132), (64, 68)])
-def test_dart_counts_as_coded_or_exactly(asked, kept):
-    assert counts("dart", asked / N, count="as coded")[2] == kept
-    assert counts("dart", asked / N)[1:3] == [N, asked]
-    assert sum(counts("dart", asked / N, count="as coded")) / 32 == pytest.approx(kept + 2 * (N - kept) / 32)
+def test_dart_counts_as_coded_or_exactly(requested, kept):
+    assert counts("dart", requested / N, count="as coded")[2] == kept
+    assert counts("dart", requested / N)[1:3] == [N, requested]
+    assert sum(counts("dart", requested / N, count="as coded")) / 32 == pytest.approx(kept + 2 * (N - kept) / 32)
 
 
 def test_dart_survives_budgets_below_its_pivots_and_too_few_words():

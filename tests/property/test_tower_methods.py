@@ -9,8 +9,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from test_methods import World, drive
 
 from pruning.arrays.kinds import select
 from pruning.errors import BudgetError
@@ -23,6 +21,8 @@ from pruning.methods.tome import schedule
 from pruning.methods.vscan import capped
 from pruning.ops.merging import merge_by_size
 from pruning.ops.scoring import cosine, farthest_first, products_among, rank_within, square_parts
+from support.paths import ROOT
+from support.world import World, drive
 
 
 def rows(n: int, d: int, seed: int = 0) -> torch.Tensor:

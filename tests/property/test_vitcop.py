@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 import torch
-from test_methods import World, drive, make_info
 
 from pruning.budget import mean_per_layer
 from pruning.errors import BudgetError, ParameterError
 from pruning.interface import Part
 from pruning.methods.vitcop import ViTCoP, cluster, elites_and_groups, key_norm, merge_groups, solve_budget
+from support.world import World, drive, make_info
 
 
 def paper_info():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from conftest import PATCH, SIDE, decisive
 from transformers import (
     CLIPVisionConfig,
     Idefics3Config,
@@ -43,6 +42,7 @@ from pruning.models.families.llava_next import LlavaNextAdapter
 from pruning.models.families.llava_onevision import LlavaOnevisionAdapter
 from pruning.models.families.qwen2_5_vl import Qwen25VLAdapter
 from pruning.models.families.qwen3_vl import Qwen3VLAdapter
+from support.tiny_models import PATCH, SIDE, decisive
 
 NEED_KEYS = frozenset({"visionzip", "vitcop", "prumerge", "tome"})
 NEED_CLS = NEED_KEYS | {"accm_pruner"}  # and nothing stands in for it

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import torch
-from conftest import decisive
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pruning.models.families.llava import LlavaAdapter
 from pruning.models.loading.joined_pair import RENAMED, join
+from support.tiny_models import decisive
 
 CELLS, PATCH, HEAD_DIM, DIM = 6, 8, 8, 32
 CHAT = (

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, expect, sync_playwright
 
-ROOT = Path(__file__).parents[2]
+from support.paths import ROOT
+
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox",
@@ -34,6 +35,22 @@ LISTEN = """() => {
     const line = document.querySelector('.sl-text');
     new MutationObserver(() => { window.newStatus = true; }).observe(line, {childList: true, characterData: true, subtree: true});
 }"""
+# Texts whose contrast with what is behind them is below 4.5: class, words, ratio, colour.
+CONTRAST = """() => {
+    const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
+    const behind = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length && (c.length < 4 || c[3] > .98)) return c; } return [255, 255, 255]; };
+    const poor = [];
+    for (const e of document.querySelectorAll('.gradio-container *')) {
+        const own = [...e.childNodes].filter((n) => n.nodeType === 3 && n.textContent.trim()).map((n) => n.textContent.trim()).join(' ');
+        const s = getComputedStyle(e);
+        if (!own || !e.getClientRects().length || s.visibility !== 'visible' || e.closest('[disabled], .pc-live, canvas, svg')) continue;
+        const a = light(parse(s.color)), b = light(behind(e)), ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+        if (ratio < 4.5) poor.push([e.className, own.slice(0, 30), Math.round(10 * ratio) / 10, s.color]);
+    }
+    return poor; }"""
+STILL = """() => Promise.all(document.getAnimations().filter((a) => a.effect.getComputedTiming().endTime < Infinity)
+    .map((a) => a.finished.catch(() => null)))"""
 SCREENSHOTS = ROOT / "screenshots"  # ignored by git; looked at by a person
 
 
@@ -51,16 +68,23 @@ def free_port() -> int:
 
 
 class Server:
-    """`python app.py` with `flags` in a process of its own. `glance`: seconds between looks at whether it answers."""
+    """`python app.py` with `flags` in a process of its own.
 
-    def __init__(self, folder: Path, default_attention: float = 0.5, flags: Sequence[str] = ()) -> None:
+    Args:
+        folder: for its log and its temporary files.
+        default_attention: seconds between two questions whether it answers.
+    """
+
+    program: Sequence[str] = ("app.py",)
+
+    def __init__(self, folder: Path, poll: float = 0.5, flags: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.folder, self.log = folder, folder / "server.log"
         environment = {k: v for k, v in os.environ.items() if not re.match("(HF|GRADIO)_", k)}
-        environment |= {"TMPDIR": str(folder), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment |= {"TMPDIR": str(folder), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT / "tests")}
         self.process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(self.port), "--max-new-tokens", "40", "--runs-per-minute", "0",
+            [sys.executable, *self.program, "--port", str(self.port), "--max-new-tokens", "40", "--runs-per-minute", "0",
              "--runs-per-minute-per-host", "0", *flags],
             cwd=ROOT, env=environment, stdout=self.log.open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -72,13 +96,38 @@ class Server:
                 urllib.request.urlopen(self.url, timeout=1)
                 return
             except OSError:
-                time.sleep(default_attention)
+                time.sleep(poll)
         self.stop()
         raise RuntimeError(f"no answer from the server: {self.log.read_text()}")
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
+
+
+class HoldingServer(Server):
+    """A server whose runs a test can hold, so that it acts during a run however fast or slow the machine is."""
+
+    def __init__(self, folder: Path, **kwargs) -> None:
+        self.program = ("-m", "support.held_app", str(folder))
+        super().__init__(folder, **kwargs)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """No run gets to its end during the body, unless it is stopped."""
+        hold = self.folder / "hold"
+        hold.touch()
+        try:
+            yield
+        finally:
+            hold.unlink()
+
+    def wait_for_runs(self, n: int) -> None:
+        """Wait until exactly `n` runs are on a worker and have their turn: 1 has begun, or 0 because all have ended."""
+        end = time.monotonic() + 60
+        while len(list((self.folder / "running").iterdir())) != n:
+            assert time.monotonic() < end, f"not {n} runs"
+            time.sleep(0.02)
 
 
 @contextmanager
@@ -137,6 +186,17 @@ class Visitor:
         self.page.wait_for_function(f"{shelf}.size > 0")
         self.page.evaluate(f"Promise.all([...{shelf}.values()])")
 
+    def wait_until_quiet(self) -> None:
+        """Wait until the page has asked for nothing new for 0.8 seconds."""
+        before = -1
+        while before != len(self.requests):
+            before = len(self.requests)
+            self.page.wait_for_timeout(800)
+
+    def wait_until_still(self) -> None:
+        """Wait until every transition and animation that ends has ended."""
+        self.page.evaluate(STILL)
+
     def pick(self, number: int) -> None:
         """Choose an example, and wait until the page shows it."""
         self.page.locator(".es button").nth(number).click()
@@ -179,8 +239,8 @@ class Visitor:
         return [int(t) for t in self.page.locator(".pc-stops strong").all_inner_texts()]
 
     def table(self, n_parts: int) -> Locator:
-        """Open the table of pieces; its rows, the head first. They are drawn a moment after the click."""
-        self.page.get_by_text("Table of pieces").click()
+        """Open the table of visual tokens; its rows, the head first. They are drawn a moment after the click."""
+        self.page.get_by_text("Table of visual tokens").click()
         rows = self.page.locator(".pc-table tr")
         expect(rows).to_have_count(1 + n_parts)
         return rows

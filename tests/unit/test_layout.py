@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import COLORS, quadrants
 
 from pruning.errors import GeometryError
 from pruning.layout import Tile, TokenLayout, square_view
+from support.media import COLORS, quadrants
 
 
 @pytest.mark.parametrize("size", [(480, 480), (900, 480), (480, 900), (1000, 300), (31, 47), (48, 48)], ids=str)

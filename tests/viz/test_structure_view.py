@@ -1,4 +1,4 @@
-"""What the Structure tab shows is what the plan says."""
+"""What the Weight pruning tab shows is what the plan says."""
 
 from __future__ import annotations
 
@@ -10,31 +10,25 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_adapter
 
 from pruning.engine.plan import make_plan
 from pruning.engine.run import run
 from pruning.engine.session import Compressed
-from pruning.inputs.questions import Pair
 from pruning.interface import Part
 from pruning.layout import Tile, TokenLayout
 from pruning.metrics.plan_cost import plan_cost
+from pruning.ops import ks
 from pruning.ops.spectra import ks_two_sample
 from pruning.records.plan import PlanRequest, Trajectory
 from pruning.records.run import RunRequest
+from support.noise import Noise
+from support.tiny_models import make_tiny_adapter
 from viz.export.recipe import command, figures_of, python
 from viz.page.head_attention import head_attention_view
 from viz.page.run import run_view
-from viz.page.structure import gates_view, head_view, maps_view, plan_view, ranks_view, sums_view, two_sample_ks
+from viz.page.structure import gates_view, head_view, maps_view, plan_view, ranks_view, sums_view
 
 BOTH = (Part.TOWER.value, Part.LANGUAGE_MODEL.value)
-
-
-class Noise:
-    title = "noise"
-
-    def __getitem__(self, number: int) -> Pair:
-        return Pair(np.random.default_rng(number).integers(0, 255, (60, 90, 3), dtype=np.uint8), "What is it?")
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +108,14 @@ def test_plain_ks_is_the_engine_s():
     spectrum = np.array([0.4, 0.3, 0.2, 0.1, 0.0, 0.0], np.float32)
     for k in range(1, 7):
         engine = float(ks_two_sample(torch.from_numpy(spectrum), torch.from_numpy(spectrum[:k])))
-        assert two_sample_ks(spectrum, k) == pytest.approx(engine)
+        assert ks.ks_two_sample(spectrum, spectrum[:k]) == pytest.approx(engine)
 
 
 def test_what_a_head_looks_at_is_painted_where_it_is():
     layout = TokenLayout((90, 60), (Tile((0, 0, 90, 60), (2, 3), (48, 48)),))
     weights = np.array([0, 0, 0.6, 0, 0.1, 0], np.float32)
     view = head_attention_view(np.full((60, 90, 3), 128, np.uint8), layout, weights, "vision tower")
-    assert view["says"].startswith("70% of its attention goes to the picture, half of that to 1 of 6 pieces.")
+    assert view["says"].startswith("70% of its attention goes to the picture, half of that to 1 of 6 visual tokens.")
     painted = cv2.imdecode(np.frombuffer(base64.b64decode(view["picture"].split(",")[1]), np.uint8), 1)
     yellow = painted[..., 2].astype(int) - painted[..., 0]  # red above blue
     cells = yellow.reshape(2, 30, 3, 30).mean((1, 3)).ravel()

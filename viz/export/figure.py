@@ -49,9 +49,9 @@ def figure_file(
     Args:
         pictures: what was run, one or several, uint8 `[height, width, 3]` RGB, or a video; of each of its steps the
             first frame is drawn.
-        stop: number of stages shown, 0 (whole picture) to `len(record.steps)`.
+        stop: number of stages shown, 0 (full picture) to `len(record.steps)`.
         kind: one of `KINDS`.
-        truth: the known answer, where there is one.
+        truth: the correct answer, where there is one.
     """
     if kind not in KINDS:
         raise ValueError(f"a figure is one of {', '.join(KINDS)}; got {kind!r}")
@@ -67,7 +67,7 @@ def figure_file(
 def frames(
     record: RunRecord, pictures: VisualInput, theme: Theme = LIGHT, truth: str = "", dpi: int = 100
 ) -> list[np.ndarray]:
-    """The figure after every stage, from the whole picture on, uint8 `[height, width, 3]` RGB."""
+    """The figure after every stage, from the full picture on, uint8 `[height, width, 3]` RGB."""
     drawn = []
     with rc_context(_TEXT):
         for stop in range(len(record.steps) + 1):
@@ -103,14 +103,14 @@ def _draw_picture(axes, record: RunRecord, number: int, picture: np.ndarray, sto
     axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
     visual_input = np.isin(record.layout.tile_numbers(), _finest(record, number))
     boxes, fate = record.layout.boxes()[visual_input], fates_after(record, stop)[visual_input]
-    axes.add_collection(PatchCollection(_squares(boxes[fate != KEPT]), facecolor="#14181d", alpha=0.8, linewidth=0))
+    axes.add_collection(PatchCollection(_squares(boxes[fate != KEPT]), facecolor=theme.dropped, alpha=0.8, linewidth=0))
     if stop:
-        kept = PatchCollection(_squares(boxes[fate == KEPT]), facecolor="none", edgecolor="white", linewidth=0.5)
+        kept = PatchCollection(_squares(boxes[fate == KEPT]), facecolor="none", edgecolor=theme.kept, linewidth=0.5)
         axes.add_collection(kept)
     merged = boxes[fate == MERGED]
     if len(merged):
         x, y = (merged[:, 0] + merged[:, 2]) / 2, (merged[:, 1] + merged[:, 3]) / 2
-        axes.scatter(x, y, s=7, marker="D", facecolor="none", edgecolor="white", linewidth=0.5)
+        axes.scatter(x, y, s=7, marker="D", facecolor="none", edgecolor=theme.merged, linewidth=0.5)
     if record.answer_region is not None and number == 0:
         for line in _outline(record):
             axes.plot(*line, color=theme.answer_region, linewidth=1.4, solid_capstyle="round")
@@ -130,7 +130,7 @@ def _squares(boxes: np.ndarray) -> list[Rectangle]:
 
 
 def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]:
-    """The border of the evidence: edges that belong to one of its squares only."""
+    """The border of the answer region: edges that belong to one of its squares only."""
     edges: dict[tuple[float, ...], int] = {}
     finest = np.isin(record.layout.tile_numbers()[record.answer_region], _finest(record, 0))
     for x0, y0, x1, y1 in record.layout.boxes()[record.answer_region[finest]].round(4):
@@ -143,8 +143,12 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, t
     n, compensated = record.layout.n_tokens, record.compensated
     answers = [
         ("Question", record.request.question, theme.ink),
-        (f"Full picture, {n} pieces", record.full.text, theme.full),
-        (f"{record.method_title}, {tokens_left(record)} pieces in the last layer", record.pruned.text, theme.pruned),
+        (f"Full picture, {n} visual tokens", record.full.text, theme.full),
+        (
+            f"{record.method_title}, {tokens_left(record)} visual tokens in the last layer",
+            record.pruned.text,
+            theme.pruned,
+        ),
     ]
     if compensated is not None:
         answers.append(
@@ -178,10 +182,10 @@ def _facts(record: RunRecord, stop: int, truth: str) -> list[str]:
     gone, new = ([w.text for w in diff if w.fate == fate_of] for fate_of in ("gone", "new"))
     facts = [
         found["verdict"] + (f": −{' '.join(gone)} +{' '.join(new)}" if gone or new else ""),
-        *([f"known answer: {truth}"] if truth else []),
+        *([f"correct answer: {truth}"] if truth else []),
         f"{stop_titles(record)[stop]}: {rows} rows go on",
         f"{(fate == KEPT).sum()} kept, {(fate == MERGED).sum()} merged, {(fate == DROPPED).sum()} dropped so far",
-        f"mean {found['mean_entering_a_layer']:.1f} pieces entering a layer",
+        f"mean {found['mean_entering_a_layer']:.1f} visual tokens entering a layer",
         f"prefill {_ratio(found['estimated_prefill_flops'])} (estimated), KV {_ratio(found['computed_kv_bytes'])}",
     ]
     if compensated is not None:
@@ -190,7 +194,8 @@ def _facts(record: RunRecord, stop: int, truth: str) -> list[str]:
     if found["answer_region"]:
         e = found["answer_region"]
         facts.append(
-            f"evidence kept: {e['kept']} of {e['of']} pieces" + (f", {e['merged']} merged" if e["merged"] else "")
+            f"answer region kept: {e['kept']} of {e['of']} visual tokens"
+            + (f", {e['merged']} merged" if e["merged"] else "")
         )
     return facts
 

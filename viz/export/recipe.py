@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from pruning.budget import mean_per_layer, n_keep
-from pruning.metrics.agreement import verdict
+from pruning.metrics.agreement import RunComparison, compare_run
 from pruning.metrics.diagnostics import diagnose
 from pruning.metrics.token_fates import answer_region_kept
 from pruning.records.decisions import FIELDS, from_file
@@ -23,8 +23,10 @@ YOUR_DECISION = "your_decision.json"
 
 
 def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
-    """What the page says of a run in numbers and words; JSON-ready. `truth` is the known answer, where there is one."""
-    request, rows = record.request, record.pruned.visual_per_layer
+    """What the page says of a run in numbers and words; JSON-ready. `truth` is the correct answer, where there is
+    one.
+    """
+    request, rows, compared = record.request, record.pruned.visual_per_layer, compare_run(record)
     return {
         "tool": f"PruneScope {record.environment['prunescope']}",
         "model": request.model,
@@ -39,9 +41,9 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
         "question": request.question,
         "full_answer": record.full.text,
         "pruned_answer": record.pruned.text,
-        "verdict": verdict(record.full.text, record.pruned.text).value,
+        "verdict": compared.pruned.verdict.value,
         "known_answer": truth or None,
-        "headline": headline(record),
+        "headline": headline(record, compared),
         "tokens": record.layout.n_tokens,
         "kept_at_end": tokens_left(record),
         "mean_entering_a_layer": round(mean_per_layer(list(rows)), 4),
@@ -49,7 +51,7 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
         "rows_after_each_stage": [step.selection.n_rows for step in record.steps],
         "answer_region": answer_region_kept(record),
         "diagnostics": diagnose(record).figures(),
-        "compensation": _compensation_figures(record),
+        "compensation": _compensation_figures(record, compared),
         "estimated_prefill_flops": [record.full_cost.prefill_flops, record.pruned_cost.prefill_flops],
         "computed_kv_bytes": [record.full_cost.kv_bytes, record.pruned_cost.kv_bytes],
         "torch": record.environment["torch"],
@@ -58,7 +60,7 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
     }
 
 
-def _compensation_figures(record: RunRecord) -> dict[str, Any] | None:
+def _compensation_figures(record: RunRecord, compared: RunComparison) -> dict[str, Any] | None:
     found = record.compensated
     if found is None:
         return None
@@ -70,12 +72,12 @@ def _compensation_figures(record: RunRecord) -> dict[str, Any] | None:
         "chosen": found.chosen,
         "inserted": found.inserted,
         "answer": found.answer.text,
-        "verdict": verdict(record.full.text, found.answer.text).value,
+        "verdict": compared.compensated.verdict.value,
         "kl_without": found.kl_pruned,
         "caption_tokens": found.caption_tokens,
         "estimated_flops_with_captioner_and_selector": found.total_flops,
         "costs_as_many_visual_tokens": round(found.break_even, 2),
-        "what_happened": sentences(record, found),
+        "what_happened": sentences(record, found, compared),
     }
 
 

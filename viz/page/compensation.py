@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pruning.metrics.agreement import Verdict, content, telling_words, verdict
+from pruning.metrics.agreement import RunComparison, compare_run, content, telling_words
 from pruning.records.compensation import CandidateEntry, Compensated, NextWord
 from pruning.records.run import RunRecord
 
@@ -38,7 +38,7 @@ GATE_HOW = "The confidence gate is an extension of this tool, not part of the pa
 AGAIN_HOW = "Dotted: a word that tells something (no articles, no small words) and that caption and answer share."
 
 
-def compensation_view(record: RunRecord) -> dict[str, Any] | None:
+def compensation_view(record: RunRecord, compared: RunComparison | None = None) -> dict[str, Any] | None:
     """What the caption panel needs; None for a run without compensation."""
     found = record.compensated
     if found is None:
@@ -68,7 +68,7 @@ def compensation_view(record: RunRecord) -> dict[str, Any] | None:
         "kl_pruned": found.kl_pruned,
         "prompt": {"before": found.before, "inserted": found.inserted, "behind": found.behind},
         "caption": found.caption or (found.candidates[found.chosen].text if found.chosen is not None else ""),
-        "sentences": sentences(record, found),
+        "sentences": sentences(record, found, compared),
         "price": price_view(record, found),
         "next_words": [next_word_view(w) for w in found.next_words],
         "looked": observed_view(found),
@@ -131,7 +131,7 @@ def price(found: Compensated) -> str:
     return f"{what} as much as {many} (estimated)."
 
 
-def sentences(record: RunRecord, found: Compensated) -> list[str]:
+def sentences(record: RunRecord, found: Compensated, compared: RunComparison | None = None) -> list[str]:
     """What became of the caption, and what it did to the answer."""
     said = [why] if (why := _why_not(record, found)) else []
     texts = {c.text for c in found.candidates}
@@ -144,7 +144,7 @@ def sentences(record: RunRecord, found: Compensated) -> list[str]:
     requested = record.request.compensation.caption if record.request.compensation else None
     if requested is not None and content(requested) != content(found.caption):
         said.append("Role names, picture placeholders and control marks were taken out of the caption first.")
-    said.append(_outcome(record, found))
+    said.append(_outcome(compared or compare_run(record)))
     full, pruned, compensated = (telling_words(a.text) for a in (record.full, record.pruned, found.answer))
     back = (telling_words(found.caption) & full & compensated) - pruned
     if back:
@@ -172,16 +172,16 @@ def _why_not(record: RunRecord, found: Compensated) -> str:
     )
 
 
-def _outcome(record: RunRecord, found: Compensated) -> str:
+def _outcome(compared: RunComparison) -> str:
     """What the caption did, without a claim about which answer is right."""
-    without, with_it = (verdict(record.full.text, a.text) is not Verdict.DIFFERS for a in (record.pruned, found.answer))
+    without, with_it = compared.pruned.agrees, compared.compensated.agrees
     if with_it and not without:
-        return "The caption helps: with it the pruned picture is answered as the whole one."
+        return "The caption helps: with it the pruned picture is answered as the full one."
     if without and not with_it:
-        return "The caption does harm: without it the pruned picture is answered as the whole one, with it not."
+        return "The caption does harm: without it the pruned picture is answered as the full one, with it not."
     if with_it:
-        return "The caption was not needed: the pruned picture is answered as the whole one without it too."
-    return "The caption does not help: the answer still differs from that of the whole picture."
+        return "The caption was not needed: the pruned picture is answered as the full one without it too."
+    return "The caption does not help: the answer still differs from that of the full picture."
 
 
 def _kl_marks(candidates: tuple[CandidateEntry, ...]) -> list[str]:

@@ -36,5 +36,5 @@ def head_attention_view(picture: np.ndarray, layout: TokenLayout, weights: np.nd
     mixed = cv2.addWeighted(paint, HEAT, cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), 1 - HEAT, 0)
     total = float(weights.sum())
     half = int(np.searchsorted(np.cumsum(np.sort(weights)[::-1]), total / 2)) + 1
-    said = f"{total:.0%} of its attention goes to the picture, half of that to {half} of {len(weights)} pieces. "
+    said = f"{total:.0%} of its attention goes to the picture, half of that to {half} of {len(weights)} visual tokens. "
     return {"picture": picture_url(mixed)[0], "says": f"{said}{MEANS.get(part, '')} Yellow is most; square-root scale."}

@@ -17,7 +17,7 @@ from pruning.budget import mean_per_layer
 from pruning.inputs.content import VideoClip, VisualInput, images_of
 from pruning.interface import Part
 from pruning.layout import TokenLayout
-from pruning.metrics.agreement import RULE, telling_words, verdict
+from pruning.metrics.agreement import RULE, AnswerComparison, RunComparison, Verdict, compare_run, telling_words
 from pruning.metrics.token_fates import KEPT, answer_region_kept, fates
 from pruning.records.answer import Answer
 from pruning.records.run import RunRecord
@@ -29,20 +29,20 @@ from viz.text_diff import first_difference, word_diff
 MAX_DRAWN_SIDE = 1024
 SCORE_HOW = (
     "Score colours show ranks, not values: yellow is the best of those that were compared. “Most like survivor” is the "
-    "kept piece with the largest cosine between what the language model would read of the two."
+    "kept visual token with the largest cosine between what the language model would read of the two."
 )
-CERTAINTY_HOW = "The bar under a word is the probability that the model gave it, pieces of a word multiplied."
+CERTAINTY_HOW = "The bar under a word is the probability that the model gave it, parts of a word multiplied."
 ATTENTION_HOW = (
     "Pointing at a word shows what the row that produced it attends to, in the run of its own card: the mean over all "
-    "heads and all layers, after softmax, relative to that word's strongest piece, colours on a square-root scale. "
-    "Looking is not the same as using."
+    "heads and all layers, after softmax, relative to that word's strongest visual token, on a square-root scale. "
+    "High attention does not prove that a token is used."
 )
 
 
 SIGNALS_HOW = (
     "Signal of ONLY: in the first layer of the language model, each head's entropy over the text divided by that over "
-    "the picture; ONLY would silence heads below the mean. Signal of ReVisiT: the piece that predicts most like the "
-    "word's own row does, through the output head, over the plausible words. Neither changes an answer here, and "
+    "the picture; ONLY would silence heads below the mean. Signal of ReVisiT: the visual token that predicts most like "
+    "the word's own row does, through the output head, over the plausible words. Neither changes an answer here, and "
     "neither prunes."
 )
 
@@ -68,21 +68,23 @@ def run_view(
 
     Args:
         pictures: data URLs, of a video one for each frame. recorded: the run was made earlier. how: sentences on how
-            the method decides. truth: the known answer, where there is one. model: what to call the model.
+            the method decides. truth: the correct answer, where there is one. model: what to call the model.
     """
+    compared = compare_run(record)
     return {
-        "canvas": canvas_view(record, pictures, recorded=recorded, how=how, model=model),
-        "answers": answers_view(record, truth=truth),
-        "help": compensation_view(record),
+        "canvas": canvas_view(record, pictures, recorded=recorded, how=how, model=model, compared=compared),
+        "answers": answers_view(record, truth=truth, compared=compared),
+        "compensation": compensation_view(record, compared),
         "cost": cost_view(record),
         "chart": chart_view(record),
     }
 
 
 def canvas_view(
-    record: RunRecord, pictures: Sequence[str], *, recorded: bool, how: Sequence[str] = (), model: str = ""
-) -> dict[str, Any]:
-    """What the patch canvas needs."""
+    record: RunRecord, pictures: Sequence[str], *, recorded: bool, how: Sequence[str] = (), model: str = "",
+    compared: RunComparison | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What the patch canvas needs. `compared`: how the run's answers relate, if that is known already."""
     n = record.layout.n_tokens
     return {
         "pictures": list(pictures),
@@ -100,7 +102,7 @@ def canvas_view(
         "answer_region_kept": answer_region_kept(record),
         "attention": {name: attention_view(answer) for name, answer in answers_of(record).items()},
         "nearest": _nearest_view(record),
-        "headline": headline(record),
+        "headline": headline(record, compared),
         "weights": "" if record.structure is None else f"{record.structure.title}: {weights_words(record.structure)}",
         "how": [*how, SCORE_HOW],
     }
@@ -177,14 +179,15 @@ def _layout_view(layout: TokenLayout) -> dict[str, Any]:
     return {"pictures_wh": sizes, "names": names, "frames": frames, "tiles": tiles, "views": layout.views()}
 
 
-def answers_view(record: RunRecord, *, truth: str = "") -> dict[str, Any]:
+def answers_view(record: RunRecord, *, truth: str = "", compared: RunComparison | None = None) -> dict[str, Any]:
     """What the answer cards need."""
+    compared = compared or compare_run(record)
     return {
         "state": "done",
         "full": _answer_view(record.full, str(record.layout.n_tokens)),
         "pruned": _answer_view(record.pruned, tokens_left(record)),
-        **_against(record.full, record.pruned),
-        "compensated": _compensated_view(record),
+        **_against(record.full, record.pruned, compared.pruned),
+        "compensated": _compensated_view(record, compared),
         "question": record.request.question,
         "truth": truth,
         "notes": list(record.notes),
@@ -231,7 +234,7 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def headline(record: RunRecord) -> str:
+def headline(record: RunRecord, compared: RunComparison | None = None) -> str:
     """The finding in plain words."""
     n, rows = record.layout.n_tokens, record.pruned.visual_per_layer
     if not record.steps and record.structure is None:
@@ -244,16 +247,16 @@ def headline(record: RunRecord) -> str:
         tokens = f"{average:.0f} of {n} visual tokens a layer on average, {tokens_left(record)} at the end"
     if record.structure is not None:
         tokens += f", {weights_words(record.structure)}"
-    outcome = verdict(record.full.text, record.pruned.text).value
-    if outcome == "Same":
+    outcome = (compared or compare_run(record)).pruned.verdict
+    if outcome is Verdict.SAME:
         return f"Answered the same with {tokens}."
-    if outcome == "Wording differs":
+    if outcome is Verdict.WORDING:
         return f"Worded differently with {tokens}."
     return f"The answer changes with {tokens}."
 
 
 def tokens_left(record: RunRecord) -> str:
-    """What the last layer reads of the picture, in words: a [CLS] row is no piece of it."""
+    """What the last layer reads of the picture, in words: a [CLS] row is no visual token."""
     kept = len(record.kept)
     return f"{kept} and [CLS]" if record.pruned.visual_per_layer[-1] > kept else str(kept)
 
@@ -261,7 +264,7 @@ def tokens_left(record: RunRecord) -> str:
 def _full_stop(n: int) -> dict[str, Any]:
     everything = np.full(n, KEPT, np.uint8)
     return {
-        "name": "picture", "title": "The whole picture", "part": "picture", "layer": None, "rows": n or "–",
+        "name": "picture", "title": "The full picture", "part": "picture", "layer": None, "rows": n or "–",
         "fate": _pack(everything), "score": None, "merged_into": None, "summary": "", "ms": None, "why": None,
     }  # fmt: skip
 
@@ -300,8 +303,8 @@ def _reasons(step: PruningStep) -> dict[str, Any] | None:
 
 
 def stop_titles(record: RunRecord) -> list[str]:
-    """Names of the stops of the scrubber, the whole picture first."""
-    return ["The whole picture", *(_title(step) for step in record.steps)]
+    """Names of the stops of the scrubber, the full picture first."""
+    return ["The full picture", *(_title(step) for step in record.steps)]
 
 
 def _title(step: PruningStep) -> str:
@@ -310,9 +313,9 @@ def _title(step: PruningStep) -> str:
 
 def _short_name(step: PruningStep) -> str:
     if step.stage.part is Part.TOWER:
-        return f"eye {step.stage.layer}"
+        return f"vision encoder layer {step.stage.layer}"
     if step.stage.part is Part.PROJECTOR:
-        return "leaving the eye"
+        return "vision encoder output"
     return "before LLM" if step.stage.layer == 0 else f"layer {step.stage.layer}"
 
 
@@ -324,21 +327,21 @@ def _answer_view(answer: Answer, visual_tokens: str) -> dict[str, Any]:
     }
 
 
-def _against(full: Answer, other: Answer) -> dict[str, Any]:
+def _against(full: Answer, other: Answer, compared: AnswerComparison) -> dict[str, Any]:
     """How an answer differs from the full one."""
     return {
         "diff": [{"text": w.text, "fate": w.fate} for w in word_diff(full.text, other.text)],
-        "verdict": verdict(full.text, other.text).value,
+        "verdict": compared.verdict.value,
         "parts_at": first_difference(full.text, other.text),
     }
 
 
-def _compensated_view(record: RunRecord) -> dict[str, Any] | None:
+def _compensated_view(record: RunRecord, compared: RunComparison) -> dict[str, Any] | None:
     """The third answer; in its diff, `again` marks words that its caption has too."""
     found = record.compensated
     if found is None:
         return None
-    view = _answer_view(found.answer, tokens_left(record)) | _against(record.full, found.answer)
+    view = _answer_view(found.answer, tokens_left(record)) | _against(record.full, found.answer, compared.compensated)
     view["tokens"] = found.caption_tokens
     said = telling_words(found.caption)
     view["diff"] = [w | {"again": w["fate"] != "gone" and bool(telling_words(w["text"]) & said)} for w in view["diff"]]
@@ -346,9 +349,9 @@ def _compensated_view(record: RunRecord) -> dict[str, Any] | None:
 
 
 def _words_of(answer: Answer) -> list[dict[str, Any]]:
-    """TextStreamer joined to words; a word is as sure as all its pieces together. `pieces` are their numbers."""
+    """Decoded tokens joined to words; the probability of a word is the product of those of its `tokens`."""
     words: list[dict[str, Any]] = []
-    open_parts: list[int] = []  # parts of a character that a later piece completes
+    open_parts: list[int] = []  # parts of a character that a later token completes
     for number, (text, log_prob) in enumerate(zip(answer.words, answer.log_probs, strict=True)):
         if not text:
             open_parts.append(number)

@@ -12,6 +12,7 @@ import numpy as np
 
 from pruning.interface import Part
 from pruning.metrics.plan_cost import PlanCost
+from pruning.ops.ks import ks_two_sample
 from pruning.records.plan import LayerPlan, MatrixPlan, PlanRequest, StructuralPlan, StructureSummary
 
 MOST_POINTS, MANY_GATES = 96, 256  # points of a curve on the page; gates above which each gets fewer
@@ -113,7 +114,7 @@ def ranks_view(plan: StructuralPlan) -> list[dict[str, Any]]:
 
 
 def sums_view(plan: StructuralPlan, cost: PlanCost) -> dict[str, Any]:
-    """Heads, parameters and estimated multiply-adds before and after, by part and for the whole model."""
+    """Heads, parameters and estimated multiply-adds before and after, by part and for the full model."""
     summary = plan.summary()
     rows = [
         {"name": part.value, "heads": list(summary.heads[part]), "parameters": list(summary.parameters[part])[::-1],
@@ -147,13 +148,6 @@ def gates_view(plan: StructuralPlan) -> dict[str, Any] | None:
     }
 
 
-def two_sample_ks(spectrum: np.ndarray, k: int) -> float:
-    """Plain KS between a spectrum `[n]` and its own first k values: `1 - k/n`, unless values tie across the cut."""
-    points = np.unique(spectrum)
-    below = [np.searchsorted(np.sort(s), points, side="right") / len(s) for s in (spectrum, spectrum[:k])]
-    return float(np.abs(below[0] - below[1]).max())
-
-
 def _curves(layer: LayerPlan, head: int, request: PlanRequest) -> dict[str, Any]:
     spectrum, full, without = layer.spectra[head], layer.full, layer.without[head]
     n = len(spectrum)
@@ -162,7 +156,7 @@ def _curves(layer: LayerPlan, head: int, request: PlanRequest) -> dict[str, Any]
     mass_cut = 1 - np.cumsum(spectrum)
     share = layer.erank[head] if layer.erank is not None else 0.5
     k = int(min(max(1, round(float(share) * n)), n - 1)) if n > 1 else 1
-    plain = [two_sample_ks(spectrum, i) for i in range(1, n + 1)]
+    plain = [ks_two_sample(spectrum, spectrum[:i]) for i in range(1, n + 1)]
     said = PITFALL.format(plain=plain[k - 1], k=k, n=n, mass=float(mass_cut[k - 1]))
     values = layer.erank is not None and layer.ks is not None
     sink = values and layer.erank[head] < np.median(layer.erank) and layer.ks[head] > np.median(layer.ks)

@@ -1,11 +1,14 @@
 // A run on its picture: reading the arrays, and painting them. Pure functions of a `scene`; no events, no requests.
 //
-// A scene is {boxes, stops, evidence, photo, frame, width, height, strength}: boxes in pixels of the original picture,
+// A scene is {boxes, stops, region, photo, frame, width, height, opacity}: boxes in pixels of the original picture,
 // `frame` [x0, y0, x1, y1] the part of the picture that fills the canvas of `width` x `height` device pixels.
 window.prunescope.drawing = (() => {
   const GONE = 0, DROPPED = 1, MERGED = 2, KEPT = 3;
   const CIVIDIS = [[0, 34, 78], [18, 53, 112], [59, 73, 108], [87, 93, 109], [112, 113, 115], [138, 134, 120], [165, 156, 116], [195, 179, 105], [225, 204, 85], [254, 232, 56]];
-  const REASONS = ['#56B4E9', '#E69F00', '#009E73', '#CC79A7', '#F0E442', '#D55E00'], NO_REASON = 255;
+  const NO_REASON = 255, N_REASONS = 6;
+  // Colours have one home, viz/theme.py; the page gets them as CSS variables.
+  const color = (name) => getComputedStyle(document.body).getPropertyValue(`--ps-${name}`).trim();
+  const reasonColor = (number) => color(`reason-${number % N_REASONS}`);
   const { bytes } = window.prunescope;
 
   // ---- reading ---------------------------------------------------------------------------------------------------
@@ -82,14 +85,14 @@ window.prunescope.drawing = (() => {
 
   function photo(ink, scene) {
     const [x0, y0] = place(scene, 0, 0), [x1, y1] = place(scene, scene.picture[0], scene.picture[1]);
-    ink.fillStyle = '#7d8087';
+    ink.fillStyle = color('outside');
     ink.fillRect(0, 0, scene.width, scene.height);
     if (!scene.pixels) return ink.drawImage(scene.photo, x0, y0, x1 - x0, y1 - y0);
     // The model's own resolution: shrink to what the tower receives, then enlarge without smoothing.
     const small = document.createElement('canvas');
     [small.width, small.height] = scene.pixels;
     const sx = scene.pixels[0] / scene.width, sy = scene.pixels[1] / scene.height, pen = small.getContext('2d');
-    pen.fillStyle = '#7d8087';
+    pen.fillStyle = color('outside');
     pen.fillRect(0, 0, small.width, small.height);
     pen.imageSmoothingQuality = 'high';
     pen.drawImage(scene.photo, x0 * sx, y0 * sy, (x1 - x0) * sx, (y1 - y0) * sy);
@@ -99,13 +102,14 @@ window.prunescope.drawing = (() => {
   }
 
   function dimmed(scene) {
-    const image = document.createElement('canvas'), strength = scene.strength;
+    const image = document.createElement('canvas'), opacity = scene.opacity;
     image.width = scene.width; image.height = scene.height;
     const ink = image.getContext('2d');
-    ink.filter = `grayscale(${strength}%)`;
+    ink.filter = `grayscale(${opacity}%)`;
     photo(ink, scene);
     ink.filter = 'none';
-    ink.fillStyle = `rgba(13, 17, 23, ${strength / 100})`;
+    ink.globalAlpha = opacity / 100;
+    ink.fillStyle = color('dropped');
     ink.fillRect(0, 0, image.width, image.height);
     return image;
   }
@@ -121,18 +125,18 @@ window.prunescope.drawing = (() => {
   }
 
   function fates(ink, scene, list) {
-    const dim = dimmed(scene), lines = hatch(ink);
+    const dim = dimmed(scene), lines = hatch(ink), mark = color('merged');
     list.forEach((fate, i) => {
       if (fate === KEPT) return;
       const [x, y, w, h] = cell(scene, scene.boxes[i]);
       ink.drawImage(dim, x, y, w, h, x, y, w, h);
-      if (fate === MERGED) diamond(ink, x + w / 2, y + h / 2, Math.min(w, h) * 0.2);
+      if (fate === MERGED) diamond(ink, x + w / 2, y + h / 2, Math.min(w, h) * 0.2, mark);
       else { ink.fillStyle = lines; ink.fillRect(x, y, w, h); }
     });
   }
 
-  function diamond(ink, x, y, r) {
-    ink.strokeStyle = 'rgba(255, 255, 255, .85)';
+  function diamond(ink, x, y, r, mark) {
+    ink.strokeStyle = mark;
     ink.lineWidth = Math.max(1, r / 3);
     ink.beginPath(); ink.moveTo(x, y - r); ink.lineTo(x + r, y); ink.lineTo(x, y + r); ink.lineTo(x - r, y); ink.closePath(); ink.stroke();
   }
@@ -148,20 +152,21 @@ window.prunescope.drawing = (() => {
     scene.boxes.forEach((box, i) => {
       const [x, y, w, h] = cell(scene, box);
       if (Number.isNaN(stop.score[i])) { ink.drawImage(dim, x, y, w, h, x, y, w, h); ink.fillStyle = lines; }
-      else ink.fillStyle = `rgba(${heat(1 - (stop.ranks.rank[i] - 1) / Math.max(1, stop.ranks.of - 1))}, ${scene.strength / 100})`;
+      else ink.fillStyle = `rgba(${heat(1 - (stop.ranks.rank[i] - 1) / Math.max(1, stop.ranks.of - 1))}, ${scene.opacity / 100})`;
       ink.fillRect(x, y, w, h);
     });
   }
 
   // Why a token was kept: the colour of its reason over the kept ones, everything else as among the fates.
   function reasons(ink, scene, list, why) {
+    const colors = Array.from({ length: N_REASONS }, (_, i) => reasonColor(i));
     fates(ink, scene, list);
     scene.boxes.forEach((box, i) => {
       const reason = why.of[i];
       if (list[i] !== KEPT || reason === NO_REASON) return;
       const [x, y, w, h] = cell(scene, box);
-      ink.globalAlpha = 0.3 + 0.6 * scene.strength / 100;
-      ink.fillStyle = REASONS[reason % REASONS.length];
+      ink.globalAlpha = 0.3 + 0.6 * scene.opacity / 100;
+      ink.fillStyle = colors[reason % N_REASONS];
       ink.fillRect(x, y, w, h);
       ink.globalAlpha = 1;
     });
@@ -207,15 +212,17 @@ window.prunescope.drawing = (() => {
     ink.setLineDash([]);
   }
 
-  const kept = (ink, scene, inside) => border(ink, scene, inside, [['rgba(0, 0, 0, .75)', 3], ['rgba(255, 255, 255, .95)', 1.2]]);
-  const evidence = (ink, scene, inside) => border(ink, scene, inside, [['rgba(0, 0, 0, .8)', 4.5], ['#E69F00', 2.4, [7, 4]]]);
+  const kept = (ink, scene, inside) => border(ink, scene, inside, [['rgba(0, 0, 0, .75)', 3], [color('kept'), 1.2]]);
+  const region = (ink, scene, inside) => border(ink, scene, inside, [['rgba(0, 0, 0, .8)', 4.5], [color('answer-region'), 2.4, [7, 4]]]);
 
   // What the model never sees: everything outside its one square view.
   function unseen(ink, scene, tiles) {
     if (tiles.length !== 1) return;
     const [x0, y0, x1, y1] = tiles[0].box_xyxy, [a, b] = place(scene, x0, y0), [c, d] = place(scene, x1, y1), w = scene.width, h = scene.height;
-    ink.fillStyle = 'rgba(90, 96, 104, .82)';
+    ink.globalAlpha = 0.82;
+    ink.fillStyle = color('outside');
     for (const r of [[0, 0, w, b], [0, d, w, h - d], [0, b, a, d - b], [c, b, w - c, d - b]]) if (r[2] > 0.5 && r[3] > 0.5) ink.fillRect(...r);
+    ink.globalAlpha = 1;
   }
 
   // One token: a ring, and lines to tokens that matter to it ([target, colour] pairs).
@@ -229,8 +236,8 @@ window.prunescope.drawing = (() => {
       ink.beginPath(); ink.rect(u, v, a, b); stroke(ink, scene, color, 2);
     }
     ink.beginPath(); ink.rect(x, y, w, h);
-    stroke(ink, scene, 'rgba(0, 0, 0, .9)', 5); stroke(ink, scene, '#FFFFFF', 2.4);
+    stroke(ink, scene, 'rgba(0, 0, 0, .9)', 5); stroke(ink, scene, color('kept'), 2.4);
   }
 
-  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, leftAt, cell, tokenAt, heat, photo, fates, scores, REASONS, reasons, attention, grid, kept, evidence, unseen, ring };
+  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, leftAt, cell, tokenAt, heat, photo, fates, scores, color, reasonColor, reasons, attention, grid, kept, region, unseen, ring };
 })();

@@ -1,6 +1,6 @@
 // What the components share: small helpers, and a switchboard on which they hear of each other.
 // Topics: `run` (everything that belongs to one run), `stage` (a layer or null), `word` ({answer, index} or null),
-// `piece` (a token or null), `stop` (number of a stop), `share` (where the slider stands), `status` ({kind, text}), `plan` (a structural plan, whole).
+// `visual token` (a token or null), `stop` (number of a stop), `share` (where the slider stands), `status` ({kind, text}), `plan` (a structural plan, whole).
 // Nothing here asks the server.
 window.prunescope = window.prunescope || (() => {
   const listeners = {}, last = {};
@@ -98,7 +98,7 @@ window.prunescope = window.prunescope || (() => {
     shelf.live = null;
     emit('run', { ...run, canvas: { ...run.canvas, pictures: [bundle.picture] } });
     const exact = near === Number(count) ? '' : ` Nearest to ${count}.`;
-    emit('status', { kind: 'idle', text: `Recorded run with ${near} of ${total} pieces.${exact} Press Run to do it live.` });
+    emit('status', { kind: 'idle', text: `Recorded run with ${near} of ${total} visual tokens.${exact} Press Run to do it live.` });
   }
 
   // What Python sends of a run. What belongs to another picture than the one on the page comes too late.

@@ -37,7 +37,7 @@ class Exploring:
     """What another tab needs to run what this one would run: its handler, what that is given, what it shows.
 
     Attributes:
-        total: pieces of a picture, the largest value of `count`.
+        total: visual tokens of a picture, the largest value of `count`.
     """
 
     run: Callable[..., Iterator[tuple[Any, ...]]]
@@ -67,15 +67,15 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
             method = gr.Dropdown(_method_choices(), value=OPENING[0], label="Method", elem_id="method")
             about = gr.Markdown(_about(OPENING[0]), elem_classes="hint", elem_id="about-method")
             total = handlers.n_tokens
-            count = gr.Slider(1, total, value=OPENING[1], step=1, label="Share kept", elem_id="count")
+            count = gr.Slider(1, total, value=OPENING[1], step=1, label="Visual tokens kept", elem_id="count")
             published = static_component("budget_presets", opening(OPENING[1], total), elem_id="budgets")
             with gr.Accordion("Advanced", open=False):
                 groups, controls = build_groups(TABLE, OPENING[0])
-                decision = gr.UploadButton("Import kept pieces or groups", size="sm", elem_id="decision")
+                decision = gr.UploadButton("Import kept tokens or groups", size="sm", elem_id="decision")
                 gr.Markdown(messages.DECISION_HELP, elem_classes="hint")
                 positions, seed, model = _settings_of_a_run(settings)
                 with_plan = gr.Checkbox(
-                    value=False, label="Take out of the weights what the plan under Structure says", elem_id="with-plan"
+                    value=False, label="Prune weights by the plan under Weight pruning", elem_id="with-plan"
                 )
             words = build_caption_controls(handlers.service.captioners)
             with gr.Row(elem_classes="buttons"):
@@ -93,7 +93,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
                     chips = static_component("ask_chips", suggestions, elem_id="chips")
                     pair = static_component("answer_pair", elem_id="answers")
                     static_component("layer_chart", elem_id="layers")
-            captions = static_component("caption_help", elem_id="captions")
+            captions = static_component("compensation", elem_id="captions")
     static_component("cost_strip", elem_id="cost")
     panel = static_component("diagnosis", elem_id="diagnosis")
     away = static_component("export", elem_id="take-away")
@@ -146,7 +146,7 @@ def _settings_of_a_run(settings: Settings) -> tuple[gr.Dropdown, gr.Number, gr.D
         [("as the method does", "method"), "original", "renumbered"],
         value="method",
         label="Positions",
-        info="What happens to position ids when pieces leave.",
+        info="What happens to position ids when visual tokens are dropped.",
     )
     seed = gr.Number(0, label="Seed", precision=0, info="Only methods that draw at random use it.")
     model = gr.Dropdown(_model_choices(settings.model), value=settings.model, label="Model", elem_id="model")

@@ -1,4 +1,4 @@
-"""Measured: how good is the bundled model, and how much of it survives which pruner?"""
+"""Benchmarks: how good is the bundled model, and how much of it survives which pruner?"""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ INTRODUCTION = """
 ### How much of the bundled model survives
 
 Each point is the share of questions answered exactly right, one question about each of {scenes} drawn scenes that the
-model was never trained on, with one standard error. Random and an even grid are controls; the oracle knows which pieces
-hold the answer. Every method is asked for the same number of pieces, **but they count differently**: what
-cuts inside the language model sees everything in its first layers, and some numbers are means over the layers (see the
-table).
+model was never trained on, with one standard error. Random and an even grid are controls; the oracle knows which visual
+tokens hold the answer. Every method is asked for the same number of visual tokens, **but they count differently**: what
+cuts inside the language model reads all of them in its first layers, and some numbers are means over the layers (see
+the table).
 
 It is one small model in a drawn world: a place to study mechanisms, not a ranking of methods on photographs. It learnt
-to count pieces in reading order: methods that hand them on in another order (HoloV, LLaVA-PruMerge+) lose counting
-first, which says nothing of them elsewhere.
+to count visual tokens in reading order: methods that pass them on in another order (HoloV, LLaVA-PruMerge+) lose
+counting first, which says nothing of them elsewhere.
 """
 CAPTIONS = """
-### How much a caption gives back
+### How much a caption compensates
 
 The same kind of questions with ACCM: without a caption, with the chosen one, and with the honest opponent, the same
-pruner with as many more pieces as caption, captioner and selector cost. True words are a true description of what was
-dropped, the most that words could do here.
+pruner with as many more visual tokens as caption, captioner and selector cost. True words are a true description of
+what was dropped, the most that a caption could do here.
 """
 
 
@@ -67,12 +67,15 @@ def _show_captions(titles: dict[str, str]) -> None:
 
 def _curve_table(results: dict, titles: dict[str, str]) -> str:
     counts = sorted({int(name.rsplit("@", 1)[1]) for name in results["curve"]} - {0}, reverse=True)[1:]
-    lines = ["| asked to keep | " + " | ".join(str(c) for c in counts) + " |", "| --- |" + " --- |" * len(counts)]
+    lines = ["| requested | " + " | ".join(str(c) for c in counts) + " |", "| --- |" + " --- |" * len(counts)]
     curve = results["curve"]
     for key, title in titles.items():
         cells = [_cell(curve.get(f"{key}@{count}", {})) for count in counts]
         lines.append(f"| {title}{fewer_scenes(results, key)} | " + " | ".join(cells) + " |")
-    note = "Exact match in %, in brackets the evidence kept at the end in % and the mean number of pieces a layer."
+    note = (
+        "Exact match in %, in brackets the share of the answer region kept at the end in % and the mean number of "
+        "visual tokens per layer."
+    )
     if any("lowest" in entry for entry in curve.values()):
         note += " Of random tokens the mean of several draws, with the lowest and the highest."
     return "\n".join([*lines, "", note])
@@ -88,9 +91,9 @@ def _cell(entry: dict) -> str:
 def _kinds_table(results: dict) -> str:
     parts = [results[name]["by_kind"] for name in ("full", "shuffled", "blind")]
     lines = [
-        "### What it can do with the whole picture",
+        "### What it can do with the full picture",
         "",
-        "| kind of question | right, % | pieces shuffled, % | blind, % |",
+        "| kind of question | right, % | visual tokens shuffled, % | blind, % |",
         "| --- | --- | --- | --- |",
     ]
     for kind in parts[0]:
@@ -99,5 +102,7 @@ def _kinds_table(results: dict) -> str:
     for key, label in (("objects", "objects named"), ("objects_and_places", "objects with their places")):
         with_image, without = 100 * results["described"][key], 100 * results["described_blind"][key]
         lines.append(f"| describe: F1 of the {label} | {with_image:.1f} | – | {without:.1f} |")
-    note = "Shuffled: all pieces, in a random order. Blind: the same questions asked about another scene's picture."
+    note = (
+        "Shuffled: all visual tokens, in a random order. Blind: the same questions asked about another scene's picture."
+    )
     return "\n".join([*lines, "", note])

@@ -1,4 +1,6 @@
-"""Structure: which heads and which feed-forward directions does the model not need, and what happens without them?"""
+"""Weight pruning: which heads and which feed-forward directions does the model not need, and what happens without
+them?
+"""
 
 from __future__ import annotations
 
@@ -23,19 +25,21 @@ from viz.charts import plans_chart
 from viz.theme import theme
 
 FFN_CHOICES = [
-    ("leave them whole", "none"),
+    ("leave them full", "none"),
     ("effective rank", "erank"),
     ("mass of the spectrum", "mass"),
     ("budget over all matrices", "budget"),
     ("fewer hidden units", "bottleneck"),
 ]
 TOKENS = {"as": "those of Explore", "all": "all, so that only the weights differ"}
-RUN_HELP = "Asks Explore's question about Explore's picture: the whole model with all pieces, then the smaller one."
+RUN_HELP = (
+    "Asks Explore's question about Explore's picture: the full model with all visual tokens, then the pruned one."
+)
 
 CURVES = """
 ### Accuracy against multiply-adds, measured
 
-The bundled model on drawn scenes that nothing was trained or calibrated on, whole picture, one standard error. The
+The bundled model on drawn scenes that nothing was trained or calibrated on, all visual tokens, one standard error. The
 paper's claim, made elsewhere on photographs, is up to 3.2 times fewer multiply-adds with little loss.
 """
 
@@ -72,7 +76,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
         with gr.Column(scale=4, min_width=280, elem_classes="side"):
             static_component("plan_sums", elem_id="sums")
             gr.Markdown(RUN_HELP, elem_classes="hint")
-            visual_tokens = gr.Radio([(text, key) for key, text in TOKENS.items()], value="as", label="Image pieces")
+            visual_tokens = gr.Radio([(text, key) for key, text in TOKENS.items()], value="as", label="Visual tokens")
             go = gr.Button("Run with this plan", variant="primary", elem_id="run-plan")
             static_component("answer_pair", elem_id="plan-answers")
     static_component("ffn_bars", elem_id="ranks")
@@ -162,7 +166,7 @@ def _show_options(key: str) -> list[Any]:
 
 def _about(key: str) -> str:
     if key == TRAINED:
-        return "Gates trained against the whole model's own answers. Share and ranks are those of the training."
+        return "Gates trained against the full model's own answers. Share and ranks are those of the training."
     idea = STRUCTURAL[key].idea
     return f"{idea[0].upper()}{idea[1:]}."
 
@@ -231,7 +235,7 @@ def _head_attention_handler(planning: Planning) -> Callable[..., Iterator[tuple[
 
 
 def _runner(exploring: Exploring) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """Explore's own run, told to use the plan and, if wished, all pieces; its status on both tabs."""
+    """Explore's own run, told to use the plan and, if wished, all visual tokens; its status on both tabs."""
     places = {component: place for place, component in enumerate(exploring.inputs)}
 
     def run(request: gr.Request, visual_tokens, *values) -> Iterator[tuple[Any, ...]]:

@@ -74,7 +74,7 @@ class CaptionJudge:
         self.accm = open_compensator("accm", self.adapter, captioner)
 
     def __call__(self, number: int) -> tuple[str, bool, dict[str, Found | None]]:
-        """(kind of the question, right with the whole picture, what was found by `pruner@kept`; None: refused)."""
+        """(kind of the question, right with the full picture, what was found by `pruner@kept`; None: refused)."""
         rng = scene_rng("evaluate", number)
         scene = sample_scene(rng)
         picture, ids = draw(scene, SIDE)

@@ -39,8 +39,8 @@ seeds: `training.json`).
 ## What it reached
 
 On scenes that it was never trained on (split `evaluate`, seeds from 0); exact match in percent, ± one standard error.
-*Blind* asks the same questions about another scene's picture; *shuffled* shows all pieces of the right one, in a random
-order with new positions.
+*Blind* asks the same questions about another scene's picture; *shuffled* shows all visual tokens of the right one, in a
+random order with new positions.
 
 - By kind: {scenes} scenes, one question of every kind, all in one pass through the unpruned model; an answer is right
   when each of its tokens is the most likely one, which is when greedy decoding writes it.

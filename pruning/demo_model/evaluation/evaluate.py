@@ -265,7 +265,7 @@ def _progress(what: str, total: int, results: Iterable) -> Iterable:
 def table(results: dict) -> str:
     """The figures as text: kinds first, then accuracy against kept tokens."""
     parts = [results[name] for name in ("full", "shuffled", "blind")]
-    lines = ["| kind | full picture | its pieces shuffled | blind |", "| --- | --- | --- | --- |"]
+    lines = ["| kind | full picture | its visual tokens shuffled | blind |", "| --- | --- | --- | --- |"]
     for kind in SHORT_KINDS:
         lines.append(f"| {kind} | " + " | ".join(_percent(p["by_kind"][kind]) for p in parts) + " |")
     full, *others = (_percent(p["exact_match"]) for p in parts)

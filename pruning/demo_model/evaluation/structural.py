@@ -2,7 +2,7 @@
 
 `python -m pruning structural-bench`: static scores, trained gates, magnitude and random heads on the same budgets,
 feed-forward rules alone, and both together. One question per scene, judged by exact match as the bundled model's card
-does it, with the whole picture: tokens are not pruned here. Figures are written after every plan; running again goes
+does it, with the full picture: tokens are not pruned here. Figures are written after every plan; running again goes
 on with those that are missing. Plans are shared out to processes with one thread each.
 """
 
@@ -121,7 +121,7 @@ class StructuralBench:
                 yield waiting[finished], finished.result()
 
     def _plan_for(self, name: str) -> PlanRequest | bytes | None:
-        """A plan to make, or one that was trained, as a file's bytes; None for the whole model."""
+        """A plan to make, or one that was trained, as a file's bytes; None for the full model."""
         if name in self.trained:
             return self.trained[name].to_bytes()
         return None if name == DENSE else self.requests[name]
@@ -138,7 +138,7 @@ def _judge(request: PlanRequest | bytes | None, n_scenes: int) -> dict[str, Any]
 
 
 def judge_plan(adapter: VLMAdapter, request: PlanRequest | bytes | None, n_scenes: int) -> dict[str, Any]:
-    """`judge` under a plan: made first, or read from a file's bytes; None for the whole model."""
+    """`judge` under a plan: made first, or read from a file's bytes; None for the full model."""
     if request is None:
         return judge(adapter, adapter, n_scenes)
     made = request if isinstance(request, bytes) else make_plan(adapter, request, DrawnPairs()).to_bytes()

@@ -31,7 +31,7 @@ Step = Callable[[torch.Tensor, Batch, int], tuple[torch.Tensor, dict[str, float]
 
 
 class Lessons(Dataset):
-    """Item i is the batch of step i: features `[scenes, patches, dim]` of the whole pictures, and packed questions."""
+    """Item i is the batch of step i: features `[scenes, patches, dim]` of the full picture, and packed questions."""
 
     def __init__(self, tokenizer, cache: FeatureCache, n_scenes: int, n_questions: int, seed: int) -> None:
         self.tokenizer, self.cache, self.seed = tokenizer, cache, seed

@@ -1,4 +1,4 @@
-"""The last phase: teach the language model to count, on whole pictures and on what little pruning leaves.
+"""The last phase: teach the language model to count, on full pictures and on what little pruning leaves.
 
 A question with a number as its answer says little about how to count. Here every visual token is told, by a dense label
 two layers behind the one of `instances.py`, how many objects have begun up to it in reading order: of all, of its

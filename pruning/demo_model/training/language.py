@@ -3,8 +3,8 @@
 One sequence holds the system prompt, one picture and about ten questions. A block mask lets every question see the
 picture and itself only, so one pass over the picture trains ten questions.
 
-The trap this recipe avoids: a model that has only ever seen whole pictures collapses when its sequence gets short,
-whatever is kept. So batches differ in what the language model sees: whole pictures, a random share, the objects with
+The trap this recipe avoids: a model that has only ever read full pictures collapses when its sequence gets short,
+whatever is kept. So batches differ in what the language model reads: full pictures, a random share, the objects with
 some background, or some of the objects only (then with a true description of hidden ones in words, which is what
 caption compensation builds on). No pruner's choice is ever trained on. Positions are original or renumbered, at random.
 """

@@ -10,7 +10,7 @@ from pruning.demo_model.training.architecture import COLS, ROWS
 
 N_PATCHES = ROWS * COLS
 SHORT_UNTIL = 0.75  # of the phase: few tokens first, they are cheap and the objects are in them
-WHOLE_FROM = 0.8  # of the phase: counting lags behind on whole pictures, so the last drills show them
+WHOLE_FROM = 0.8  # of the phase: counting lags behind on full pictures, so the last drills show them
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class View:
 
     @staticmethod
     def draw(rng: np.random.Generator, progress: float, *, drills: bool = False) -> View:
-        """Short sequences first, the whole mixture later; in the end drills show (nearly) whole pictures only."""
+        """Short sequences first, the whole mixture later; in the end drills show (nearly) full pictures only."""
         if drills and progress > WHOLE_FROM:
             return View("full", 0.0) if rng.random() < 0.7 else View("share", float(rng.uniform(0.3, 1.0)))
         short = progress < SHORT_UNTIL

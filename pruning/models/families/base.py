@@ -26,8 +26,9 @@ from pruning.inputs.content import VideoClip, VisualInput, images_of
 from pruning.interface import LANGUAGE_SIGNALS, TOWER_KEY_SIGNALS, TOWER_SIGNALS, ModelInfo, Observation, Part, Signal
 from pruning.layout import TokenLayout
 from pruning.models.base import Decider, Generated, RunCallbacks, VisionFeatures, VisualTokens
-from pruning.models.chat import chat, question_span, refuse_commands
+from pruning.models.chat import Rendered, adds_special_tokens, open_chat, question_tokens, refuse_commands
 from pruning.models.generation import TextStreamer, decoding_signals_of, token_by_token
+from pruning.models.generation_settings import own_settings
 from pruning.models.hooks.attention import observe
 from pruning.models.hooks.language_model import LanguageHooks, slots
 from pruning.models.hooks.vision_tower import TowerHooks
@@ -68,6 +69,8 @@ class Family(Weights):
         self.model, self.processor, self._limits = model.eval(), processor, limits
         self.device, self.dtype = model.device, model.dtype
         self.tokenizer = processor.tokenizer
+        self.model.generation_config, self.settings_left_off, self.notes = own_settings(model)
+        self.chat = open_chat(processor, name, vicuna=self.may_lack_template(model.config))
         found = self.anatomy(model, name)
         tower_layers, decoder = found.tower_layers, found.decoder
         tower_attention = [getattr(layer, found.attention) for layer in tower_layers]
@@ -98,6 +101,10 @@ class Family(Weights):
         )
 
     # -- what a family says of itself -----------------------------------------------------------------------------
+
+    def may_lack_template(self, config) -> bool:
+        """Whether LLaVA-1.5's published prompt may stand in for a chat template that a checkpoint does not ship."""
+        return False
 
     def anatomy(self, model, name: str) -> Anatomy:
         """Where its parts are.
@@ -171,7 +178,7 @@ class Family(Weights):
             GeometryError: if the processor makes another number of tokens than the layout has.
         """
         refuse_commands(self.tokenizer, question, self.processor.image_token)
-        text, layout, batch, placeholder = self._written(visual_input, question)
+        chat, layout, batch, placeholder = self._written(visual_input, question)
         ids, n_shown = batch["input_ids"], layout.n_pictures
         if ids.shape[1] >= self._longest:
             what = "picture" if n_shown == 1 else "video" if layout.seconds else f"{n_shown} pictures"
@@ -188,7 +195,7 @@ class Family(Weights):
                 "Use the processor that belongs to the model.",
             )
         visual[visual.clone()] = ~separators
-        in_question, words = question_span(self.tokenizer, text, question, ids[0], placeholder)
+        in_question, words = question_tokens(self.tokenizer, chat, ids[0], placeholder)
         return self._placed(
             Prompt(
                 input_ids=ids.to(self.device),
@@ -198,19 +205,25 @@ class Family(Weights):
                 words=words,
                 pixels=batch["pixel_values"].to(self.device, self.dtype),
                 layout=layout,
+                notes=(*self.chat.notes, *self.notes),
                 separators=(ids[0] == placeholder) & ~visual,
                 extra={name: batch[name].to(self.device) for name in self.vision_inputs if name in batch},
             )
         )
 
-    def _written(self, visual_input: VisualInput, question: str) -> tuple[str, TokenLayout, Mapping[str, Any], int]:
+    def _written(
+        self, visual_input: VisualInput, question: str
+    ) -> tuple[Rendered, TokenLayout, Mapping[str, Any], int]:
         """The chat with one placeholder for each picture, where the visual tokens are, what the processor makes of chat
         and pictures, and the id of the placeholder.
         """
         layout, pictures = self.layout_of(visual_input), images_of(visual_input)
-        text = chat(self.processor, question, ["image"] * len(pictures))
-        batch = self.processor(images=[Image.fromarray(p) for p in pictures], text=text, return_tensors="pt")
-        return text, layout, batch, self.model.config.image_token_id
+        chat = self.chat.render(question, ["image"] * len(pictures))
+        batch = self.processor(
+            images=[Image.fromarray(p) for p in pictures], text=chat.text, return_tensors="pt",
+            add_special_tokens=adds_special_tokens(self.tokenizer, chat.text),
+        )  # fmt: skip
+        return chat, layout, batch, self.model.config.image_token_id
 
     def insert(self, prompt: Prompt, text: str) -> Prompt:
         """The prompt with `text` between the picture (and its newline) and the question; unchanged for no text.
@@ -290,8 +303,7 @@ class Family(Weights):
                 input_ids=prompt.input_ids,
                 attention_mask=torch.ones_like(prompt.input_ids),  # or a pad token that ends a turn would be masked
                 mm_encoder_outputs={prompt.modality: self._encoded(self._placeholder_rows(prompt, picture))},
-                do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None,
-                max_new_tokens=max_new_tokens,
+                generation_config=self.model.generation_config, max_new_tokens=max_new_tokens,
                 return_dict_in_generate=True, output_logits=True,
                 streamer=token_texts,
             ),

@@ -49,6 +49,9 @@ class LlavaAdapter(Family):
         feature_layer = config.vision_feature_layer % (len(layers) + 1) - 1
         return Anatomy(core.vision_tower, layers, attention, feature_layer, int(has_cls), core.language_model)
 
+    def may_lack_template(self, config) -> bool:
+        return config.model_type == "llava" and config.get_text_config().model_type == "llama"
+
     def layout(self, picture_wh: tuple[int, int]) -> TokenLayout:
         images = self.processor.image_processor
         if getattr(images, "do_pad", False):

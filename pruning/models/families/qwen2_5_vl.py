@@ -31,7 +31,7 @@ from pruning.inputs.content import VideoClip, VisualInput
 from pruning.interface import Signal
 from pruning.layout import Tile, TokenLayout
 from pruning.models.base import VisionFeatures
-from pruning.models.chat import chat, refuse_commands
+from pruning.models.chat import Rendered, adds_special_tokens, refuse_commands
 from pruning.models.families.base import Family, pictures_only
 from pruning.models.prompt import Prompt
 from pruning.models.weights.blocks import Anatomy
@@ -90,15 +90,20 @@ class Qwen25VLAdapter(Family):
         images = self.processor.image_processor
         return min(images.size["longest_edge"], MOST_TOKENS * (images.patch_size * images.merge_size) ** 2)
 
-    def _written(self, visual_input: VisualInput, question: str) -> tuple[str, TokenLayout, Mapping[str, Any], int]:
+    def _written(
+        self, visual_input: VisualInput, question: str
+    ) -> tuple[Rendered, TokenLayout, Mapping[str, Any], int]:
         if not isinstance(visual_input, VideoClip):
             return super()._written(visual_input, question)
         refuse_commands(self.tokenizer, question, self.processor.video_token)
-        layout, frames = self.layout_of(visual_input), chat(self.processor, question, ["video"])
+        layout, chat = self.layout_of(visual_input), self.chat.render(question, ["video"])
         batch = self._video(visual_input, layout.frames())
-        text = self._with_grids(frames, [part.n_tokens for part in layout.parts()], layout.seconds)
-        coded = self.tokenizer([text], return_tensors="pt", return_token_type_ids=False)
-        return frames, layout, {**coded, **batch}, self.model.config.video_token_id
+        text = self._with_grids(chat.text, [part.n_tokens for part in layout.parts()], layout.seconds)
+        coded = self.tokenizer(
+            [text], return_tensors="pt", return_token_type_ids=False,
+            add_special_tokens=adds_special_tokens(self.tokenizer, text),
+        )  # fmt: skip
+        return chat, layout, {**coded, **batch}, self.model.config.video_token_id
 
     def _video(self, clip: VideoClip, steps: list[list[int]]) -> dict[str, torch.Tensor]:
         """What the model takes of a video: patches of pairs of frames `[patches, values]`, and the grid."""

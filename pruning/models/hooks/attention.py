@@ -4,7 +4,7 @@ A model is shared by all visitors, so nothing that belongs to one run may lie on
 on a model when its adapter is made and taken off when it is closed; without a run in `_CURRENT` they return at once.
 Two threads may run the same model at the same time with different methods: each sees its own context.
 
-Attention is observed without `output_attentions`, which would switch the whole model to the eager kernel: every
+Attention is observed without `output_attentions`, which would switch the full model to the eager kernel: every
 attention module is given a copy of its configuration that names the function below as its kernel. That function lets
 the current run look at queries and keys and then calls the kernel that the model came with.
 """

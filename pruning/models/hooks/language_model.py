@@ -20,7 +20,16 @@ import torch
 from torch import nn
 
 from pruning.errors import RunStopped
-from pruning.interface import ATTENTION_SIGNALS, LANGUAGE_SIGNALS, STATE_SIGNALS, Observation, Part, PromptText, Signal
+from pruning.interface import (
+    ATTENTION_SIGNALS,
+    LANGUAGE_SIGNALS,
+    STATE_SIGNALS,
+    Observation,
+    Part,
+    PromptText,
+    QuestionText,
+    Signal,
+)
 from pruning.models.base import TEXT_ROW, Decider, RunCallbacks, VisualTokens
 from pruning.models.hooks.attention import active, attention_row, attention_rows, current, rows_of
 from pruning.models.prompt import Prompt
@@ -222,9 +231,17 @@ class LanguageRun:
         return PromptText(
             hidden[0, first:], token_texts, self.prompt.in_question[columns], words,
             first=columns[0] if columns else 0,
+            anywhere=self._question(hidden),
             observations=self._observed_for(self.columns[first:]),
             observations_before=self._observed_for(self.columns[:before]),
         )  # fmt: skip
+
+    def _question(self, hidden: torch.Tensor) -> QuestionText:
+        """The question's tokens before, among and behind the pictures."""
+        rows = self.prompt.in_question[self.columns.cpu()].nonzero()[:, 0]
+        columns = self.columns[rows.to(self.columns.device)].tolist()
+        texts = [self.prompt.token_texts[c] for c in columns]
+        return QuestionText(hidden[0, rows.to(hidden.device)], texts, [self.prompt.words[c] for c in columns])
 
     @property
     def _around_picture(self) -> tuple[int, int]:

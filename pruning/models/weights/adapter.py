@@ -94,7 +94,7 @@ class Weights:
             compress(blocks[one.part, one.layer], one)
         view = self._like(copied)
         tower, text = (self._shapes(part, layers) for part, layers in self.layers_of(copied).items())
-        identity = self.info.identity  # what was trained beside the whole model serves its view too
+        identity = self.info.identity  # what was trained beside the full model serves its view too
         view.info = replace(view.info, tower_shapes=tower, text_shapes=text, identity=identity)
         return view
 

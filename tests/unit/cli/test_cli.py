@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from conftest import PATCH, ROOT, SIDE, tiny_llava
 from PIL import Image
 
 from pruning.cli.parser import main
@@ -14,6 +13,8 @@ from pruning.compensation import COMPENSATORS
 from pruning.demo_model.training.architecture import build_processor
 from pruning.methods import METHODS
 from pruning.records.run import RunRecord
+from support.paths import ROOT
+from support.tiny_models import PATCH, SIDE, tiny_llava
 
 GOLDEN = ROOT / "tests" / "golden"
 

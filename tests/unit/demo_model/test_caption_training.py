@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, make_tiny_adapter
 from PIL import Image
 
 from pruning.benchmarks.reports import accm_table
@@ -27,6 +26,8 @@ from pruning.demo_model.world.questions import KINDS, ask, phrase
 from pruning.demo_model.world.scene import draw, sample_scene, scene_rng
 from pruning.errors import ParameterError
 from pruning.models import load
+from support.paths import ROOT
+from support.tiny_models import make_tiny_adapter
 
 SMALL = AccmRecipe(warm_steps=4, warm_batch=2, scenes=12, check_scenes=1, steps=2, lessons=1)
 

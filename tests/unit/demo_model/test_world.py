@@ -264,7 +264,7 @@ def test_labels_say_what_covers_a_patch():
 
 
 def test_the_oracle_keeps_the_evidence():
-    from test_methods import World, drive
+    from support.world import World, drive
 
     for number in range(5):
         for item in items(number, ("color", "count", "relation"))[1]:

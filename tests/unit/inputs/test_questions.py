@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pruning.engine.run import run
 from pruning.errors import QuestionRejectedError
-from pruning.inputs.questions import MAX_LENGTH, clean_question
+from pruning.inputs.questions import MAX_LENGTH, clean_question, removed_characters
+from pruning.records.run import RunRequest
 
 
 @pytest.mark.parametrize("question", ["", "   ", "\n\t", "\u200b\u200b", "\x00\x01", "\u202e"])
@@ -26,20 +28,44 @@ def test_an_endless_question_is_refused_with_both_numbers():
         clean_question("a" * (MAX_LENGTH + 1))
 
 
-@pytest.mark.parametrize(
-    ("raw", "cleaned"),
-    [
-        ("  What\n color?\t", "What color?"),
-        ("a\u2028b", "a b"),
-        ("What\x07 is\x1b[31m it?", "What is [31m it?"),
-        ("\u202eevil\u202c text", "evil text"),
-        ("日本語の質問は？", "日本語の質問は？"),
-        ("ما لون النجمة؟", "ما لون النجمة؟"),
-        ("<b>bold</b> & ${x} {{y}}", "<b>bold</b> & ${x} {{y}}"),
-    ],
-)
-def test_one_line_without_controls_and_nothing_else_changes(raw, cleaned):
-    assert clean_question(raw) == cleaned
+KEPT = [
+    "  What\n color?\t",
+    "Is it red?\nAnswer the question using a single word or phrase.",
+    "windows\r\nlines",
+    "a\u2028b\u2029c",
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian, with the joiner that its spelling needs
+    "\u0915\u094d\u200d\u0937",  # Hindi, with the joiner that shapes its letters
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467",  # one emoji of three
+    "hy\u00adphen",
+    "\u202eevil\u202c text",
+    "new: \U0001fae8 \U000323b0 \u0378",  # new, newer than this Python, and not assigned
+    "\ue000 private",
+    "日本語の質問は？",
+    "ما لون النجمة؟",
+    "<b>bold</b> & ${x} {{y}}",
+]
+
+
+@pytest.mark.parametrize("raw", KEPT)
+def test_what_a_tokenizer_reads_is_kept(raw):
+    assert clean_question(raw) == raw
+    assert removed_characters(raw) == []
+
+
+def test_control_characters_go_and_a_note_says_so():
+    raw = "What\x07 is\x1b[31m it\x07?\ud800"
+    assert clean_question(raw) == "What is[31m it?"
+    [note] = removed_characters(raw)
+    assert "U+0007 (2 times), U+001B, U+D800" in note
+
+
+def test_the_record_tells_what_was_taken_out(tiny, noise):
+    record = run(RunRequest("tiny", "divprune", 0.5, "What\x07 is it?", max_new_tokens=2), tiny, noise)
+    assert record.request.question == "What is it?"
+    assert any("U+0007" in note for note in record.notes)
+    plain = run(RunRequest("tiny", "divprune", 0.5, "What is it?\nOne word.", max_new_tokens=2), tiny, noise)
+    assert plain.request.question == "What is it?\nOne word."
+    assert not any("taken out" in note for note in plain.notes)
 
 
 @pytest.mark.parametrize("control", ["<image>", "</s>", "<s>", "<pad>", "<unk>"])

@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import PATCH, SIDE, tiny_llava
 from PIL import Image
 
 from pruning.cli.parser import main
@@ -20,6 +19,7 @@ from pruning.layout import Tile, TokenLayout
 from pruning.models.base import RunCallbacks
 from pruning.models.bundled import DrawnWorld
 from pruning.records.run import RunRecord
+from support.tiny_models import PATCH, SIDE, tiny_llava
 
 WIDE = TokenLayout((60, 40), (Tile((0, 0, 60, 40), (2, 3), (30, 20)),))
 TALL = TokenLayout((20, 50), (Tile((-15, 0, 35, 50), (3, 3), (9, 9)), Tile((0, 0, 20, 50), (1, 1), (9, 9))))

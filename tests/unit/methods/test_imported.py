@@ -16,7 +16,6 @@ from app.handlers.explore import Handlers
 from app.handlers.exports import recipe_of
 from app.handlers.requests import RunForm
 from app.media.examples import read_examples
-from app.serving import service as service_module
 from app.serving.service import Service
 from app.session import SessionState, Visitor
 from app.settings import Settings
@@ -165,9 +164,10 @@ def test_from_the_command_line_and_back_to_a_recipe(tiny, noise, monkeypatch, tm
     assert "cannot be read" in capsys.readouterr().err
 
 
-def test_on_the_page_a_file_becomes_a_run(tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(service_module, "load", lambda name, **kwargs: tiny)
-    handlers = Handlers(Service(Settings(max_new_tokens=2)), read_examples(), N, tmp_path)
+def test_on_the_page_a_file_becomes_a_run(tiny, tmp_path):
+    handlers = Handlers(
+        Service(Settings(max_new_tokens=2), load=lambda name, **kwargs: tiny), read_examples(), N, tmp_path
+    )
     ask = RunForm("What color is the cross?", "imported", 9, "demo")
     [[status, _]] = list(handlers.run(SessionState(), ask, Visitor("me")))
     assert "No file with a decision is here" in status["text"]

@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from conftest import make_tiny_adapter
 
 from pruning.checkpoints import CONFIG, WEIGHTS
 from pruning.demo_model.pairs import DrawnPairs
@@ -19,6 +18,7 @@ from pruning.methods.covipal import CoViPAL, KeepClassifier
 from pruning.methods.published_budgets import meaning
 from pruning.methods.trained_modules import Learned, module_for, read, save
 from pruning.records.plan import PlanRequest
+from support.tiny_models import make_tiny_adapter
 
 KEY, TITLE = "trained_here", "Trained here"
 

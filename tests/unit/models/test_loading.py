@@ -7,8 +7,6 @@ import shutil
 
 import pytest
 import torch
-from conftest import PATCH, SIDE, tiny_llava
-from families import FAMILIES
 
 from pruning.demo_model.training.architecture import build_processor
 from pruning.engine.run import run
@@ -17,6 +15,8 @@ from pruning.models import MODELS, find_spec, load
 from pruning.models.loading.devices import choose_device, choose_dtype
 from pruning.models.loading.loader import FAMILIES as SERVED
 from pruning.records.run import RunRequest
+from support.families import FAMILIES
+from support.tiny_models import PATCH, SIDE, tiny_llava
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import PATCH, SIDE, tiny_llava
 from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.utils import httpx
 
@@ -27,6 +26,7 @@ from pruning.models.loading import hub
 from pruning.models.loading import loader as loading
 from pruning.models.loading import memory as room
 from pruning.records.plan import PlanRequest
+from support.tiny_models import PATCH, SIDE, tiny_llava
 
 GB = 10**9
 HUB_ID = "somebody/tiny-llava"

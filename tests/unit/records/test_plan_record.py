@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import PATCH, SIDE, make_tiny_adapter, tiny_llava
 from PIL import Image
 
 from pruning.cli.parser import main
@@ -17,19 +16,14 @@ from pruning.demo_model.training.architecture import build_processor
 from pruning.engine.plan import make_plan
 from pruning.engine.run import run
 from pruning.errors import ParameterError, PlanError, RecordFormatError
-from pruning.inputs.questions import FolderPairs, Pair
+from pruning.inputs.questions import FolderPairs
 from pruning.interface import Part
 from pruning.records.archive import pack
 from pruning.records.io import read_parts, write_parts
 from pruning.records.plan import PlanRequest, StructuralPlan, StructureSummary
 from pruning.records.run import RunRecord, RunRequest
-
-
-class Noise:
-    title = "noise"
-
-    def __getitem__(self, number: int) -> Pair:
-        return Pair(np.random.default_rng(number).integers(0, 255, (60, 90, 3), dtype=np.uint8), "What is it?")
+from support.noise import Noise
+from support.tiny_models import PATCH, SIDE, make_tiny_adapter, tiny_llava
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import tiny_parts
 
 from app.handlers.explore import Handlers
 from app.media.examples import ASSETS, Example, read_examples
@@ -24,6 +23,7 @@ from pruning.models import load
 from pruning.models.base import RunCallbacks
 from pruning.records.archive import read_one, unpack_run
 from pruning.records.plan import PlanRequest
+from support.tiny_models import tiny_parts
 
 EXAMPLES = {e.key: e for e in read_examples()}
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from pruning.engine.run import run
 from pruning.errors import BudgetError, PruningError, RecordFormatError
@@ -17,6 +16,7 @@ from pruning.methods import METHODS
 from pruning.methods.published_budgets import meaning
 from pruning.records.run import RunRecord, RunRequest
 from pruning.records.selection import CLS_SOURCE, Selection
+from support.paths import ROOT
 
 
 def request(method="vitcop", **kwargs) -> RunRequest:

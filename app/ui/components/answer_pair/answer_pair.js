@@ -3,7 +3,7 @@
 
 const { make, on, emit, explain } = window.prunescope;
 const $ = (s) => element.querySelector(s);
-const WAITING = { idle: 'Press Run to ask.', encode: 'The model looks at the picture…', full: 'Answering with the whole picture…', prune: 'Waiting for the full answer…', pruned: 'Answering with the kept pieces…', compensate: 'Putting into words what was dropped…', compensated: 'Waiting for the pruned answer…' };
+const WAITING = { idle: 'Press Run to ask.', encode: 'Encoding the picture…', full: 'Answering with all visual tokens…', prune: 'Waiting for the full answer…', pruned: 'Answering with the kept visual tokens…', compensate: 'Writing a caption of what was dropped…', compensated: 'Waiting for the pruned answer…' };
 const CHIPS = { Same: '✓ Same', 'Wording differs': '~ Wording differs', Differs: '≠ Differs' };
 const SILENT = '(the model said nothing)';
 
@@ -49,7 +49,7 @@ function third(card, view, done, phase) {
   $('.ap-again-key').hidden = card.hidden;
   $('.ap-compensated-verdict').textContent = !card.hidden && done ? `with caption: ${CHIPS[found.verdict]}` : '';
   if (card.hidden) return;
-  card.querySelector('.ap-count').textContent = done ? `${found.visual_tokens} pieces${found.tokens ? ` + ${found.tokens} tokens` : ''}` : '';
+  card.querySelector('.ap-count').textContent = done ? `${found.visual_tokens} visual tokens${found.tokens ? ` + ${found.tokens} tokens` : ''}` : '';
   if (done) card.querySelector('.ap-text').replaceChildren(...compared(found.diff, found.words, 'compensated'));
   else waiting(card, found, phase === 'compensate' ? phase : 'compensated');
 }
@@ -57,8 +57,8 @@ function third(card, view, done, phase) {
 function show(view) {
   const full = $('.full'), pruned = $('.pruned'), compensated = $('.compensated'), done = view.state === 'done', phase = view.phase || 'idle';
   $('.ap-question').textContent = view.question || '';
-  full.querySelector('.ap-count').textContent = done ? `${view.full.visual_tokens} pieces` : '';
-  pruned.querySelector('.ap-count').textContent = done ? [`${view.pruned.visual_tokens} pieces`, ...(view.weights ? [view.weights] : [])].join(' · ') : '';
+  full.querySelector('.ap-count').textContent = done ? `${view.full.visual_tokens} visual tokens` : '';
+  pruned.querySelector('.ap-count').textContent = done ? [`${view.pruned.visual_tokens} visual tokens`, ...(view.weights ? [view.weights] : [])].join(' · ') : '';
   if (done) {
     const words = view.full.words.map((w, i) => word(w.text, w.log_prob, 'same', 'full', i));
     full.querySelector('.ap-text').replaceChildren(...(words.length ? words : [make('span', 'ap-waiting', SILENT)]));
@@ -69,7 +69,7 @@ function show(view) {
   }
   third(compensated, view, done, phase);
   $('.ap-chip').textContent = done ? CHIPS[view.verdict] : '';
-  $('.ap-parts').textContent = done ? [view.parts_at ? `parts at word ${view.parts_at}` : '', view.truth ? `known answer: ${view.truth}` : ''].filter(Boolean).join(' · ') : '';
+  $('.ap-parts').textContent = done ? [view.parts_at ? `parts at word ${view.parts_at}` : '', view.truth ? `correct answer: ${view.truth}` : ''].filter(Boolean).join(' · ') : '';
   $('.ap-verdict').style.visibility = done ? 'visible' : 'hidden';
   $('.ap-how').replaceChildren(...(done ? [explain('verdict, certainty and attention', view.how)] : []));
   const cut = done && [view.full, view.pruned, view.compensated].some((a) => a && a.stopped === 'length');
@@ -84,7 +84,7 @@ on('run', ({ answers }) => {
   show(answers.state === 'restore' ? lasting : answers);
 });
 // Random pruning with many seeds: the control beside every claim.
-const RANDOM_HOW = ['The same question and share, with pieces drawn at random before the language model, once for each of 20 seeds. “Same” means the same words as the full answer. A method is worth something here only where it does better than this band.'];
+const RANDOM_HOW = ['The same question and keep ratio, with visual tokens drawn at random before the language model, once for each of 20 seeds. “Same” means the same words as the full answer. A method is worth something here only where it does better than this band.'];
 $('.ap-random-how').append(explain('random pruning', RANDOM_HOW));
 let source = null, counted = null;
 on('run', ({ cost }) => { if (cost !== undefined) counted = cost && cost.counted; });
@@ -97,16 +97,16 @@ on('run', ({ random, answers }) => {
     parts.push(`Random, ${random.seeds} seeds: same answer in ${random.same}`);
     // Older bands do not say it: they were drawn before the language model, so every layer reads what was asked for.
     const average = random.average ?? counted?.requested;
-    if (counted && Math.abs(average - counted.average) >= 0.5) parts.push(`not the same work: random reads ${average.toFixed(1)} pieces a layer on average, this run ${counted.average.toFixed(1)}`);
-    if (random.answer_region) { const [least, middle, most, of] = random.answer_region; parts.push(`evidence kept ${least}–${most} (median ${middle}) of ${of}`); }
+    if (counted && Math.abs(average - counted.average) >= 0.5) parts.push(`not the same work: random reads ${average.toFixed(1)} visual tokens per layer on average, this run ${counted.average.toFixed(1)}`);
+    if (random.answer_region) { const [least, middle, most, of] = random.answer_region; parts.push(`answer region kept ${least}–${most} (median ${middle}) of ${of}`); }
   }
   $('.ap-random-text').textContent = parts.join(' · ');
   $('.ap-random-text').title = random ? Object.entries(random.answers).map(([text, n]) => `${n}× ${text}`).join('\n') : '';
   $('.ap-dice').hidden = Boolean(random);
 });
-on('piece', (piece) => {
+on('token', (token) => {
   for (const lit of element.querySelectorAll('.lit')) lit.classList.remove('lit');
-  if (piece) for (const answer of ['full', 'pruned', 'compensated']) element.querySelector(`[data-word="${answer}:${piece[answer]}"]`)?.classList.add('lit');
+  if (token) for (const answer of ['full', 'pruned', 'compensated']) element.querySelector(`[data-word="${answer}:${token[answer]}"]`)?.classList.add('lit');
 });
 // The signal of ONLY: a bar for every head of the first layer, hollow where ONLY would silence it.
 let ratios = {};

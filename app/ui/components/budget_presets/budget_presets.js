@@ -7,8 +7,8 @@ const state = { view: { total: 0, scale: 0, presets: [], note: '' }, slider: 0, 
 
 function tell() {
   const { total, scale, presets, note } = state.view, { slider, at } = state;
-  const pieces = total ? ` = ${Math.max(1, Math.round(slider * total / scale))} of ${total}` : ' of the';
-  $('.bp-share').textContent = state.view.decided ? '' : `${(100 * slider / scale).toFixed(1)} %${pieces} visual tokens`;
+  const of = total ? ` = ${Math.max(1, Math.round(slider * total / scale))} of ${total}` : ' of the';
+  $('.bp-share').textContent = state.view.decided ? '' : `${(100 * slider / scale).toFixed(1)} %${of} visual tokens`;
   for (const [i, button] of [...element.querySelectorAll('button')].entries()) button.setAttribute('aria-pressed', String(presets[i].slider === slider));
   const shown = presets.find((p) => p.slider === (at ?? slider));
   $('.bp-meaning').textContent = shown ? `${shown.count}: ${shown.text}` : note;
@@ -18,7 +18,7 @@ function show(view) {
   state.view = view;
   state.slider = state.slider || view.slider;
   state.at = null;
-  $('.bp-list').replaceChildren(...(view.presets.length ? [make('span', '', 'as published')] : []), ...view.presets.map((p) => {
+  $('.bp-list').replaceChildren(...(view.presets.length ? [make('span', '', 'paper budgets')] : []), ...view.presets.map((p) => {
     const button = make('button', '', String(p.count));
     button.type = 'button';
     button.title = p.text;

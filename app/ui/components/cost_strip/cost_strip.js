@@ -19,21 +19,21 @@ function show(v) {
   const c = v.counted, e = v.estimated, f = v.measured.full, p = v.measured.pruned, k = v.computed;
   const pruning = p.prune > f.prefill - p.prefill && p.prune > 0 ? 'pruning took longer than it saved here' : '';
   $('.cs-figures').replaceChildren(
-    figure('asked / kept / unique', 'counted', `${c.requested} / ${c.kept} / ${c.distinct}`, `of ${c.total} pieces`),
-    figure('layer average (entering)', 'counted', count(c.average), `of ${c.total}`),
-    figure('mean leaving a layer', 'counted', count(c.mean_leaving), `of ${c.total}`),
-    figure('prefill work', 'estimated', change(e.full, e.pruned), `${amount(e.full)} → ${amount(e.pruned)}`),
+    figure('requested / passed on / distinct', 'counted', `${c.requested} / ${c.kept} / ${c.distinct}`, `of ${c.total} visual tokens`),
+    figure('mean per layer (input)', 'counted', count(c.average), `of ${c.total}`),
+    figure('mean per layer (output)', 'counted', count(c.mean_leaving), `of ${c.total}`),
+    figure('prefill FLOPs', 'estimated', change(e.full, e.pruned), `${amount(e.full)} → ${amount(e.pruned)}`),
     ...(e.compensated ? [figure('with caption', 'estimated', change(e.full, e.compensated), `${amount(e.full)} → ${amount(e.compensated)}`)] : []),
     figure('KV cache', 'computed', change(k.kv_full, k.kv_pruned), `${bytes(k.kv_full)} → ${bytes(k.kv_pruned)}`),
-    figure('see', 'measured', `${time(p.encode)} ms`, `full ${time(f.encode)}`),
+    figure('encode', 'measured', `${time(p.encode)} ms`, `full ${time(f.encode)}`),
     figure('prune', 'measured', `${time(p.prune)} ms`, pruning),
-    figure('read (prefill)', 'measured', `${time(p.prefill)} ms`, `full ${time(f.prefill)}`),
-    figure('per word', 'measured', `${time(p.decode)} ms`, `full ${time(f.decode)}`),
+    figure('prefill', 'measured', `${time(p.prefill)} ms`, `full ${time(f.prefill)}`),
+    figure('decode per token', 'measured', `${time(p.decode)} ms`, `full ${time(f.decode)}`),
   );
   const env = v.environment, text = $('.cs-text'), earlier = v.reused.length ? ` Taken over with its time from an earlier run on the same machine: ${v.reused.join(' and ')}.` : '';
   $('.cs-where').textContent = `(times: once, on ${env.machine}, ${env.device}, ${env.dtype})`;
   text.replaceChildren(
-    make('p', '', `Counted: rows for the picture, read off the layers of the pruned run; ${c.text} text tokens come on top. Asked: what the share says. Kept: rows that the last layer reads, merged pieces as one, [CLS] as one. Unique: different pieces among them. Average: rows that a layer really reads, over all layers. Published budgets count in different ways, so all are shown.`),
+    make('p', '', `Counted: rows for the picture, read off the layers of the pruned run; ${c.text} text tokens come on top. Requested: what the keep ratio says. Passed on: rows that the last layer reads; merged visual tokens count as one, [CLS] as one. Distinct: different visual tokens among them. Mean per layer: rows that a layer really reads, over all layers. Papers count their budgets in different ways, so all are shown.`),
     make('p', '', `Estimated: multiply-adds of the language model's prefill, ${e.formula}. Tower: ${amount(e.tower_full)} full, ${amount(e.tower_pruned)} pruned, not included.${e.compensated ? ' With caption: its tokens, captioner and selector are in it.' : ''}`),
     make('p', '', 'Computed: bytes of keys and values of the prompt, from the model\'s shape and number format.'),
     make('p', '', `Measured: once, not averaged, on ${env.machine} (${env.device}, ${env.dtype}, ${env.threads} threads), torch ${env.torch}, transformers ${env.transformers}, ${env.date}. One measurement on a shared machine is an impression, not a benchmark.${env.recorded_during ? ` While the clock ran, ${env.recorded_during} was recorded, which costs a little in every layer.` : ''}${earlier}`),

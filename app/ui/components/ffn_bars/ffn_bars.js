@@ -4,7 +4,7 @@ const { make, on } = window.prunescope;
 const percent = (x) => `${(100 * Math.max(0, Math.min(1, x))).toFixed(2)}%`;
 
 function bar(m) {
-  const box = make('div', m.rank === null && m.fill === 1 ? 'fb-bar whole' : 'fb-bar'), fill = make('i'), even = make('b');
+  const box = make('div', m.rank === null && m.fill === 1 ? 'fb-bar full' : 'fb-bar'), fill = make('i'), even = make('b');
   box.setAttribute('aria-hidden', 'true'); // the words beside it say the same
   fill.style.width = percent(m.fill);
   even.style.left = percent(m.break_even / m.most);

@@ -13,7 +13,7 @@ function show(v) {
   $('.hc-looks figure').hidden = !v.look;
   if (v.look) {
     $('.hc-looks img').src = v.look.picture;
-    $('.hc-looks img').alt = `The picture of Explore, painted by how much ${v.part}, layer ${v.layer}, head ${v.head} attends to every piece`;
+    $('.hc-looks img').alt = `The picture of Explore, painted by how much ${v.part}, layer ${v.layer}, head ${v.head} attends to every visual token`;
     $('.hc-looks figcaption').textContent = v.look.says;
   }
   if (v.problem) { $('.hc-title').textContent = v.problem; $('.hc-note').textContent = ''; return; }

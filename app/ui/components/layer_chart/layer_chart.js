@@ -14,15 +14,15 @@ function show(view) {
     back.style.height = `${100 * full / top}%`;
     front.style.height = `${100 * view.pruned[layer] / top}%`;
     bar.append(back, front);
-    bar.addEventListener('pointerenter', () => { $('.lc-note').textContent = `layer ${layer}: ${view.pruned[layer]} of ${full} pieces, and ${view.text} text tokens`; });
+    bar.addEventListener('pointerenter', () => { $('.lc-note').textContent = `layer ${layer}: ${view.pruned[layer]} of ${full} visual tokens, and ${view.text} text tokens`; });
     bar.addEventListener('pointerleave', rest);
     plot.append(bar);
     axis.append(make('span', '', layer % tick ? '' : String(layer)));
   });
-  plot.setAttribute('aria-label', `Pieces entering layers 0 to ${layers - 1}: ${view.pruned.join(', ')}; full: ${view.full[0]} in every layer.`);
+  plot.setAttribute('aria-label', `Visual tokens entering layers 0 to ${layers - 1}: ${view.pruned.join(', ')}; full: ${view.full[0]} in every layer.`);
   element.querySelector('.lc-axis')?.remove();
   plot.after(axis);
-  $('.lc-how').replaceChildren(explain('pieces per layer', ['Counted: rows for the picture that entered each layer of the language model while it read the prompt, read off the layers themselves. Text tokens come on top.']));
+  $('.lc-how').replaceChildren(explain('visual tokens per layer', ['Counted: rows for the picture that entered each layer of the language model while it read the prompt, read off the layers themselves. Text tokens come on top.']));
   mark();
   rest();
 }

@@ -1,13 +1,13 @@
-// The picture with its pieces. Everything shown on hover, scrub or switch is already here: no request.
+// The picture with its visual tokens. Everything shown on hover, scrub or switch is already here: no request.
 // All text goes through textContent; nothing that a person or a model wrote is ever read as markup.
 
 const { make, on, emit, explain, drawing: d } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 const canvas = $('.pc-canvas'), ink = canvas.getContext('2d'), card = $('.pc-card'), live = $('.pc-live'), dropHint = $('.pc-drop');
-const HEIGHT_SHARE = 0.5, SAME_LINE = '#56B4E9', ALIKE_LINE = '#CC79A7';
+const HEIGHT_SHARE = 0.5;
 const FATES = { [d.GONE]: 'gone', [d.DROPPED]: 'dropped', [d.MERGED]: 'merged', [d.KEPT]: 'kept' };
 const STILL = window.matchMedia('(prefers-reduced-motion: reduce)');
-const state = { view: null, photos: [], picture: 0, stops: [], boxes: [], stop: 0, mode: 'kept', options: { evidence: true, grid: false, model: false, overview: false, second: false, strength: 72 }, at: -1, pinned: false, word: null, timer: null };
+const state = { view: null, photos: [], picture: 0, stops: [], boxes: [], stop: 0, mode: 'kept', options: { region: true, grid: false, model: false, overview: false, second: false, opacity: 72 }, at: -1, pinned: false, word: null, timer: null };
 
 // ---- a run ---------------------------------------------------------------------------------------------------------
 
@@ -18,7 +18,7 @@ function open(view) {
   state.stops = d.stopsOf(view);
   state.attention = d.attentionOf(view);
   state.nearest = view.nearest ? { token: window.prunescope.bytes(view.nearest.token, Int32Array), cosine: window.prunescope.bytes(view.nearest.cosine, Float32Array) } : null;
-  state.evidence = new Set(view.answer_region || []);
+  state.region = new Set(view.answer_region || []);
   cells();
   state.stop = state.stops.length - 1;
   state.pinned = false;
@@ -35,7 +35,7 @@ function open(view) {
   if (same) draw();
 }
 
-// One picture of the prompt at a time. A model that looks at a picture twice has pieces that cover each other: one view at
+// One picture of the prompt at a time. A model that looks at a picture twice has visual tokens that cover each other: one view at
 // a time, the finest one first.
 const pictureOf = (tile) => state.view.layout.tiles[tile].picture;
 const views = () => state.view.layout.views.filter((v) => pictureOf(v[0]) === state.picture);
@@ -104,7 +104,7 @@ function scene() {
   const width = Math.round(across * scale * ratio), height = Math.round(down * scale * ratio);
   if (canvas.width !== width) canvas.width = width;
   if (canvas.height !== height) canvas.height = height;
-  return { boxes: state.boxes, photo: photo(), picture: [w, h], frame, width, height, ratio, strength: state.options.strength, pixels: model ? tile.model_wh : null };
+  return { boxes: state.boxes, photo: photo(), picture: [w, h], frame, width, height, ratio, opacity: state.options.opacity, pixels: model ? tile.model_wh : null };
 }
 
 function draw() {
@@ -119,16 +119,16 @@ function draw() {
   else if (state.mode === 'why' && stop.why) d.reasons(ink, s, fates, stop.why);
   if (state.options.grid) d.grid(ink, s);
   if (state.stop > 0 && ['kept', 'why'].includes(state.mode) && !state.word) d.kept(ink, s, (i) => fates[i] === d.KEPT);
-  if (state.options.evidence && state.evidence.size) d.evidence(ink, s, (i) => state.evidence.has(i));
+  if (state.options.region && state.region.size) d.region(ink, s, (i) => state.region.has(i));
   d.unseen(ink, s, shown().map((i) => state.view.layout.tiles[i]));
   if (state.at >= 0) d.ring(ink, s, state.at, links(state.at));
   if (state.word?.near >= 0 && shown().includes(state.boxes[state.word.near].tile)) d.ring(ink, s, state.word.near, []);
 }
 
 function links(token) {
-  const into = d.landing(state.stops, token, state.stop), found = into >= 0 && into !== token ? [[into, SAME_LINE]] : [];
+  const into = d.landing(state.stops, token, state.stop), found = into >= 0 && into !== token ? [[into, d.color('sky')]] : [];
   const alike = state.nearest && d.fateAt(state.stops, token, state.stop).fate !== d.KEPT ? state.nearest.token[token] : -1;
-  return alike >= 0 && alike !== token && alike !== into ? [...found, [alike, ALIKE_LINE]] : found;
+  return alike >= 0 && alike !== token && alike !== into ? [...found, [alike, d.color('pink')]] : found;
 }
 
 // ---- words around the picture --------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ function heading() {
   chips.replaceChildren();
   if (v.answer_region_kept) {
     const e = v.answer_region_kept;
-    chips.append(make('span', 'pc-chip evidence', `evidence kept: ${e.kept} of ${e.of} pieces${e.merged ? `, ${e.merged} merged` : ''}`));
+    chips.append(make('span', 'pc-chip region', `answer region kept: ${e.kept} of ${e.of} visual tokens${e.merged ? `, ${e.merged} merged` : ''}`));
   }
   if (v.method) chips.append(make('span', 'pc-chip', `${v.method}, ${v.variant}`), make('span', 'pc-chip model', v.model), make('span', `pc-chip ${v.recorded ? 'recorded' : 'live'}`, v.recorded ? 'Recorded run' : 'Live run'));
   if (v.weights) chips.append(make('span', 'pc-chip weights', `weights: ${v.weights}`));
@@ -163,7 +163,7 @@ function stageBar() {
 function mark() {
   [...$('.pc-stops').children].forEach((b, i) => { b.setAttribute('aria-selected', String(i === state.stop)); b.tabIndex = i === state.stop ? 0 : -1; });
   const s = state.stops[state.stop], parts = [s.title];
-  if (state.stop > 0) parts.push(`${s.rows} rows go on`, ...(s.summary ? [s.summary] : []), `decided in ${s.ms.toFixed(1)} ms (measured once)`, `positions: ${state.view.positions}`);
+  if (state.stop > 0) parts.push(`${s.rows} tokens passed on`, ...(s.summary ? [s.summary] : []), `decided in ${s.ms.toFixed(1)} ms (measured once)`, `positions: ${state.view.positions}`);
   $('.pc-about').textContent = parts.join(' · ');
   nameCells();
   counts();
@@ -197,20 +197,20 @@ function reasoned() {
 function legend(stop) {
   const box = $('.pc-legend'), item = (name, text) => { const span = make('span'); span.append(make('i', name), text); return span; };
   if (state.word) box.replaceChildren('less', make('i', 'heat'), `more · ${state.word.text}`);
-  else if (state.mode === 'score') box.replaceChildren(...(stop.score ? ['low rank', make('i', 'heat'), 'high'] : [state.stop ? 'this method gives no scores here' : 'choose a later stage to see scores']));
+  else if (state.mode === 'score') box.replaceChildren(...(stop.score ? ['least important', make('i', 'heat'), 'most important'] : [state.stop ? 'this method gives no scores here' : 'choose a later stage to see scores']));
   else if (state.mode === 'kept') box.replaceChildren(item('kept', 'kept'), item('dropped', 'dropped'), ...(state.stops.some((s) => s.into) ? [item('merged', 'merged')] : []));
-  else if (state.mode === 'why') box.replaceChildren(...(stop.why ? stop.why.names.map((name, i) => { const span = item('', name); span.firstChild.style.background = d.REASONS[i % d.REASONS.length]; return span; }) : [state.stop ? 'one reason for all here' : 'choose a later stage to see reasons']));
+  else if (state.mode === 'why') box.replaceChildren(...(stop.why ? stop.why.names.map((name, i) => { const span = item('', name); span.firstChild.style.background = d.reasonColor(i); return span; }) : [state.stop ? 'one reason for all here' : 'choose a later stage to see reasons']));
   else box.replaceChildren();
 }
 
-// ---- one piece -----------------------------------------------------------------------------------------------------
+// ---- one visual token -----------------------------------------------------------------------------------------------------
 
 function describe(token) {
   const { fate, stop } = d.fateAt(state.stops, token, state.stop), where = stop ? state.stops[stop].title.toLowerCase() : '';
-  if (fate === d.KEPT) return state.stop === 0 ? 'part of the whole picture' : 'kept';
-  if (fate === d.MERGED) return `merged into piece ${d.landing(state.stops, token, state.stop)} ${where}`;
+  if (fate === d.KEPT) return state.stop === 0 ? 'kept (nothing was dropped yet)' : 'kept';
+  if (fate === d.MERGED) return `merged into token ${d.landing(state.stops, token, state.stop)} ${where}`;
   const left = d.leftAt(state.stops, token);
-  return left.into < 0 ? `dropped ${where}` : `merged into piece ${left.into} ${state.stops[left.stop].title.toLowerCase()}, dropped with it ${where}`;
+  return left.into < 0 ? `dropped ${where}` : `merged into token ${left.into} ${state.stops[left.stop].title.toLowerCase()}, dropped with it ${where}`;
 }
 
 // The score that decided: of the stop where the token left, or of the current one.
@@ -231,7 +231,7 @@ function facts(token) {
   if (why) list.push(['kept for', why]);
   if (s) list.push(['score', number(s.score)], ['rank', `${s.rank} of ${s.of}`]);
   if (state.nearest && state.nearest.token[token] >= 0 && state.nearest.token[token] !== token) list.push(['most like survivor', `${state.nearest.token[token]} (cosine ${state.nearest.cosine[token].toFixed(2)})`]);
-  if (state.evidence.has(token)) list.push(['evidence', 'holds part of the answer']);
+  if (state.region.has(token)) list.push(['answer region', 'holds part of the answer']);
   return { list, scored: s };
 }
 
@@ -239,7 +239,7 @@ function show(token) {
   reveal(token);
   state.at = token;
   const { list, scored: s } = facts(token);
-  card.replaceChildren(make('b', '', `Piece ${token}`), ...list.map(([name, value]) => { const r = make('div', 'row'); r.append(make('span', '', name), make('span', '', value)); return r; }));
+  card.replaceChildren(make('b', '', `Visual token ${token}`), ...list.map(([name, value]) => { const r = make('div', 'row'); r.append(make('span', '', name), make('span', '', value)); return r; }));
   if (s) { const bar = make('div', 'bar'), fill = make('i'); fill.style.width = `${100 * (1 - (s.rank - 1) / Math.max(1, s.of - 1))}%`; bar.append(fill); card.append(bar); }
   card.hidden = false;
   canvas.setAttribute('aria-activedescendant', cellId(token));
@@ -247,7 +247,7 @@ function show(token) {
   const [x, y, w] = d.cell(state.scene, state.boxes[token]), k = canvas.clientWidth / canvas.width, left = canvas.offsetLeft + (x + w) * k + 10;
   card.style.left = `${left + 246 > $('.pc-frame').clientWidth ? Math.max(0, canvas.offsetLeft + x * k - 254) : left}px`;
   card.style.top = `${Math.max(0, Math.min(y * k - 20, canvas.clientHeight - card.offsetHeight))}px`;
-  emit('piece', Object.fromEntries(['full', 'pruned', 'compensated'].map((answer) => [answer, strongest(answer, token)])));
+  emit('token', Object.fromEntries(['full', 'pruned', 'compensated'].map((answer) => [answer, strongest(answer, token)])));
 }
 
 // The word of an answer that gives this token the largest part of its attention.
@@ -259,13 +259,13 @@ function strongest(answer, token) {
   return best;
 }
 
-function speak(token) { live.textContent = `Piece row ${state.boxes[token].row + 1}, column ${state.boxes[token].col + 1}, ${facts(token).list.slice(1).map(([n, v]) => n === 'now' ? v : `${n} ${v}`).join(', ')}`; }
+function speak(token) { live.textContent = `Visual token row ${state.boxes[token].row + 1}, column ${state.boxes[token].col + 1}, ${facts(token).list.slice(1).map(([n, v]) => n === 'now' ? v : `${n} ${v}`).join(', ')}`; }
 
-function hide() { if (state.at >= 0) emit('piece', null); state.at = -1; card.hidden = true; canvas.removeAttribute('aria-activedescendant'); }
+function hide() { if (state.at >= 0) emit('token', null); state.at = -1; card.hidden = true; canvas.removeAttribute('aria-activedescendant'); }
 
 // ---- the same for who does not see it: rows and cells inside the canvas, which are read and never drawn -----------------
 
-const cellId = (token) => `pc-piece-${token}`;
+const cellId = (token) => `pc-token-${token}`;
 
 function cells() {
   const rows = new Map();
@@ -280,7 +280,7 @@ function cells() {
 }
 
 function nameCells() {
-  state.boxes.forEach((_, token) => { canvas.querySelector(`#${cellId(token)}`).textContent = `piece ${token} ${FATES[d.fateAt(state.stops, token, state.stop).fate]}`; });
+  state.boxes.forEach((_, token) => { canvas.querySelector(`#${cellId(token)}`).textContent = `token ${token} ${FATES[d.fateAt(state.stops, token, state.stop).fate]}`; });
 }
 
 // ---- the same as a table -------------------------------------------------------------------------------------------
@@ -288,11 +288,11 @@ function nameCells() {
 const sorting = { column: 0, down: false };
 
 function table() {
-  const rows = state.boxes.map((b, i) => { const s = scored(i), { fate, stop } = d.fateAt(state.stops, i, state.stop); return [i, b.row + 1, b.col + 1, FATES[fate], stop ? state.stops[stop].name : '', s ? s.score : NaN, s ? s.rank : NaN, state.evidence.has(i) ? 'yes' : '']; });
+  const rows = state.boxes.map((b, i) => { const s = scored(i), { fate, stop } = d.fateAt(state.stops, i, state.stop); return [i, b.row + 1, b.col + 1, FATES[fate], stop ? state.stops[stop].name : '', s ? s.score : NaN, s ? s.rank : NaN, state.region.has(i) ? 'yes' : '']; });
   const { column, down } = sorting, order = (a, b) => typeof a === 'string' ? a.localeCompare(b) : (Number.isNaN(a) ? 1 : Number.isNaN(b) ? -1 : a - b);
   rows.sort((a, b) => (down ? -1 : 1) * order(a[column], b[column]) || a[0] - b[0]);
   const made = make('table'), head = make('tr');
-  ['piece', 'row', 'column', 'fate', 'decided', 'score', 'rank', 'evidence'].forEach((name, i) => {
+  ['token', 'row', 'column', 'fate', 'decided', 'score', 'rank', 'answer region'].forEach((name, i) => {
     const th = make('th'), button = make('button', '', name + (i === column ? (down ? ' ▼' : ' ▲') : ''));
     button.type = 'button';
     th.setAttribute('aria-sort', i === column ? (down ? 'descending' : 'ascending') : 'none');
@@ -345,12 +345,12 @@ new ResizeObserver(() => draw()).observe($('.pc-frame'));
 window.addEventListener('resize', () => draw());
 
 on('run', (run) => { if (run.canvas) open(run.canvas); });
-// The piece that predicts most like a word, and what pruning did with it, whatever stage is shown.
+// The visual token that predicts most like a word, and what pruning did with it, whatever stage is shown.
 function nearest(near) {
   if (near === undefined) return '';
   const { fate, stop } = d.fateAt(state.stops, near, state.stops.length - 1), pruned = state.stops.length > 1;
   const became = { [d.KEPT]: 'kept', [d.MERGED]: 'merged', [d.DROPPED]: 'removed' }[fate];
-  return ` · nearest piece (signal of ReVisiT): ${near}${pruned ? `, ${became} by pruning${fate === d.KEPT ? '' : ` ${state.stops[stop].title.toLowerCase()}`}` : ''}`;
+  return ` · nearest visual token (signal of ReVisiT): ${near}${pruned ? `, ${became} by pruning${fate === d.KEPT ? '' : ` ${state.stops[stop].title.toLowerCase()}`}` : ''}`;
 }
 on('word', (word) => {
   const a = word && state.attention?.[word.answer], near = a?.nearest?.[word.index];

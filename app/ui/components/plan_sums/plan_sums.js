@@ -1,4 +1,4 @@
-// What a plan takes out, in sums: the parts that it touches, and the whole model, told apart.
+// What a plan takes out, in sums: the parts that it touches, and the full model, told apart.
 
 const { make, on, amount, change } = window.prunescope;
 
@@ -19,7 +19,7 @@ function pair([before, after]) { return cell(change(before, after), `${amount(be
 
 on('plan', ({ sums }) => {
   const rows = sums.rows.map((r) => row(r.name, cell(`${r.heads[0]} of ${r.heads[1]}`, ''), pair(r.parameters), pair(r.flops)));
-  rows.push(row('whole model', cell('–', ''), cell('–', ''), pair(sums.full)));
+  rows.push(row('full model', cell('–', ''), cell('–', ''), pair(sums.full)));
   element.querySelector('tbody').replaceChildren(...rows);
-  element.querySelector('.ps-sums-note').textContent = `Parameters of attention and feed-forward in the layers in use. Multiply-adds of one look and one prefill: ${sums.tokens}. An estimate says nothing about seconds.`;
+  element.querySelector('.ps-sums-note').textContent = `Parameters of attention and feed-forward in the layers in use. Multiply-adds of encoding one picture and one prefill: ${sums.tokens}. An estimate says nothing about seconds.`;
 });

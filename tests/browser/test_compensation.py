@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import tiny_parts
-from test_access import CONTRAST
-from visitor import Server, Visitor
 
 from pruning.compensation.checkpoint import save
 from pruning.models import load
+from support.tiny_models import tiny_parts
+from support.visitor import CONTRAST, Server, Visitor
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"> red ${1} {{1}}"
@@ -45,7 +44,7 @@ def meet(speaking, chromium, home):
 
 
 def switch_on(visitor) -> None:
-    visitor.page.get_by_label("Give back in words (ACCM)").check()
+    visitor.page.get_by_label("Compensate with a caption (ACCM)").check()
     visitor.page.get_by_label("Caption by hand").wait_for()
     if visitor.page.viewport_size["width"] > 700:
         run = visitor.page.get_by_role("button", name="Run", exact=True).bounding_box()
@@ -59,7 +58,7 @@ def test_switched_off_nothing_of_it_is_on_the_page(meet):
     assert max(bottom["y"] + bottom["height"], run["y"] + run["height"]) <= 720
     visitor.ask()
     assert not visitor.page.locator(".ch").is_visible()
-    assert not visitor.page.locator(".ap-answer.helped").is_visible()
+    assert not visitor.page.locator(".ap-answer.compensated").is_visible()
     assert not visitor.page.get_by_label("Caption by hand").is_visible()
     assert visitor.page.locator(".cs-figures div").count() == 9
 
@@ -83,7 +82,7 @@ def test_candidates_prompt_and_price(meet, name, size, query):
     assert "[picture]" in prompt
     first = page.locator(".ch-next tbody tr").count()
     assert first >= 3, "the likeliest words of three runs"
-    assert "KL to the whole picture here: pruned" in visitor.text(".ch-kl")
+    assert "KL from the full answer here: pruned" in visitor.text(".ch-kl")
     words = page.locator(".ch-places [role=radio]")
     if words.count() > 1:
         before = visitor.text(".ch-kl")
@@ -99,13 +98,13 @@ def test_candidates_prompt_and_price(meet, name, size, query):
     page.get_by_label("with the vision tower").uncheck()
     assert visitor.text(".ch-parts") == before
     assert visitor.text(".ch-prompt mark").startswith("Additional information:")
-    assert page.locator(".ap-answer.helped").is_visible()
-    assert re.fullmatch(r"64 pieces \+ \d+ tokens", visitor.text(".ap-answer.helped .ap-count"))
-    assert visitor.text(".ap-helped-verdict").startswith("with caption: ")
+    assert page.locator(".ap-answer.compensated").is_visible()
+    assert re.fullmatch(r"64 visual tokens \+ \d+ tokens", visitor.text(".ap-answer.compensated .ap-count"))
+    assert visitor.text(".ap-compensated-verdict").startswith("with caption: ")
     assert page.locator(".cs-figures div").count() == 10
     said = page.locator(".ch-live").text_content()
     assert "caption" in said, "a screen reader hears what it did"
-    page.wait_for_timeout(400)
+    visitor.wait_until_still()
     assert page.evaluate(CONTRAST) == []
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     visitor.look(f"give-back-{name}", full_page=True)
@@ -150,7 +149,7 @@ def test_cases_in_plain_sentences_and_back_to_the_recorded_run(meet):
     visitor.ask()
     assert "Rejected by the confidence gate" in visitor.text(".ch-said")
     assert page.locator(".ch-prompt mark").count() == 0
-    assert visitor.text(".ap-answer.helped .ap-text") == visitor.text(".ap-answer.pruned .ap-text")
+    assert visitor.text(".ap-answer.compensated .ap-text") == visitor.text(".ap-answer.pruned .ap-text")
     visitor.share(576)
     visitor.ask()
     page.locator(".ch-said", has_text="Nothing was dropped").wait_for()  # "Done" alone may still be the first run's
@@ -159,7 +158,7 @@ def test_cases_in_plain_sentences_and_back_to_the_recorded_run(meet):
     page.locator(".es button").nth(1).click()
     visitor.wait_for_status("recorded run")
     assert not page.locator(".ch").is_visible()
-    assert not page.locator(".ap-answer.helped").is_visible()
+    assert not page.locator(".ap-answer.compensated").is_visible()
     assert visitor.errors == []
 
 
@@ -167,7 +166,7 @@ def test_a_link_and_a_record_bring_it_back(meet, tmp_path):
     visitor = meet(query="?example=digit&method=random_baseline&keep=18&compensation=accm&caption=a+red+star&kl=1")
     page = visitor.page
     visitor.wait_for_status("^Done")
-    assert page.get_by_label("Give back in words (ACCM)").is_checked()
+    assert page.get_by_label("Compensate with a caption (ACCM)").is_checked()
     assert page.get_by_label("Caption by hand").input_value() == "a red star"
     assert visitor.text(".ch-text") == "a red star"
     with page.expect_download() as waiting:

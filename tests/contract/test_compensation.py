@@ -8,9 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_adapter, tiny_llava, tiny_parts
-from reference import QUESTION, log_probs
-from test_runs import fingerprint
 
 from pruning.compensation import COMPENSATORS
 from pruning.compensation.accm import Accm
@@ -34,6 +31,9 @@ from pruning.models.prompt import insertion_points
 from pruning.records.compensation import Compensation
 from pruning.records.plan import PlanRequest
 from pruning.records.run import RunRecord, RunRequest
+from support.following import fingerprint
+from support.reference import QUESTION, log_probs
+from support.tiny_models import make_tiny_adapter, tiny_llava, tiny_parts
 
 CAPTION = "a large red circle with the digit 5 at the top left"
 N_NEW = 4

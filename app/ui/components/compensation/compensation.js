@@ -1,4 +1,4 @@
-// Caption help of one run: candidates, the assembled prompt, the price, and the caption to change and ask again with.
+// Compensation of one run: candidates, the assembled prompt, the price, and the caption to change and ask again with.
 // A caption is a model's or a visitor's text: everything goes through textContent.
 
 const { make, amount, on, explain, plot, radios } = window.prunescope;
@@ -41,9 +41,9 @@ function cost(given, byHand) {
   const total = price.parts.reduce((sum, [, x]) => sum + x, 0), wide = Math.max(price.full, total);
   $('.ch-price').textContent = price.text;
   $('.ch-bar').replaceChildren(...price.parts.map(([, x], i) => { const part = make('i', `part-${i}`); part.style.width = `${100 * x / wide}%`; return part; }));
-  $('.ch-bar').setAttribute('aria-label', `Estimated prefill: ${price.parts.map(([name, x]) => `${name} ${amount(x)}`).join(', ')}; with the whole picture ${amount(price.full)}.`);
+  $('.ch-bar').setAttribute('aria-label', `Estimated prefill: ${price.parts.map(([name, x]) => `${name} ${amount(x)}`).join(', ')}; with all visual tokens ${amount(price.full)}.`);
   const rows = price.parts.map(([name, x], i) => x > 0 && [`part-${i}`, name, name === "caption's tokens" ? `${amount(x)}, ${price.tokens} tokens` : amount(x)]).filter(Boolean);
-  rows.push(['part-full', tower ? 'whole picture, with its tower' : 'whole picture', amount(price.full)]);
+  rows.push(['part-full', tower ? 'full, with its vision tower' : 'full', amount(price.full)]);
   if (!byHand) rows.push(['', 'writing and choosing (measured once)', `${price.ms < 10 ? price.ms.toFixed(1) : Math.round(price.ms)} ms`]);
   $('.ch-parts').replaceChildren(...rows.map(([key, name, value]) => { const row = make('div'), term = make('dt', '', name); if (key) term.prepend(make('i', key)); row.append(term, make('dd', '', value)); return row; }));
 }
@@ -64,7 +64,7 @@ function place(number) {
   const found = places[number];
   markPlace(String(number));
   if (!found) return;
-  $('.ch-kl').textContent = `KL to the whole picture here: pruned ${short(found.kl[0])}, with caption ${short(found.kl[1])}.`;
+  $('.ch-kl').textContent = `KL from the full answer here: pruned ${short(found.kl[0])}, with caption ${short(found.kl[1])}.`;
   $('.ch-next tbody').replaceChildren(...found.rows.map(([token, ...shares]) => {
     const row = make('tr'), head = make('th', '', token);
     head.scope = 'row';
@@ -84,7 +84,7 @@ function looked(found) {
     x: { from: 0, to: last, name: 'layer of the language model' }, y: { from: 0, to: Math.max(0.01, ...found.caption, ...found.picture), name: 'share of the attention' },
     lines: [line(found.caption, 'one'), line(found.picture, 'two')],
   });
-  $('.ch-shares').textContent = `Mean over the layers: caption ${percent(mean(found.caption))} (${each(found.caption, found.rows.map(() => found.tokens))} a token), picture ${percent(mean(found.picture))} (${each(found.picture, found.rows)} a piece).`;
+  $('.ch-shares').textContent = `Mean over the layers: caption ${percent(mean(found.caption))} (${each(found.caption, found.rows.map(() => found.tokens))} a token), picture ${percent(mean(found.picture))} (${each(found.picture, found.rows)} a visual token).`;
 }
 
 function measured(view) {
@@ -122,5 +122,5 @@ function show(view) {
 }
 
 $('.ch-tower input').addEventListener('change', () => { if (priced) priced(); });
-on('run', ({ help }) => { if (help !== undefined) show(help); });
+on('run', ({ compensation }) => { if (compensation !== undefined) show(compensation); });
 $('.ch-edit').addEventListener('submit', (e) => { e.preventDefault(); trigger('again', { caption: $('#ch-caption').value }); });

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from visitor import save
+
+from support.visitor import save
 
 pytestmark = pytest.mark.browser
 
@@ -61,11 +62,11 @@ def test_a_link_repeats_the_run(visit):
     visitor.ask("Where is the ring?")
     visitor.page.get_by_role("button", name="Copy link").click()
     link = visitor.text(".ta-text")
-    before = visitor.text(".pc-headline"), visitor.stops(), visitor.text(".pc-chip.evidence")
+    before = visitor.text(".pc-headline"), visitor.stops(), visitor.text(".pc-chip.region")
     assert link.startswith(visitor.url)
     other = visit(query=link.removeprefix(visitor.url))
     other.wait_for_status("^Done")
-    assert (other.text(".pc-headline"), other.stops(), other.text(".pc-chip.evidence")) == before
+    assert (other.text(".pc-headline"), other.stops(), other.text(".pc-chip.region")) == before
     assert other.text(".ap-question") == "Where is the ring?"
     assert other.errors == []
 

@@ -1,4 +1,4 @@
-"""Figures of captions and plans: in README, on the page and as charts, and what is said while there are none."""
+"""Reports of measured speed, captions and plans: their sections, the points of charts, and what is said without."""
 
 from __future__ import annotations
 
@@ -16,13 +16,40 @@ from pruning.benchmarks.reports import (
     accm_sentence,
     fewer_scenes,
     points,
+    speed_section,
     structural_section,
 )
 from pruning.compensation.accm import DEFAULT_FOLDER
+from pruning.methods import METHODS
 from viz.charts import captions_chart, plans_chart
 from viz.theme import theme
 
-ENVIRONMENT = {"machine": "A processor, 2 cores", "dtype": "float32", "torch": "2.13.0", "transformers": "5"}
+ENVIRONMENT = {
+    "machine": "A processor, 2 cores", "threads": "2", "dtype": "float32", "torch": "2.13.0", "transformers": "5",
+    "chromium": "150", "commit": "0123456789ab",
+}  # fmt: skip
+SPEED = {
+    "environment": ENVIRONMENT,
+    "prefill": {
+        "random 0.15 B": [
+            {"kept": 192, "time_over_work": 1.2, "engine_over_bare": 1.01},
+            {"kept": 64, "time_over_work": 1.04, "engine_over_bare": 0.99},
+        ]
+    },
+    "recording": {"bundled": {"plain_ms": 100, "engine_over_plain": 1.012, "with_attention_over_plain": 1.2}},
+    "selection": {
+        "fastv": {"ms_576": 0.2, "ms_2880": 12.3, "growth": 1.0},
+        "dart": {"ms_576": 3.0, "ms_2880": 50.4, "growth": 1.8, "over_published_order": 0.281},
+        "vitcop": {"refused": "Too few tokens."},
+    },
+    "memory": {"random 0.15 B": {"full": 90.0, "fastv": 60.0, "resprune": 70.4}},
+}
+TIME = {"median": 812.4, "least": 700.0, "most": 950.0, "n": 7}
+PAGE = {
+    "environment": ENVIRONMENT,
+    "ms": dict.fromkeys(("start", "first_comparison", "live_run", "recorded_stop", "hover"), TIME),
+    "requests": {"hover": 0, "foreign": 3},
+}
 TOWER, LANGUAGE = "vision tower", "language model"
 TITLES = {"vispruner": "VisPruner"}
 
@@ -67,15 +94,45 @@ ACCM = {
 }  # fmt: skip
 
 
-def test_without_figures_it_says_how_to_get_them(tmp_path, monkeypatch):
-    assert accm_section(tmp_path) == f"Not measured yet: `{COMMANDS['accm']}`."
-    assert structural_section(tmp_path) == f"Not measured yet: `{COMMANDS['structural']}`."
+def row_of(section: str, *words: str) -> list[str]:
+    """The cells of the only row of a section whose first cell has all these words."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
+    [found] = [row for row in rows if all(word in row[0] for word in words)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("section", "commands"),
+    [(speed_section, ("speed", "page")), (accm_section, ("accm",)), (structural_section, ("structural",))],
+    ids=["speed", "accm", "structural"],
+)
+def test_without_figures_it_says_how_to_measure(section, commands, tmp_path):
+    assert all(f"Not measured yet: `{COMMANDS[command]}`." in section(tmp_path) for command in commands)
+
+
+def test_the_page_says_how_to_measure_plans(tmp_path, monkeypatch):
     monkeypatch.setattr(structure, "figures", lambda name: None)
     monkeypatch.setattr(structure, "structural_section", lambda: structural_section(tmp_path))
     with gr.Blocks() as page:
         structure._show_curves()
     [said] = page.blocks.values()
     assert COMMANDS["structural"] in said.value
+
+
+def test_speed_names_the_worst_and_leaves_out_what_was_refused(tmp_path):
+    for name, found in (("speed", SPEED), ("page", PAGE)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    said = speed_section(tmp_path)
+    assert "1.20 / 1.04" in row_of(said, "multiply-adds", "192 / 64", "random 0.15 B")[1], "a figure for each budget"
+    assert row_of(said, "peak memory", "random 0.15 B")[1:] == ["70 MB", "below 90 MB, unpruned"]
+    assert "0.28" in row_of(said, METHODS["dart"].title)[1]
+    assert row_of(said, METHODS["fastv"].title)[2] == "", "no published order to be compared with"
+    assert METHODS["vitcop"].title not in said
+    assert row_of(said, "requests to other hosts")[1] == "3"
+    assert row_of(said, "a live run")[1].startswith("812 ms (700 to 950")
+    for command in (COMMANDS["speed"], COMMANDS["page"]):
+        [where] = [line for line in said.splitlines() if line.startswith(f"`{command}` on A processor")]
+        assert ENVIRONMENT["commit"] in where
 
 
 def test_every_plan_is_a_point_of_its_family():
@@ -94,18 +151,22 @@ def test_every_plan_is_a_point_of_its_family():
     assert found[-1].faster == pytest.approx(40 / 35)
 
 
-def test_readme_quotes_them(tmp_path):
+def test_plans_of_equal_heads_share_a_row_and_random_draws_a_mean(tmp_path):
     (tmp_path / "structural.json").write_text(json.dumps(STRUCTURAL))
+    said = structural_section(tmp_path)
+    assert "500 scenes" in said.splitlines()[0]
+    row = row_of(said, "21 of 30")
+    assert [cell.split(" ")[0] for cell in row[3:]] == ["85.0", "88.0", "–", "65.0"]
+    assert "60.0 to 70.0" in row[-1]
+    assert row_of(said, "15 of 30")[-1] == "–"
+    assert row_of(said, "mass 0.1")[-1].startswith("87.0")
+
+
+def test_captions_have_a_row_for_every_budget_refused_ones_too(tmp_path):
     (tmp_path / "accm.json").write_text(json.dumps(ACCM))
-    said = structural_section(tmp_path).splitlines()
-    assert said[0] == "`python -m pruning structural-bench` on 500 scenes; A processor, 2 cores, float32, " \
-        "torch 2.13.0, transformers 5:"  # fmt: skip
-    assert "| 21 of 30 | 1.25x | 1.25x | 85.0 ± 2.0 | 88.0 ± 2.0 | – | 65.0 (60.0 to 70.0) |" in said
-    assert "| 15 of 30 | 2.00x | 2.00x | 50.0 ± 2.0 | – | – | – |" in said
-    assert "| ranks by mass, whitened: mass 0.1 | 1.33x | 1.33x | 87.0 ± 2.0 |" in said
-    told = accm_section(tmp_path)
-    assert "| vispruner@36 | 50.0 ± 2.0 | 70.0 ± 2.0 | 61.0 ± 2.0 | 68.0 ± 2.0 |" in told
-    assert "| vitcop@18 | refused |" in told
+    said = accm_section(tmp_path)
+    assert [cell.split(" ")[0] for cell in row_of(said, "vispruner@36")[1:5]] == ["50.0", "70.0", "61.0", "68.0"]
+    assert row_of(said, "vitcop@18")[1:] == ["refused"]
 
 
 def test_charts_show_every_figure():
