@@ -55,7 +55,7 @@ def methods_table(root: str = "") -> str:
     return "\n".join(lines)
 
 
-def methods_short_table(root: str = "") -> str:
+def short_methods_table(root: str = "") -> str:
     """Return the short table of methods: idea and paper, with each title linked to its file."""
     lines = ["| method | idea | paper |", "| --- | --- | --- |"]
     lines += [f"| [{m.title}]({_file(m, root)}) | {m.idea} | {_paper(m)} |" for m in METHODS.values()]

@@ -1,7 +1,7 @@
 """`python -m pruning docs`: check the generated parts of README.md and docs/*.md, or write them anew with `--write`.
 
-A generated part stands between `<!-- NAME: COMMAND -->` and `<!-- end -->`, where NAME is a key of `BLOCKS`. Everything
-outside these marks is written by hand and is never changed.
+A generated part stands between `<!-- NAME: python -m pruning docs -->` and `<!-- end -->`, where NAME is a key of
+`BLOCKS`. Everything outside these marks is written by hand and is never changed.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pruning.benchmarks.reports import accm_section, speed_section, structural_s
 from pruning.catalogue import (
     compensators_table,
     differences_list,
-    methods_short_table,
     methods_table,
     models_table,
     parameters_table,
     scores_table,
+    short_methods_table,
 )
 from pruning.cli.options import written
 from pruning.errors import ParameterError
 
 ROOT = Path(__file__).parents[2]
-MARKS = re.compile(r"(<!-- (\w+): [^\n]*-->\n)(.*?)(<!-- end -->)", re.S)
+MARKS = re.compile(r"(<!-- ([a-z ]+): python -m pruning docs -->\n)(.*?)(<!-- end -->)", re.S)
 
 
 def add_command(commands: Any) -> None:
@@ -114,7 +114,7 @@ def _root_from(page: Path, root: Path) -> str:
 
 BLOCKS: dict[str, Callable[[Path, Path], str]] = {  # from a page and the root of the repository to the part's text
     "methods": lambda page, root: methods_table(_root_from(page, root)),
-    "short": lambda page, root: methods_short_table(_root_from(page, root)),
+    "methods in short": lambda page, root: short_methods_table(_root_from(page, root)),
     "options": lambda page, root: parameters_table(),
     "differences": lambda page, root: differences_list(_root_from(page, root)),
     "models": lambda page, root: models_table(),
