@@ -78,9 +78,6 @@ def test_links_and_named_paths_lead_somewhere(name):
         assert linked.exists(), target
         if anchor:
             assert anchor in anchors(linked.read_text(encoding="utf-8")), target
-    worked = (
-        set(re.findall(r"^\d+\. [^`\n]*`([^`]+)`", text, re.M)) if "extending" in name else set()
-    )  # files to be made
     for path in NAMED_PATH.findall(text):
         made_by_reader = name.startswith("docs/extending")  # a guide names files that its reader makes
         assert made_by_reader or (ROOT / path).exists(), path

@@ -33,6 +33,7 @@ def commands(program: str) -> list[list[str]]:
 
 def test_it_is_for_one_minute_and_keeps_its_order():
     assert re.findall(r"^## (.+)$", TEXT, re.M) == HEADINGS
+    assert len(TEXT.splitlines()) <= LONGEST
 
 
 def test_the_map_is_true():
