@@ -38,6 +38,7 @@ OPENED = "A saved run, opened: “{question}”. Nothing was computed; press Run
 FROM_LINK = "Opened from a link; its run begins."
 STILL_HERE = "The picture before it is still here."
 RECORDED = "A recorded run of the bundled model. Press Run to repeat it live."
+NOT_RECORDED = "No run of {method} is recorded for this example. Press Run."
 RECORDED_ELSEWHERE = "A recorded run of the bundled model. Press Run to ask the model of this page."
 MORE = {
     "words": ("Recorded with a caption (ACCM)", "Switch on “Compensate with a caption” and press Run to do it live."),

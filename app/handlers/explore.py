@@ -135,6 +135,8 @@ class Handlers:
         more = [{"name": name, "title": messages.MORE[name][0]} for name in example.more]
         suggestions = {"idea": example.idea, "questions": [q.text for q in example.questions], "more": more}
         ready = messages.RECORDED if self.service.settings.model == "demo" else messages.RECORDED_ELSEWHERE
+        if method in METHODS and method not in example.recorded_stops:
+            ready = messages.NOT_RECORDED.format(method=METHODS[method].title)
         return state, record.request.question, suggestions, status("idle", ready), run
 
     def open_more(self, name: Any, state: SessionState, session: str) -> tuple[Any, ...]:

@@ -69,7 +69,7 @@ class Example:
 
     @cached_property
     def recorded_stops(self) -> dict[str, list[int]]:
-        """For every method the numbers of visual tokens of which there is a recorded run."""
+        """The numbers of visual tokens with a recorded run, by method; a method without any is not in it."""
         stops: dict[str, list[int]] = {}
         for name in names_in(self.archive):
             method, count = name.rsplit("-", 1)
@@ -77,7 +77,7 @@ class Example:
         return stops
 
     def recording(self, method: str, count: int) -> RunRecord:
-        """The recorded run that is nearest to `count` visual tokens; the first method's where this one has none."""
+        """Return the recorded run nearest to `count` visual tokens; one of the first method where this one has none."""
         stops = self.recorded_stops
         method = method if method in stops else next(iter(stops))
         near = min(stops[method], key=lambda c: abs(c - count))

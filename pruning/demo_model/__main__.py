@@ -21,6 +21,7 @@ from pruning.demo_model.pruners.training import learn
 from pruning.demo_model.pruners.vistog import VisToGRecipe, VisToGTraining
 from pruning.demo_model.training.language import FeatureCache
 from pruning.demo_model.training.recipe import Recipe, train
+from pruning.methods import METHODS
 from pruning.models import load
 
 ASSETS = Path("assets")
@@ -91,7 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     drawn.set_defaults(do=lambda _: write_examples(ASSETS / "examples"))
 
     recorded = commands.add_parser("record", help="write the recorded runs that open the page")
-    recorded.add_argument("--more", action="store_true", help="only the run with words and the one with a plan")
+    which = recorded.add_mutually_exclusive_group()
+    which.add_argument("--more", action="store_true", help="only the run with a caption and the one with a plan")
+    which.add_argument(
+        "--method", nargs="+", metavar="KEY", choices=METHODS, help="only runs of these methods; all others stay"
+    )
     recorded.set_defaults(do=_record)
     return parser
 
@@ -99,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
 def _record(arguments: argparse.Namespace) -> None:
     adapter, models = load("demo"), ASSETS / "models"
     if not arguments.more:
-        record_examples(adapter, ASSETS / "examples", ASSETS / "recordings")
+        record_examples(adapter, ASSETS / "examples", ASSETS / "recordings", arguments.method or tuple(METHODS))
+    if arguments.method:
+        return
     assets = ASSETS / "examples", ASSETS / "recordings", models / "accm", models / "demo_gates" / "plan.zip"
     record_more(adapter, *assets)
 

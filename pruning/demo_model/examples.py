@@ -7,7 +7,7 @@ Written once by `python -m pruning.demo_model examples` and `record`; the page r
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from pruning.interface import Part
 from pruning.methods import METHODS
 from pruning.metrics.agreement import random_band
 from pruning.models.base import RunCallbacks, VLMAdapter
-from pruning.records.archive import pack
+from pruning.records.archive import names_in, pack, update
 from pruning.records.compensation import Compensation
 from pruning.records.plan import PlanRequest, StructuralPlan
 from pruning.records.run import RunRecord, RunRequest
@@ -187,24 +187,41 @@ def _static_plan(adapter: VLMAdapter, folder: Path, known: dict[str, dict]) -> S
     return make_plan(adapter, request, _FirstQuestions(folder, known))
 
 
-def record_examples(adapter: VLMAdapter, folder: Path, out: Path) -> None:
-    """Run the opening question of every example with every method at every recorded share, and random pruning with
-    several seeds: what the page shows before anything runs.
+def record_examples(adapter: VLMAdapter, folder: Path, out: Path, methods: Collection[str] = tuple(METHODS)) -> None:
+    """Record the runs that the page shows before anything is computed: the first question of every example with every
+    method and count, and random pruning with several seeds.
+
+    Args:
+        methods: keys to record. Runs of other methods that the archives in `out` already hold stay as they are.
     """
     known = {e["key"]: e for e in json.loads((folder / "examples.json").read_text(encoding="utf-8"))}
     out.mkdir(parents=True, exist_ok=True)
     for example in EXAMPLES:
         question = _open_example(adapter, folder, example.key, known[example.key]["questions"][0])
         records = {}
-        for method in METHODS:
+        for method in methods:
             for count in RECORDED_COUNTS:
                 try:
                     records[f"{method}-{count}"] = question.run(method, count)
                 except (BudgetError, PrunerUntrainedError) as error:
                     print(f"{example.key}: {error}")
-        (out / f"{example.key}.zip").write_bytes(pack(records))
+        _store(out / f"{example.key}.zip", records, methods)
+        if "random_baseline" not in methods:
+            continue
         band = {str(count): question.random_band(count) for count in RECORDED_COUNTS}
         (out / f"{example.key}.random.json").write_text(json.dumps(band, indent=1) + "\n", encoding="utf-8")
+
+
+def _store(path: Path, records: dict[str, RunRecord], methods: Collection[str]) -> None:
+    """Put the records of `methods` into an archive, ordered as the table of methods, and leave all others there."""
+    there = names_in(path) if path.exists() else []
+    left = {name for name in there if name.rsplit("-", 1)[0] not in methods}
+    in_order = [f"{method}-{count}" for method in METHODS for count in RECORDED_COUNTS]
+    names = [name for name in in_order if name in records or name in left]
+    if there:
+        update(path, records, names)
+    else:
+        path.write_bytes(pack({name: records[name] for name in names}))
 
 
 def _open_example(adapter: VLMAdapter, folder: Path, key: str, question: dict) -> _Asking:

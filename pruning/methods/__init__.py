@@ -2,61 +2,48 @@
 
 from __future__ import annotations
 
-from pruning.methods.accm_pruner import ACCMPruner
+from importlib import import_module
+
 from pruning.methods.base import TokenPruner
-from pruning.methods.cdpruner import CDPruner
-from pruning.methods.covipal import CoViPAL
-from pruning.methods.dart import DART
-from pruning.methods.divprune import DivPrune
-from pruning.methods.fastv import FastV
-from pruning.methods.holov import HoloV
-from pruning.methods.imported import Imported
-from pruning.methods.ivcprune import IVCPrune
-from pruning.methods.meteor import Meteor
-from pruning.methods.prumerge import PruMerge
-from pruning.methods.pyramiddrop import PyramidDrop
-from pruning.methods.random_baseline import RandomBaseline
-from pruning.methods.resprune import ResPrune
-from pruning.methods.sparsevlm import SparseVLM
-from pruning.methods.tome import ToMe
-from pruning.methods.uniform_grid import UniformGrid
-from pruning.methods.v2drop import V2Drop
-from pruning.methods.visionzip import VisionZip
-from pruning.methods.vispruner import VisPruner
-from pruning.methods.vistog import VisToG
-from pruning.methods.vitcop import ViTCoP
-from pruning.methods.vscan import VScan
-from pruning.methods.zspaprune import ZSPAPrune
 from pruning.parameters import look_up
 
-_IN_ORDER: tuple[type[TokenPruner], ...] = (
-    ResPrune,
-    ViTCoP,
-    VisionZip,
-    VisPruner,
-    DivPrune,
-    CDPruner,
-    PruMerge,
-    HoloV,
-    VScan,
-    ToMe,
-    ZSPAPrune,
-    ACCMPruner,
-    CoViPAL,
-    VisToG,
-    Meteor,
-    FastV,
-    SparseVLM,
-    PyramidDrop,
-    DART,
-    V2Drop,
-    IVCPrune,
-    RandomBaseline,
-    UniformGrid,
+_IN_ORDER = (
+    "resprune",
+    "vitcop",
+    "visionzip",
+    "vispruner",
+    "divprune",
+    "cdpruner",
+    "prumerge",
+    "holov",
+    "vscan",
+    "tome",
+    "zspaprune",
+    "accm_pruner",
+    "covipal",
+    "vistog",
+    "meteor",
+    "fastv",
+    "sparsevlm",
+    "pyramiddrop",
+    "dart",
+    "v2drop",
+    "ivcprune",
+    "random_baseline",
+    "uniform_grid",
 )
 
-METHODS: dict[str, type[TokenPruner]] = {m.key: m for m in _IN_ORDER}
-FROM_FILES: dict[str, type[TokenPruner]] = {m.key: m for m in (Imported,)}  # decide nothing without a file
+
+def _class_in(module: str) -> type[TokenPruner]:
+    """Return the method that a module of this package defines: the class whose key is the module's name."""
+    for found in vars(import_module(f"{__name__}.{module}")).values():
+        if isinstance(found, type) and issubclass(found, TokenPruner) and getattr(found, "key", None) == module:
+            return found
+    raise LookupError(f"pruning/methods/{module}.py has no class with key = {module!r}.")
+
+
+METHODS: dict[str, type[TokenPruner]] = {key: _class_in(key) for key in _IN_ORDER}
+FROM_FILES: dict[str, type[TokenPruner]] = {"imported": _class_in("imported")}  # decides nothing without a file
 
 
 def method_class(key: str) -> type[TokenPruner]:

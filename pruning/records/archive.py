@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,21 @@ def pack(records: Mapping[str, RunRecord]) -> bytes:
                 raise RecordFormatError(f"{name!r} cannot be the name of a record.", "Use letters, digits, . - and _.")
             write_parts(archive, name, *record.to_parts())
     return buffer.getvalue()
+
+
+def update(path: Path, records: Mapping[str, RunRecord], names: Sequence[str]) -> None:
+    """Rewrite a file that `pack` made so that it holds `names` in this order: those in `records` are written anew, the
+    parts of the others are copied byte for byte.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in names:
+            if name in records:
+                write_parts(new, name, *records[name].to_parts())
+            else:
+                for part in (f"{name}.json", f"{name}.npz"):
+                    new.writestr(zipfile.ZipInfo(part, EPOCH), old.read(part), zipfile.ZIP_DEFLATED)
+    path.write_bytes(buffer.getvalue())
 
 
 def unpack(data: bytes) -> dict[str, RunRecord]:
