@@ -262,6 +262,13 @@ class PruneContext:
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def prompt(self) -> PromptText:
+        """The prompt's text, for methods that declare that they need it; they are given it at every stage."""
+        if self.text is None:
+            raise ValueError("this method was asked without the prompt's text")
+        return self.text
+
+    @property
     def n_rows(self) -> int:
         return len(self.ids)
 

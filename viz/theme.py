@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-PALETTE = {
-    "blue": "#0072B2",
-    "vermilion": "#D55E00",
-    "green": "#009E73",
-    "pink": "#CC79A7",
-    "amber": "#E69F00",
-    "sky": "#56B4E9",
-    "yellow": "#F0E442",
-    "grey": "#8B949E",
-}
-METHOD_COLORS = tuple(PALETTE[name] for name in ("blue", "vermilion", "green", "pink", "amber", "sky"))
+METHOD_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 METHOD_MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "pentagon")
 REASON_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")  # why tokens were kept
 
@@ -55,7 +45,6 @@ DARK = Theme("#BDBDBD", "#56B4E9", "#E69F00", "#E6EDF3", "#9DA7B1", "#30363D", "
 
 
 def theme(*, dark: bool) -> Theme:
-    """The light or the dark look."""
     return DARK if dark else LIGHT
 
 

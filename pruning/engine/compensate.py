@@ -28,7 +28,7 @@ from pruning.interface import Decision, Observation, Part, PromptText, Stage
 from pruning.models.base import RunCallbacks, VisionFeatures, VLMAdapter
 from pruning.models.prompt import Prompt
 from pruning.records.answer import Answer
-from pruning.records.compensation import CandidateEntry, Compensated, Compensation
+from pruning.records.compensation import CandidateEntry, Compensated, Compensation, NextWord
 from pruning.records.run import RunRequest
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def compensate(
     """Propose, choose, insert, answer.
 
     Args:
-        whole, used: the tower's pass over the full picture, and the one of the pruned run (another one where the
+        full, used: the tower's pass over the full picture, and the one of the pruned run (another one where the
             method prunes in the tower).
         full_ids: token ids of the unpruned answer.
         plain: the model with all its weights and its own pass over the full picture, from whose answer KL is measured;
@@ -135,6 +135,8 @@ def compensate(
         PruningError: with a sentence for the person.
     """
     wanted = request.compensation
+    if wanted is None:
+        raise ValueError("this run asks for no compensation")
     began = time.perf_counter()
     proposal, title = _propose(wanted, adapter, compensator, session, prompt, full, request.question, picture)
     wait_for(adapter.device)
@@ -146,17 +148,20 @@ def compensate(
     callbacks = replace(callbacks, trace=callbacks.trace or wanted.measure_kl)
     out = adapter.answer(captioned, rows, replay, request.max_new_tokens, callbacks)
     # A method that prunes in the tower needs a second pass of the full picture, if the captioner reads its features.
-    twice = any(s.part is Part.TOWER for s in session.stages) and wanted.caption is None and compensator.reads_features
+    reads = wanted.caption is None and compensator is not None and compensator.reads_features
+    twice = any(s.part is Part.TOWER for s in session.stages) and reads
     tower = [*used.tokens_per_layer, *(full.tokens_per_layer if twice else ())]
     timing = pruned.timing
     answer = to_answer(out, timing.encode_ms, timing.prune_ms, out.prefill_ms)
     n_caption = captioned.input_ids.shape[1] - prompt.input_ids.shape[1]
     info, plain_text = adapter.info, out.text_tokens - n_caption
     sizes = info.text_dim, info.text_ffn_dim, info.kv_dim
-    extra = prefill_flops(out.visual_per_layer, out.text_tokens, *sizes)
+    extra: float = prefill_flops(out.visual_per_layer, out.text_tokens, *sizes)
     extra -= prefill_flops(out.visual_per_layer, plain_text, *sizes)
     extra += proposal.captioner_flops + proposal.selector_flops
-    kl, kl_pruned, next_words = [None] * len(proposal.candidates), None, ()
+    kl: list[float | None] = [None] * len(proposal.candidates)
+    kl_pruned: float | None = None
+    next_words: tuple[NextWord, ...] = ()
     if wanted.measure_kl and full_ids:
         truth = plain[0].score(prompt, plain[0].project(plain[1], None), None, full_ids)
         said = {
@@ -194,9 +199,14 @@ def compensate(
     )
 
 
-def _rounded(shares: torch.Tensor) -> tuple[tuple[float, ...], ...]:
-    """Shares `[layers, 3]` as numbers; what rounding leaves below zero is none."""
-    return tuple(tuple(round(max(0.0, x), 5) for x in row) for row in shares.tolist())
+def _rounded(shares: torch.Tensor | None) -> tuple[tuple[float, float, float], ...]:
+    """Shares `[layers, 3]` as numbers; what rounding leaves below zero is none. Empty where nothing was recorded."""
+    rows = [] if shares is None else shares.tolist()
+    return tuple((_share(a), _share(b), _share(c)) for a, b, c in rows)
+
+
+def _share(value: float) -> float:
+    return round(max(0.0, value), 5)
 
 
 def _kept(session: Session, prompt: Prompt) -> np.ndarray:

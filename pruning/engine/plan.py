@@ -66,9 +66,10 @@ def make_plan(
     heads = [torch.arange(f.n_heads) for f in facts]
     if request.heads < 1:
         generator = torch.Generator().manual_seed(request.seed)
-        scores = [scorer.score(f, generator) for f in facts]
+        found = [scorer.score(f, generator) for f in facts]
+        scores = [*found]
         total = sum(f.n_heads for f in facts)
-        heads = choose_heads([s.score for s in scores], n_heads_kept(request.heads, total, len(facts)))
+        heads = choose_heads([s.score for s in found], n_heads_kept(request.heads, total, len(facts)))
     title = scorer.title if request.heads < 1 else "Feed-forward only"
     return assemble(adapter, request, facts, scores, heads, title)
 
@@ -86,7 +87,7 @@ def calibrate(
             f"This plan needs {', '.join(sorted(needs))}, hence calibration pictures with questions; none were given.",
             "Give a folder with --data and a number with --pairs, or choose magnitude, random or matrix=OV weight.",
         )
-    chosen = (pairs[i] for i in range(request.n_pairs)) if needs else ()
+    chosen = (pairs[i] for i in range(request.n_pairs)) if needs and pairs is not None else ()
     prompts = (adapter.prompt(p.picture, p.question) for p in chosen)
     return adapter.facts([Part(p) for p in request.parts], sorted(needs), prompts, stop)
 
@@ -130,8 +131,8 @@ def _feed_forward(
     hidden: list[torch.Tensor | None] = [None] * len(facts)
     if request.ffn in ("none", "bottleneck"):
         if request.ffn == "bottleneck":
-            hidden = [bottleneck_rule(_hidden_energy(f), request.tau) for f in facts]
-            hidden = [None if len(h) == f.shape.matrices[-1].d_in else h for h, f in zip(hidden, facts, strict=True)]
+            stays = [bottleneck_rule(_hidden_energy(f), request.tau) for f in facts]
+            hidden = [None if len(h) == f.shape.matrices[-1].d_in else h for h, f in zip(stays, facts, strict=True)]
         return [tuple(MatrixPlan(m) for m in f.shape.matrices) for f in facts], hidden
     places = [(i, m) for i, f in enumerate(facts) for m in f.shape.matrices]
     found = [
@@ -144,8 +145,9 @@ def _feed_forward(
         wanted: list[int | None] = list(ranks)
     else:
         rule, option = (erank_rule, request.erank_factor) if request.ffn == "erank" else (mass_rule, request.tau)
-        wanted = [rule(s, option) for s in spectra]
-        ranks = [below_break_even(k, m) for k, (_, m) in zip(wanted, places, strict=True)]
+        asked_for = [rule(s, option) for s in spectra]
+        wanted = [*asked_for]
+        ranks = [below_break_even(k, m) for k, (_, m) in zip(asked_for, places, strict=True)]
     plans: list[list[MatrixPlan]] = [[] for _ in facts]
     for (i, m), (values, directions), rank, asked in zip(places, found, ranks, wanted, strict=True):
         stored = directions[:, :rank].cpu().numpy() if request.whitening and rank is not None else None

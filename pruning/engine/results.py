@@ -59,8 +59,11 @@ def to_next_words(
         likely = list(dict.fromkeys(i for run in runs for i in run.topk(min(TOP, len(run))).indices.tolist()))
         likely.sort(key=lambda i: -float(full[at, i]))
         shares = [tuple(round(float(run[i].exp()), 5) for i in likely) for run in runs]
-        kl = [round(float(kl_to_full(full[at, None], other[at, None])), 6) for other in (pruned, compensated)]
-        places.append(NextWord(named(token), tuple(named(i) for i in likely), *shares, *kl))
+        kl_pruned, kl_compensated = (
+            round(float(kl_to_full(full[at, None], other[at, None])), 6) for other in (pruned, compensated)
+        )
+        words = tuple(named(i) for i in likely)
+        places.append(NextWord(named(token), words, shares[0], shares[1], shares[2], kl_pruned, kl_compensated))
     return tuple(places)
 
 

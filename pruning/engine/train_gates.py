@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -106,7 +107,7 @@ class HeadTraining:
         self.facts = calibrate(adapter, request, frozenset({Statistic.HEAD_OUTPUTS}) | ffn_needs(request), pairs, stop)
         generator = torch.Generator().manual_seed(recipe.seed)
         self.scores = [InfoPrune().score(f, generator) for f in self.facts]
-        self.erank = [s.erank.float() for s in self.scores]
+        self.erank = [s.erank.float() for s in self.scores if s.erank is not None]  # InfoPrune gives all of them
         self.sizes = [f.n_heads for f in self.facts]
         self.model = adapter.gated([Part(p) for p in request.parts])
         self.z = torch.full((sum(self.sizes),), float(recipe.start), requires_grad=True)
@@ -136,7 +137,9 @@ class HeadTraining:
         kept = choose_heads(z.split(self.sizes), n_heads_kept(self.request.heads, len(z), len(self.sizes)))
         scores = [replace(s, score=part) for s, part in zip(self.scores, z.split(self.sizes), strict=True)]
         terms = {name: values for name, values in self.trace.items() if name not in ("step", "gates")}
-        training = Trajectory(self.trace["step"], self.trace["gates"], terms, asdict(self.recipe))
+        steps, gates = np.array(self.trace["step"], np.int32), np.array(self.trace["gates"], np.float32)
+        curves = {name: np.array(values, np.float32) for name, values in terms.items()}
+        training = Trajectory(steps, gates, curves, asdict(self.recipe))
         plan = assemble(self.adapter, self.request, self.facts, scores, kept, TITLE, training)
         open_share = float(training.gates[-1].mean()) if len(training.gates) else 1.0
         if abs(open_share - self.request.heads) <= MISSED:
@@ -160,7 +163,8 @@ class HeadTraining:
         terms = {"task": task}
         zero = torch.zeros(())
         terms["rank"] = rank_term(gates, self.erank) if r.rank else zero
-        terms["distance"] = distance_term(gates, [f.output_gram.cpu() for f in self.facts]) if r.distance else zero
+        grams = [f.output_gram.cpu() for f in self.facts if f.output_gram is not None]
+        terms["distance"] = distance_term(gates, grams) if r.distance else zero
         terms["sparse"] = (torch.cat(gates).mean() - (1 - planned)).square()
         loss = task + r.rank * terms["rank"] + r.distance * terms["distance"] + r.sparse * terms["sparse"]
         figures = {name: float(value.detach()) for name, value in terms.items()}

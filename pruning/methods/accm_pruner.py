@@ -58,7 +58,7 @@ class ACCMPruner(TokenPruner):
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         (observation,) = self.observations(context.info)
         attention = context.observations[observation][0].float()
-        alike = cosine(context.features, context.text.question.float().mean(0, keepdim=True))[:, 0]
+        alike = cosine(context.features, context.prompt.question.float().mean(0, keepdim=True))[:, 0]
         score = alike if self.text == MOST else -alike
         picks = picks_of(score, attention, n_keep, n_text(n_keep, context.n_total))
         drawn = draw(picks.kept, context.n_rows, n_keep, context.generator)

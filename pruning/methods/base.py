@@ -157,8 +157,10 @@ class TokenPruner(Declared, ABC):
         del n_tokens
         return self.keep_ratio
 
-    def trained(self, info: ModelInfo) -> nn.Module:
+    def trained(self, info: ModelInfo) -> Any:
         """What was trained for this model, to read visual tokens behind the projector; see `learned.module_for`."""
+        if self.module is None:
+            raise ValueError(f"{self.title} has no module to train")
         return module_for(self.key, self.title, self.module, info, info.text_dim)
 
     @property

@@ -56,7 +56,7 @@ class CDPruner(TokenPruner):
     ] = POOLED
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        text = context.text.question.float()
+        text = context.prompt.question.float()
         if self.question == POOLED:
             text = text.mean(0, keepdim=True)
         relevance = scaled_relevance(context.features, text, minus=self.sign == UNLIKE)

@@ -69,7 +69,7 @@ class CoViPAL(ScoredPruner):
     @torch.inference_mode()
     def score(self, context: PruneContext) -> torch.Tensor:
         classifier = self.trained(context.info).to(context.features.device)
-        question = context.text.question.float()
+        question = context.prompt.question.float()
         return classifier(context.features.float()[None], question[None])[0].sigmoid()
 
     def summary(self, score: torch.Tensor) -> str:

@@ -69,7 +69,7 @@ class DART(TokenPruner):
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         keys, states = self.observations(context.info)
-        text = context.text
+        text = context.prompt
         image_pivots = best(l1_norm(context.observations[keys]), min(self.image_pivots, n_keep))
         text_pivots = best(l1_norm(text.observations[keys]), self.text_pivots)
         vectors = torch.cat([context.observations[states][image_pivots], text.observations[states][text_pivots]])

@@ -78,7 +78,7 @@ class IVCPrune(TokenPruner):
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         value_observation, rotary_observation = self.observations(context.info)
-        text = context.text
+        text = context.prompt
         values = torch.cat(
             [
                 text.observations_before[value_observation],

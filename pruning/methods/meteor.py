@@ -130,7 +130,7 @@ class Meteor(TokenPruner):
     def select(self, context: PruneContext, n_keep: int) -> Decision:
         scorer = self.trained(context.info).to(context.features.device)
         window = context.by_picture(windows(context.positions))
-        logits = scorer(context.features.float()[None], context.text.question.float()[None], window)[0]
+        logits = scorer(context.features.float()[None], context.prompt.question.float()[None], window)[0]
         score = logits.mean(0).sigmoid()
         keep = best(score, n_keep).sort().values
         by_vision, by_native = logits[0, keep] >= logits[1, keep], logits[0, keep] < logits[1, keep]

@@ -95,10 +95,10 @@ class SparseVLM(StagedPruner):
         decision = super().keep_all(context)
         if context.stage != BEFORE_LANGUAGE_MODEL:
             return decision
-        context.text.require_question_behind(self.title)
-        raters, weight = text_raters(context.features, context.text.states)
+        context.prompt.require_question_behind(self.title)
+        raters, weight = text_raters(context.features, context.prompt.states)
         context.memory["raters"] = raters
-        words = dict.fromkeys(context.text.token_texts[i].strip() for i in raters.tolist())
+        words = dict.fromkeys(context.prompt.token_texts[i].strip() for i in raters.tolist())
         decision.summary = f"{len(raters)} of {len(weight)} words rate: {', '.join(w for w in words if w)}"
         decision.extra = {"rater_weight": weight}
         return decision
@@ -108,7 +108,7 @@ class SparseVLM(StagedPruner):
         attention = context.observations[Observation(Signal.TEXT_ATTENTION, layer)][:, context.memory["raters"]]
         if self.version == SECOND:
             observation = Observation(Signal.ROTARY, layer)
-            profile = distance_profile(context.text.observations[observation], context.observations[observation])[
+            profile = distance_profile(context.prompt.observations[observation], context.observations[observation])[
                 context.memory["raters"]
             ]
             attention = attention / profile

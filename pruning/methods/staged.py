@@ -123,7 +123,7 @@ def interpolated(table: Mapping[float, Sequence[float]], ratio: float) -> tuple[
         if ratio <= high:
             t = (ratio - low) / (high - low)
             return tuple(x + t * (y - x) for x, y in zip(a, b, strict=True))
-    return points[-1][1]
+    return tuple(points[-1][1])
 
 
 def mean_share(shares: Sequence[float], layers: Sequence[int], depth: int) -> float:

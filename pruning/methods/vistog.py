@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -87,7 +87,7 @@ class VisToG(TokenPruner):
             )
         return super().plan(info, n_tokens)
 
-    def trained(self, info: ModelInfo) -> nn.Module:
+    def trained(self, info: ModelInfo) -> Any:
         """The grouping that was trained for this model, which reads visual tokens before the projector."""
         return module_for(self.key, self.title, self.module, info, info.token_dim)
 

@@ -228,14 +228,14 @@ def cluster(features: torch.Tensor, positions: torch.Tensor, share: float, d_c: 
         features: `[n, dim]` keys. positions: `[n, 2]` in 0 .. 1. share: centres per token.
     """
     n = len(features)
-    exact = {"compute_mode": "donot_use_mm_for_euclid_dist"}
-    distance = torch.cdist(features, features, **exact)
+    exact = "donot_use_mm_for_euclid_dist"
+    distance = torch.cdist(features, features, compute_mode=exact)
     density = torch.exp(-((distance / d_c) ** 2)).sum(1)
     index = torch.arange(n, device=features.device)
     denser = (density[None, :] > density[:, None]) | (
         (density[None, :] == density[:, None]) & (index[None, :] < index[:, None])
     )
-    admissible = denser & (torch.cdist(positions, positions, **exact) <= tau)
+    admissible = denser & (torch.cdist(positions, positions, compute_mode=exact) <= tau)
     delta, parent = distance.masked_fill(~admissible, float("inf")).min(1)
     peak = delta.isinf()
     parent = parent.masked_fill(peak, -1)

@@ -40,7 +40,7 @@ class ZSPAPrune(TokenPruner):
     ] = 0.6
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        question = context.text.question.float().mean(0, keepdim=True)
+        question = context.prompt.question.float().mean(0, keepdim=True)
         score = cosine(context.features, question)[:, 0]
         core = best(score, max(1, round(self.core_share * n_keep)))
         order, _ = farthest_first(context.features, n_keep, core)

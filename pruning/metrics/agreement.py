@@ -101,9 +101,9 @@ def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
     same = sum(compare_answers(r.full.text, r.pruned.text).same for r in records)
     answer_region = None
     if records[0].answer_region is not None and len(records[0].answer_region):
-        kept = [answer_region_kept(r)["kept"] for r in records]
+        kept = [held["kept"] for r in records if (held := answer_region_kept(r)) is not None]
         answer_region = [min(kept), int(np.median(kept)), max(kept), len(records[0].answer_region)]
-    found = {
+    found: dict[str, object] = {
         "seeds": len(records),
         "same": same,
         "answers": dict(answers.most_common()),

@@ -65,7 +65,9 @@ class Finding:
     @property
     def apart(self) -> bool:
         """Whether the value lies outside of what nine in ten random sets give."""
-        return self.value is not None and self.low is not None and not self.low <= self.value <= self.high
+        if self.value is None or self.low is None or self.high is None:
+            return False
+        return not self.low <= self.value <= self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,13 @@ def shares(hits: np.ndarray, of: int) -> np.ndarray:
 
 
 def _beside(
-    key: str, name: str, unit: str, value: float, values: Sequence[float], means: str, expected: float | None = None
+    key: str,
+    name: str,
+    unit: str,
+    value: float,
+    values: Sequence[float] | np.ndarray,
+    means: str,
+    expected: float | None = None,
 ) -> Finding:
     """A figure of the kept set and the same figure of every random one."""
     low, high = np.quantile(values, (0.05, 0.95))
@@ -214,7 +222,7 @@ def _likeness(record: RunRecord) -> Finding:
     left = np.delete(record.nearest_cosine, record.kept)
     value = float(np.nan_to_num(left.astype(float)).mean()) if len(left) else 1.0
     means = "Cosine of each token that was not kept with its most similar kept one; 1 would be the same again."
-    return Finding(key, name, "cosine", value, means, chance=record.traits and record.traits.cosine_random)
+    return Finding(key, name, "cosine", value, means, chance=record.traits.cosine_random if record.traits else None)
 
 
 def _spectra(record: RunRecord) -> list[Finding]:
@@ -227,19 +235,21 @@ def _spectra(record: RunRecord) -> list[Finding]:
 
     found = [
         known(
-            "effective_rank", "effective rank of the picture", "rank", traits and traits.effective_rank,
+            "effective_rank", "effective rank of the picture", "rank", traits.effective_rank if traits else None,
             "How many directions the visual tokens fill about evenly. Low: a simple picture, much of it repeats.",
-            most=traits and min(n, traits.width),
+            most=min(n, traits.width) if traits else None,
         ),
         known(
-            "effective_rank_kept", "effective rank of what is kept", "rank", traits and traits.effective_rank_kept,
+            "effective_rank_kept", "effective rank of what is kept", "rank",
+            traits.effective_rank_kept if traits else None,
             "The same for the kept visual tokens alone. Above random: the method keeps unlike visual tokens.",
-            chance=traits and traits.effective_rank_random, most=traits and min(kept, traits.width),
+            chance=traits.effective_rank_random if traits else None,
+            most=min(kept, traits.width) if traits else None,
         ),
     ]  # fmt: skip
     no_cls = "The vision tower has no [CLS]." if traits else unknown
     for key, who, entropy, means in (
-        ("attention_entropy", "[CLS]", traits and traits.attention_entropy, no_cls),
+        ("attention_entropy", "[CLS]", traits.attention_entropy if traits else None, no_cls),
         ("word_entropy", "the full answer", word_entropy(record.full.attention), "No word was recorded in this run."),
     ):
         if entropy is not None:
@@ -280,7 +290,11 @@ def chance_words(found: Finding) -> str:
     """What random sets give, and the most possible; empty where neither is known."""
     parts = []
     if found.value is not None and found.chance is not None:
-        spread = "" if found.low is None else f" ({amount(found.low, found.unit)} to {amount(found.high, found.unit)})"
+        spread = (
+            ""
+            if found.low is None or found.high is None
+            else f" ({amount(found.low, found.unit)} to {amount(found.high, found.unit)})"
+        )
         parts.append(f"{amount(found.chance, found.unit)}{spread}")
     if found.value is not None and found.most is not None:
         parts.append(f"at most {amount(found.most, found.unit)}")

@@ -14,7 +14,7 @@ ANSWER_ARRAYS = {"attention": (np.float16, 2), "head_ratios": (np.float32, 2), "
 
 def freeze(array: np.ndarray, dtype: type) -> np.ndarray:
     """A copy that nobody can write to."""
-    frozen = np.array(array, dtype=dtype)
+    frozen: np.ndarray = np.array(array, dtype=dtype)
     frozen.setflags(write=False)
     return frozen
 
@@ -100,5 +100,6 @@ def arrays_of(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
 def read_answer(data: dict[str, Any], arrays: dict[str, np.ndarray | None]) -> Answer:
     """An answer from its JSON; its arrays come by themselves."""
     lists = ("words", "log_probs", "visual_per_layer")
-    plain = {k: tuple(v) if k in lists else v for k, v in data.items() if k != "timing"}
-    return Answer(**plain, timing=Timing(**data["timing"]), **arrays)
+    plain: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in data.items() if k != "timing"}
+    found: dict[str, Any] = plain | arrays
+    return Answer(timing=Timing(**data["timing"]), **found)

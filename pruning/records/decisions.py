@@ -39,7 +39,7 @@ def read_decision(source: Path | str | bytes) -> dict[str, Any]:
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
-        raise ParameterError(f"{source} cannot be read ({error.strerror}).", "Check the name.") from error
+        raise ParameterError(f"{source!s} cannot be read ({error.strerror}).", "Check the name.") from error
     if len(data) > MAX_FILE_BYTES:
         raise ParameterError(f"The file has {len(data)} bytes; at most {MAX_FILE_BYTES} are read.", HOW)
     try:

@@ -25,7 +25,7 @@ def is_archive(data: bytes) -> bool:
 def write_parts(archive: zipfile.ZipFile, name: str, data: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Add `<name>.json` and `<name>.npz` to an open zip."""
     packed = io.BytesIO()
-    np.savez(packed, **arrays)
+    np.savez(packed, **arrays)  # type: ignore[arg-type]  # numpy declares only its own keyword
     archive.writestr(zipfile.ZipInfo(f"{name}.json", EPOCH), json.dumps(data, ensure_ascii=False), 8)
     archive.writestr(zipfile.ZipInfo(f"{name}.npz", EPOCH), packed.getvalue(), 8)
 

@@ -42,7 +42,7 @@ _DAMAGE = (
 def _frozen(array: Any, dtype: type) -> np.ndarray | None:
     if array is None:
         return None
-    made = np.array(array, dtype=dtype)
+    made: np.ndarray = np.array(array, dtype=dtype)
     made.setflags(write=False)
     return made
 
@@ -403,8 +403,8 @@ class StructureSummary:
 
     digest: str
     title: str
-    heads: dict[str, tuple[int, int]]
-    parameters: dict[str, tuple[int, int]]
+    heads: dict[Part, tuple[int, int]]
+    parameters: dict[Part, tuple[int, int]]
     factorised: int
     matrices: int
     request: dict[str, Any]
@@ -420,14 +420,14 @@ class StructureSummary:
         Raises:
             RecordFormatError: if a number or a name is missing or is none.
         """
-        pairs = {}
+        pairs: dict[str, dict[Part, Any]] = {}
         for name in ("heads", "parameters"):
             pairs[name] = {Part(part): tuple(two) for part, two in data[name].items()}
             for two in pairs[name].values():
                 if len(two) != 2 or any(type(n) is not int or n < 0 for n in two):
                     raise RecordFormatError(f"A structure's {name} are {two!r}; two counts belong there.")
-        texts = [data["digest"], data["title"]]
-        if not all(isinstance(t, str) for t in texts) or not isinstance(data["request"], dict):
+        digest, title = data["digest"], data["title"]
+        if not isinstance(digest, str) or not isinstance(title, str) or not isinstance(data["request"], dict):
             raise RecordFormatError("A structure needs a digest, a title and its request.")
-        return cls(*texts, pairs["heads"], pairs["parameters"], int(data["factorised"]), int(data["matrices"]),
+        return cls(digest, title, pairs["heads"], pairs["parameters"], int(data["factorised"]), int(data["matrices"]),
                    data["request"])  # fmt: skip

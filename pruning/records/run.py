@@ -161,7 +161,7 @@ class RunRecord:
         text, binary = _pair(path)
         data, arrays = self.to_parts()
         text.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(binary, **arrays)
+        np.savez_compressed(binary, **arrays)  # type: ignore[arg-type]  # numpy declares only its own keyword
         text.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
         return text
 

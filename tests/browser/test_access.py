@@ -138,7 +138,6 @@ def test_nothing_moves_for_whom_nothing_shall_move(visit, server):
             visitor.page.wait_for_timeout(1000)
             assert current_stop(visitor) == names[1], "one stage a press"
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
-    visitor.begin()
     moving = "[...document.querySelectorAll('*')].filter((e) => parseFloat(getComputedStyle(e).transitionDuration) > 0 || getComputedStyle(e).animationName !== 'none').length"
     with server.holding():
         visitor.page.get_by_role("button", name="Run", exact=True).click()
@@ -184,5 +183,5 @@ def test_text_stands_out_from_what_is_behind_it(visit, query):
     visitor = visit(query=query)
     visitor.page.get_by_text("Advanced").click()
     visitor.page.get_by_text("Table of visual tokens").click()
-    visitor.page.wait_for_timeout(500)
+    visitor.wait_until_still()
     assert visitor.page.evaluate(CONTRAST) == []

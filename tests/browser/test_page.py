@@ -348,11 +348,15 @@ def test_two_visitors_at_once_see_only_their_own(visit, server):
 def test_going_on_during_a_run_leaves_the_new_example_alone(visit, server):
     visitor = visit()
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
-    visitor.begin()
-    visitor.page.locator(".es button").nth(2).click()
-    visitor.wait_for_status("recorded run")
-    asked, headline = visitor.text(".ap-question"), visitor.text(".pc-headline")
-    visitor.page.wait_for_timeout(3000)
+    with server.holding():
+        visitor.page.get_by_role("button", name="Run", exact=True).click()
+        visitor.wait_for_status("…")
+        server.wait_for_runs(1)
+        visitor.page.locator(".es button").nth(2).click()
+        visitor.wait_for_status("recorded run")
+        asked, headline = visitor.text(".ap-question"), visitor.text(".pc-headline")
+    server.wait_for_runs(0)
+    visitor.wait_until_quiet()
     assert (visitor.text(".ap-question"), visitor.text(".pc-headline")) == (asked, headline)
     assert "recorded run" in visitor.status()
     assert visitor.page.locator(".es button").nth(2).get_attribute("aria-pressed") == "true"
@@ -361,10 +365,13 @@ def test_going_on_during_a_run_leaves_the_new_example_alone(visit, server):
 def test_a_second_click_begins_anew_and_the_last_question_wins(visit, server):
     visitor = visit()
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
-    visitor.begin()
-    asked = visitor.page.locator(".ac-list button").nth(1).inner_text()
-    visitor.page.locator(".ac-list button").nth(1).click()
-    expect(visitor.page.locator(".ap-question")).to_have_text(asked)  # "Done" alone may still be the first run's
+    with server.holding():
+        visitor.page.get_by_role("button", name="Run", exact=True).click()
+        visitor.wait_for_status("…")
+        server.wait_for_runs(1)
+        asked = visitor.page.locator(".ac-list button").nth(1).inner_text()
+        visitor.page.locator(".ac-list button").nth(1).click()
+        expect(visitor.page.locator(".ap-question")).to_have_text(asked)
     visitor.wait_for_status("^Done")
     server.wait_for_runs(0)
     visitor.wait_until_quiet()

@@ -63,7 +63,7 @@ def test_it_opens_with_maps_and_the_threshold_recolours_without_a_request(enter)
     assert "come with it" in visitor.text(".gc-none"), "gates that were trained are offered"
     planned = going(visitor)
     assert visitor.text(".hm-said").startswith(f"{planned} of 78 heads removed")
-    page.wait_for_timeout(800)
+    visitor.wait_until_quiet()
     before = len(visitor.requests)
     slider = page.locator(".hm-slider")
     slider.focus()

@@ -68,7 +68,14 @@ def free_port() -> int:
 
 
 class Server:
-    """`python app.py` with `flags` in a process of its own. `poll`: seconds between checks whether it answers."""
+    """`python app.py` with `flags` in a process of its own.
+
+    Args:
+        folder: for its log and its temporary files.
+        poll: seconds between checks whether it answers.
+    """
+
+    program: Sequence[str] = ("app.py",)
 
     def __init__(self, folder: Path, poll: float = 0.5, flags: Sequence[str] = ()) -> None:
         self.port = free_port()

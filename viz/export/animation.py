@@ -34,7 +34,7 @@ def mp4(pictures: Sequence[np.ndarray]) -> bytes:
     height, width = (side - side % 2 for side in pictures[0].shape[:2])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stages.mp4"
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), MP4_RATE, (width, height))
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), MP4_RATE, (width, height))
         if not writer.isOpened():
             raise RuntimeError("OpenCV could not open its MP4 writer")
         for picture, seconds in zip(pictures, _seconds(len(pictures)), strict=True):

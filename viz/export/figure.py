@@ -33,7 +33,7 @@ from viz.theme import LIGHT, Theme
 KINDS = ("png", "svg", "pdf")
 SIZE = (9.6, 5.4)  # inches, 16 : 9
 DPI = 200
-_TEXT = {
+_TEXT: Any = {
     "svg.fonttype": "none",  # text stays text: searchable, editable
     "pdf.fonttype": 42,
     "font.family": "sans-serif",
@@ -134,8 +134,9 @@ def _squares(boxes: np.ndarray) -> list[Rectangle]:
 def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]:
     """Return the border of the answer region: edges that belong to one of its squares only."""
     edges: dict[tuple[float, ...], int] = {}
-    finest = np.isin(record.layout.tile_numbers()[record.answer_region], _finest(record, 0))
-    for x0, y0, x1, y1 in record.layout.boxes()[record.answer_region[finest]].round(4):
+    region = np.zeros(0, np.int32) if record.answer_region is None else record.answer_region
+    finest = np.isin(record.layout.tile_numbers()[region], _finest(record, 0))
+    for x0, y0, x1, y1 in record.layout.boxes()[region[finest]].round(4):
         for edge in ((x0, y0, x1, y0), (x0, y1, x1, y1), (x0, y0, x0, y1), (x1, y0, x1, y1)):
             edges[edge] = edges.get(edge, 0) + 1
     return [((x0, x1), (y0, y1)) for (x0, y0, x1, y1), n in edges.items() if n == 1]

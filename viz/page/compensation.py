@@ -174,7 +174,8 @@ def _why_not(record: RunRecord, found: Compensated) -> str:
 
 def _outcome(compared: RunComparison) -> str:
     """Return what the caption changed, without a claim about which answer is correct."""
-    without, with_it = compared.pruned.agrees, compared.compensated.agrees
+    without = compared.pruned.agrees
+    with_it = compared.compensated is not None and compared.compensated.agrees
     if with_it and not without:
         return (
             "The caption compensates: with it the answer agrees with that of the full picture, without it it does not."
@@ -191,4 +192,4 @@ def _kl_marks(candidates: tuple[CandidateEntry, ...]) -> list[str]:
     if len(set(values)) < 2:
         return [""] * len(candidates)
     names = {min(values): "closest", max(values): "farthest"}
-    return [names.get(c.kl, "") for c in candidates]
+    return ["" if c.kl is None else names.get(c.kl, "") for c in candidates]

@@ -340,7 +340,7 @@ def _against(full: Answer, other: Answer, verdict: Verdict) -> dict[str, Any]:
 def _compensated_view(record: RunRecord, compared: RunComparison) -> dict[str, Any] | None:
     """Return the answer with a caption; in its diff, `again` marks words that its caption has too."""
     found = record.compensated
-    if found is None:
+    if found is None or compared.compensated is None:
         return None
     view = _answer_view(found.answer, tokens_left(record)) | _against(
         record.full, found.answer, compared.compensated.verdict

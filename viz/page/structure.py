@@ -148,14 +148,10 @@ def gates_view(plan: StructuralPlan) -> dict[str, Any] | None:
     }
 
 
-def two_sample_ks(spectrum: np.ndarray, k: int) -> float:
-    """Return the plain KS of a spectrum `[n]` and its first k values: `1 - k/n`, unless values tie across the cut."""
-    points = np.unique(spectrum)
-    below = [np.searchsorted(np.sort(s), points, side="right") / len(s) for s in (spectrum, spectrum[:k])]
-    return float(np.abs(below[0] - below[1]).max())
-
-
 def _curves(layer: LayerPlan, head: int, request: PlanRequest) -> dict[str, Any]:
+    """Return the curves of one head; only for layers that hold them."""
+    if layer.spectra is None or layer.full is None or layer.without is None:
+        raise ValueError("this layer holds no spectra")
     spectrum, full, without = layer.spectra[head], layer.full, layer.without[head]
     n = len(spectrum)
     one, other = np.cumsum(full), np.cumsum(without)
@@ -165,8 +161,10 @@ def _curves(layer: LayerPlan, head: int, request: PlanRequest) -> dict[str, Any]
     k = int(min(max(1, round(float(share) * n)), n - 1)) if n > 1 else 1
     plain = [ks_two_sample(spectrum, spectrum[:i]) for i in range(1, n + 1)]
     said = PITFALL.format(plain=plain[k - 1], k=k, n=n, mass=float(mass_cut[k - 1]))
-    values = layer.erank is not None and layer.ks is not None
-    sink = values and layer.erank[head] < np.median(layer.erank) and layer.ks[head] > np.median(layer.ks)
+    erank, ks = layer.erank, layer.ks
+    sink = False
+    if erank is not None and ks is not None:
+        sink = bool(erank[head] < np.median(erank) and ks[head] > np.median(ks))
     two_sample = request.parameters.get("ks") == "two-sample"
     return {
         "spectrum": _thin(spectrum),

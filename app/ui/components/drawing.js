@@ -96,14 +96,14 @@ window.prunescope.drawing = (() => {
 
   function photo(ink, scene) {
     const [x0, y0] = place(scene, 0, 0), [x1, y1] = place(scene, scene.picture[0], scene.picture[1]);
-    ink.fillStyle = color('outside');
+    ink.fillStyle = '#7d8087';
     ink.fillRect(0, 0, scene.width, scene.height);
     if (!scene.pixels) return ink.drawImage(scene.photo, x0, y0, x1 - x0, y1 - y0);
     // The model's own resolution: shrink to what the tower receives, then enlarge without smoothing.
     const small = document.createElement('canvas');
     [small.width, small.height] = scene.pixels;
     const sx = scene.pixels[0] / scene.width, sy = scene.pixels[1] / scene.height, pen = small.getContext('2d');
-    pen.fillStyle = color('outside');
+    pen.fillStyle = '#7d8087';
     pen.fillRect(0, 0, small.width, small.height);
     pen.imageSmoothingQuality = 'high';
     pen.drawImage(scene.photo, x0 * sx, y0 * sy, (x1 - x0) * sx, (y1 - y0) * sy);
@@ -136,12 +136,12 @@ window.prunescope.drawing = (() => {
   }
 
   function fates(ink, scene, list) {
-    const dim = dimmed(scene), lines = hatch(ink), mark = color('merged');
+    const dim = dimmed(scene), lines = hatch(ink);
     list.forEach((fate, i) => {
       if (fate === KEPT) return;
       const [x, y, w, h] = cell(scene, scene.boxes[i]);
       ink.drawImage(dim, x, y, w, h, x, y, w, h);
-      if (fate === MERGED) diamond(ink, x + w / 2, y + h / 2, Math.min(w, h) * 0.2, mark);
+      if (fate === MERGED) diamond(ink, x + w / 2, y + h / 2, Math.min(w, h) * 0.2);
       else { ink.fillStyle = lines; ink.fillRect(x, y, w, h); }
     });
   }
@@ -170,7 +170,6 @@ window.prunescope.drawing = (() => {
 
   // Why a token was kept: the colour of its reason over the kept ones, everything else as among the fates.
   function reasons(ink, scene, list, why) {
-    const colors = Array.from({ length: N_REASONS }, (_, i) => reasonColor(i));
     fates(ink, scene, list);
     scene.boxes.forEach((box, i) => {
       if (list[i] !== KEPT || why.of[i] === NO_REASON) return;
@@ -229,10 +228,8 @@ window.prunescope.drawing = (() => {
   function outside(ink, scene, tiles) {
     if (tiles.length !== 1) return;
     const [x0, y0, x1, y1] = tiles[0].box_xyxy, [a, b] = place(scene, x0, y0), [c, d] = place(scene, x1, y1), w = scene.width, h = scene.height;
-    ink.globalAlpha = 0.82;
-    ink.fillStyle = color('outside');
+    ink.fillStyle = 'rgba(90, 96, 104, .82)';
     for (const r of [[0, 0, w, b], [0, d, w, h - d], [0, b, a, d - b], [c, b, w - c, d - b]]) if (r[2] > 0.5 && r[3] > 0.5) ink.fillRect(...r);
-    ink.globalAlpha = 1;
   }
 
   // One token: a ring, and lines to tokens that matter to it ([target, colour] pairs).
