@@ -1,4 +1,4 @@
-"""Every exception that PruneScope raises on purpose.
+"""The exceptions that PruneScope raises on purpose.
 
 A message says what came and what is allowed; the hint says what to do next. One place (`app.errors`) turns them
 into what a visitor reads.

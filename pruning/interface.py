@@ -1,5 +1,4 @@
-"""The words that methods and adapters share: where tokens may be dropped, what may be observed on the way, what a
-method is shown and what it answers.
+"""The terms that methods and adapters share: stages, signals, observations, what a method is given and what it decides.
 
 Torch is named in annotations only, so that a record can name a stage on a machine without it.
 """

@@ -1,4 +1,4 @@
-"""Where a visual token is: token index <-> grid cell <-> box of pixels in the person's own picture.
+"""Where visual tokens lie: token index <-> grid cell <-> box of pixels in the original picture.
 
 The only file that divides by a cell size. Numpy only; nothing here knows a model.
 """

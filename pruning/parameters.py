@@ -1,4 +1,4 @@
-"""How options are declared, checked and looked up: for methods, head scores, and whoever comes next.
+"""Declare, check and look up options of methods and head scores.
 
 A dataclass names its options once; page, command line and saved requests all read this one declaration.
 """

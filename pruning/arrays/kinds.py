@@ -1,4 +1,4 @@
-"""A method's own decision on arrays that somebody brings, without any model.
+"""Apply a method's own decision to given arrays, without a model.
 
 For checking an implementation against published selections: kinds, inputs, parameters and outputs are named as in
 `tests/golden/README.md`. Where a paper and its released code differ, this speaks for the code, because that is what

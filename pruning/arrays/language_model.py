@@ -1,4 +1,4 @@
-"""Decisions on arrays (see `pruning.arrays.kinds`) of the methods that act inside the language model."""
+"""Kinds of `arrays.select` for methods that act inside the language model."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The kinds of `arrays.select` that belong to methods in or behind the vision tower; names as in
-`tests/golden/README.md`, and speaking for the released codes as there.
+"""Kinds of `arrays.select` for methods that act in or behind the vision tower. Names, and the choice of released code
+over paper where they differ, are those of `tests/golden/README.md`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Measure speed, and report what was measured."""

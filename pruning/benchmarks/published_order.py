@@ -1,4 +1,4 @@
-"""What deciding costs in the order of published implementations: their dominant operations, bare, on random numbers.
+"""Time the dominant operations of published implementations on random numbers, for comparison with this engine.
 
 Nothing is decided here and no code of theirs is run; `python -m pruning bench` puts our whole decision over this, in
 the same process on the same thread, so that the machine drops out. Orders as the peers' specification counts them:

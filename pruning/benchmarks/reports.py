@@ -1,4 +1,6 @@
-"""What was measured before and lies in `assets/benchmarks`, as the README quotes it. Measures nothing itself."""
+"""Tables and points of what was measured before (`assets/benchmarks`), for docs, page and command line. Nothing is
+measured here; where a file is missing, the text names the command that writes it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How fast is it here? `python -m pruning bench`: ratios within one process, so that a slow machine changes nothing.
+"""Measure the engine's speed (`python -m pruning bench`) as ratios within one process, so that a slow machine changes
+little.
 
 Three questions, on random weights of a real shape and on the bundled model: does prefill get cheaper by as much as its
 multiply-adds say; what does deciding cost by itself; what does writing a record cost over a plain `generate`. Pruned

@@ -1,4 +1,4 @@
-"""`python -m pruning budgets`: published budgets, and what each means layer by layer; and `run --budget`."""
+"""`python -m pruning budgets`: paper budgets, and what each means in every layer for each method."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`python -m pruning run --compensation ... | train-accm`: words for what was dropped; the rest is in
-`pruning.cli.parser`.
-"""
+"""Options of `python -m pruning run` for captions, and the command `train-accm`."""
 
 from __future__ import annotations
 

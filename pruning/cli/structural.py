@@ -1,6 +1,4 @@
-"""`python -m pruning plan | train-heads | structural-bench`: the commands for weights; the rest is in
-`pruning.cli.parser`.
-"""
+"""`python -m pruning plan | train-heads | structural-bench`: the commands of weight pruning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of compensators: giving back in words what was pruned. A new one is one new file and one line here.
+"""The registry of compensators, which add text for what was pruned. A new one is one file and one line here.
 
 `pruning.engine.compensate.open_compensator` opens one for a loaded model.
 """

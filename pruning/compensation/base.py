@@ -1,4 +1,5 @@
-"""What a compensator is: it reads what a run discarded, and says it in words.
+"""The contract of a compensator (what it is given of a run, and what it proposes), and the cleaning of captions: line
+breaks, role marks, placeholders and control tokens are removed before a caption enters a prompt.
 
 It works behind any token pruner, because all it is told is the run's kept set. It proposes captions and chooses one; it
 does not touch the prompt (the runner does) and knows no model but its own.

@@ -1,4 +1,4 @@
-"""The caption model: what was discarded, in the words that the question calls for.
+"""The captioner of ACCM: a small transformer that describes the discarded visual tokens, given the question.
 
 A causal decoder reads `[question ; visual prefix ; caption]`. The mapper turns every discarded token of the tower into
 one key and one value, once; the prefix (a few learned rows) and the caption look at them by cross-attention in every

@@ -1,4 +1,4 @@
-"""A trained captioner (and selector) as a folder: `config.json`, `model.safetensors`, and a card beside them.
+"""Save and load a trained captioner and selector as a folder: `config.json`, `model.safetensors`, and a card.
 
 The folder says for which model it was made: a captioner reads one tower's features in one tokenizer's words, and a
 selector one language model's text states. Opened for another model, it is refused.

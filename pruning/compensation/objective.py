@@ -1,4 +1,4 @@
-"""What the captioner and the selector learn from: the frozen model's own answers, no labels.
+"""Training objectives of captioner and selector: the frozen model's own answers are the target; no labels are used.
 
 For one sample the frozen model is run with teacher forcing on an answer, once with all visual tokens and without a
 caption (O_0), and once for every candidate with the kept tokens and that caption (O_j). D_j is the KL divergence of O_j

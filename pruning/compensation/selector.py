@@ -1,4 +1,4 @@
-"""The selector: which of the candidate captions goes into the prompt.
+"""The selector of ACCM: scores candidate captions, of which one is inserted.
 
 A frozen text encoder turns every candidate, together with the question, into one vector; a small transformer encoder
 without positions reads the vectors as a set and a linear head gives each candidate a probability (softmax over the

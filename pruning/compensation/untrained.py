@@ -1,4 +1,4 @@
-"""ACCM-style compensation with a captioner that nobody trained for it: any captioning model of the hub.
+"""ACCM-style compensation with any captioning model of the hub, which was not trained for it.
 
 Paper:      2508.01236 for the idea only; nothing here is the paper's model, and no number of it is claimed
 Stage:      after any token pruner; text between picture and question

@@ -1,1 +1,1 @@
-"""The recipe of the bundled model: its drawn world, its questions, its training. The page never imports this."""
+"""How the bundled model was made: drawn scenes, questions, training, evaluation. The page never imports this."""

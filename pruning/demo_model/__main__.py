@@ -1,4 +1,4 @@
-"""How the bundled model came to be: `python -m pruning.demo_model train | evaluate | evaluate-accm | ...`."""
+"""Commands that make and evaluate the bundled model: `python -m pruning.demo_model train | evaluate | ...`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The third answer of a run: the same kept tokens, and words for the rest.
+"""Answer a third time: with the same kept tokens, and a caption of what was dropped in the prompt.
 
 The pruned run comes first and is not changed: its decisions are replayed, so the caption describes exactly what that
 run dropped and no pruner can choose again because it now reads a caption. (Text behind the picture cannot reach a

@@ -1,4 +1,4 @@
-"""Where something was run: stands beside every measured number."""
+"""Describe where a run was made (machine, versions, device, generation settings), for its record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where one head of the full model looks: the mean attention that it pays to every visual token."""
+"""Compute the mean attention that one head pays to every visual token, in the full model."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What would the other methods keep of the picture of a run? The tower looks once, with everything that anybody asks of
-it; then one method after the other decides, and nobody answers.
+"""Compute what every other method would keep of a run's picture, and how much the kept sets share. The picture is
+encoded once with all observations; then every method decides, and no answer is generated.
 
 A method inside the language model reads the prompt up to its last cut and no further. Only methods that drop tokens
 inside the tower take a pass of their own, because the others' picture is whole. This costs up to one prefill a method

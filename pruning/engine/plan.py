@@ -1,4 +1,4 @@
-"""From a model and some pictures with questions to a structural plan: calibrate, score, rank, choose ranks.
+"""Make a structural plan from a model and pictures with questions: calibrate, score heads, choose ranks.
 
 The counterpart of the runner for weights: the only place where head scores and models meet. Heads are ranked first and
 matrices second, on the same calibration pass (InfoPrune's order, arXiv 2511.19518: heads, then feed-forward).

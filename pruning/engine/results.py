@@ -1,4 +1,4 @@
-"""From what an adapter generated to what a record says of it."""
+"""Turn what an adapter generated into the answers and costs of a record."""
 
 from __future__ import annotations
 

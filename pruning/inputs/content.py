@@ -1,4 +1,4 @@
-"""What a prompt shows: one picture, several pictures, or the frames of a video.
+"""What a prompt shows (`VisualInput`): one image, several images, or the frames of a video (`VideoClip`).
 
 One picture is several with one in them. The frames of a video are pictures that some models read in pairs, with the
 seconds at which they stand.

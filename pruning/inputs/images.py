@@ -1,4 +1,4 @@
-"""From any file a person brings to pixels: upright RGB, or a sentence that says what is wrong.
+"""Read an image file as upright RGB pixels, or refuse it with a sentence.
 
 Limits are checked before decoding, so that a small file that unpacks to a huge picture costs nothing.
 """

@@ -1,4 +1,6 @@
-"""What a person may ask: the door that every question passes."""
+"""Check questions, and read pictures with questions from a folder (`questions.json`: file names to lists of questions)
+for calibration and training.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a video file, or a folder of frames, to a few frames and their seconds; or a sentence that says what is wrong.
+"""Read a few frames with their seconds from a video file or a folder of frames, or refuse it with a sentence.
 
 Frames are taken evenly from the first to the last, as Qwen3-VL's own processor does. OpenCV decodes files.
 """

@@ -1,4 +1,4 @@
-"""Do two answers say the same? One rule, for the page and for every count of equal answers."""
+"""Compare answers by one rule (`RULE`), for the page and for every count of equal answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kept set of a run is like, in figures, each beside what a random set of the same size gives.
+"""Describe the kept set of a run in figures, each beside what random sets of the same size give.
 
 Read off the frozen record, without torch. What only tensors can tell (`Traits`, by `pruning.metrics.token_statistics`)
 and what other methods would keep (`Overlap`, by `pruning.engine.overlap`) was worked out while a model was at hand;

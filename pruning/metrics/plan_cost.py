@@ -1,4 +1,4 @@
-"""What a structural plan would save on paper, before anything is run: multiply-adds and parameters, by part and in all.
+"""Estimate what a structural plan saves: multiply-adds and parameters, by part and in all.
 
 The part that was compressed and the full model are told apart on purpose: a tower of a third of the work is not a
 model of a third of the work.

@@ -1,4 +1,6 @@
-"""What became of every visual token, one byte each: the same codes for canvas, figure and animation."""
+"""Compute what became of every visual token (kept, merged, dropped, gone), one byte each, for canvas, figure and
+animation alike.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of models and how one is loaded. Heavy imports wait until a model is asked for."""
+"""The registry of models, and `load`. Heavy imports wait until a model is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runner asks of a model family, and the plain data that passes between them."""
+"""The contract of an adapter (`VLMAdapter`), and the data that passes between it and the engine."""
 
 from __future__ import annotations
 

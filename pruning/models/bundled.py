@@ -1,4 +1,4 @@
-"""What the bundled model cannot know, said before anybody believes its answer."""
+"""Notes on what the bundled model cannot know, for pictures and questions outside of its drawn world."""
 
 from __future__ import annotations
 

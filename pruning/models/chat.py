@@ -1,4 +1,4 @@
-"""A model's own chat template: how it is found, what it is given, and where the question stands in what it makes.
+"""Use a checkpoint's own chat template, wherever it lies, and find the question in the prompt that it makes.
 
 A template is used as the checkpoint ships it, from wherever it lies: the processor (`chat_template.jinja`, the older
 `chat_template.json`, a key of `processor_config.json`) or the tokenizer (`tokenizer_config.json`). How it wants to be

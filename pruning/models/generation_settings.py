@@ -1,5 +1,4 @@
-"""The settings with which every answer is generated: greedy, one sequence, a growing cache, the model's own
-probabilities.
+"""The generation settings of every answer: greedy, one sequence, a growing cache, no logits processors.
 
 A checkpoint may ship settings of its own (`generation_config.json`). Where tokens end is taken from it; everything that
 would change the distribution, choose otherwise than greedily, or keep the cache in a form that cannot be shortened

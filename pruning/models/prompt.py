@@ -1,4 +1,5 @@
-"""Text put into a prompt right after a picture: after its placeholders and the newline that follows them.
+"""`Prompt`, and the insertion of text into it behind a picture: after its placeholders and the newline that follows
+them.
 
 Works on token ids, so that taking the inserted ids out again gives the prompt as it was.
 """

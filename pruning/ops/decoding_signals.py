@@ -1,5 +1,5 @@
-"""What two decoding methods look at, for every word of an answer. They prune nothing, and nothing here changes a word:
-their decoding is not run, their signals are only written down.
+"""The signals of two decoding methods (ONLY and ReVisiT) for every decoded token. Neither prunes, and neither changes
+an answer here: their decoding is not run, their signals are only written down.
 
 Signal of ONLY: Wan et al., "ONLY: One-Layer Intervention Sufficiently Mitigates Hallucinations in Large Vision-Language
 Models", ICCV 2025, https://arxiv.org/abs/2507.00898; reference code zifuwan/ONLY @ b1937493.

@@ -1,4 +1,4 @@
-"""The classical two-sample Kolmogorov-Smirnov statistic, on arrays, for those who have no tensors."""
+"""The two-sample Kolmogorov-Smirnov statistic on numpy arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A matrix as two thin ones: the pure maths that rank rules and compressed models share.
+"""Factorise a matrix into two thin ones; shared by rank rules and compressed models.
 
 Every factorisation here is a projection of the matrix's outputs onto `k` directions. With the left singular vectors of
 the matrix itself that is the truncated SVD (Eckart-Young: the smallest error in the matrix). Weighted by what really

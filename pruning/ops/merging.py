@@ -1,4 +1,4 @@
-"""Pure merges: several rows become one. What happened is told by the same index that did it."""
+"""Merge rows: several become one, and the index that merged them tells which."""
 
 from __future__ import annotations
 

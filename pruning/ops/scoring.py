@@ -1,4 +1,4 @@
-"""Pure tensor maths that two or more methods use. Ties always go to the smallest index."""
+"""Tensor functions that several methods use for scoring and choosing. Ties always go to the smallest index."""
 
 from __future__ import annotations
 

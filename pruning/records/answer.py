@@ -1,4 +1,4 @@
-"""One answer in a record: its words, what it took, and what it is estimated to cost. Plain data, no torch."""
+"""One answer in a record: its decoded tokens, measured times and estimated cost. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several records, or one, in a single file: a zip with `<name>.json` and `<name>.npz` for each.
+"""Several records in one file: a zip with `<name>.json` and `<name>.npz` for each.
 
 The form in which recorded runs ship and in which a visitor takes a run away and brings it back. No torch.
 """

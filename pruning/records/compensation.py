@@ -1,4 +1,4 @@
-"""What a run was asked to compensate with a caption, and what came of it: plain data, no torch.
+"""What a run was asked to compensate with a caption, and what came of it. No torch.
 
 Part of a `RunRequest` and of a `RunRecord` (`pruning.records.run`), which write and read it.
 """

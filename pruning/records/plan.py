@@ -1,5 +1,6 @@
 # Long because a plan, its checks and its file format are read together.
-"""A structural plan as data: which heads stay, which feed-forward matrices become thin, and why. No torch.
+"""A structural plan: which heads and feed-forward ranks are kept, and the scores behind it; and its summary in a run's
+record. No torch.
 
 Like a run's record it can be saved, read back, drawn and applied later, and only to the model that it was made for.
 Arrays go to an NPZ, everything else to JSON; both lie in one zip.

@@ -1,4 +1,4 @@
-"""What happened, as data: a run that can be saved, read back without torch, drawn and compared.
+"""`RunRequest` and `RunRecord`: a run as data that is saved, read back without torch, drawn and compared.
 
 Every token index in a record is an index into the original visual tokens, whatever was dropped before. Arrays go to
 an NPZ file, everything else to JSON; both carry `SCHEMA_VERSION`.

@@ -1,4 +1,4 @@
-"""The table of head scores, in display order. A new score is one new file and one line here."""
+"""The registry of head scores, in display order. A new score is one file and one line here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a head score is: a frozen dataclass of options, a few facts, and one function of a layer's `BlockFacts`.
+"""The contract of a head score: a frozen dataclass of options, a few facts, and one function of a layer's `BlockFacts`.
 
 A score knows no model and runs none; what it must be shown is in `needs`. It judges every head of one layer; ranking
 heads of all layers against each other and keeping at least one in each is `choose_heads`, the same for all scores.

@@ -1,4 +1,4 @@
-"""Learning which heads may go: gates, their schedule and the information terms of the loss. Pure maths.
+"""Gates for learned head pruning: their schedule and the information terms of the loss.
 
 InfoPrune (arXiv 2511.19518) learns head importance under an information-bottleneck loss with effective rank and
 Kolmogorov-Smirnov terms; that much is the paper's. The form below is inferred:

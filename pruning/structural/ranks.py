@@ -1,4 +1,4 @@
-"""How many directions of a feed-forward matrix stay: three rules, and one for whole hidden units.
+"""Rules for how many directions of a feed-forward matrix are kept; one more for whole hidden units.
 
 InfoPrune (arXiv 2511.19518) compresses feed-forward matrices by adaptive low rank without training; how it chooses the
 ranks could not be seen. These are candidates with names, none of them "the paper's":

@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import packages_distributions
 
 import pytest
+
 from support.paths import ROOT
 
 OWN = {"app", "pruning", "viz"}

@@ -1,0 +1,1 @@
+"""Training and evaluation of ACCM's captioner and selector for the bundled model."""

@@ -1,4 +1,4 @@
-"""The card beside the captioner's weights: what it is, how it was made, what it costs."""
+"""Write the model card of the captioner: what it is, how it was made, what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Does a caption give back what pruning took? On scenes that were never trained on, with every cost counted.
+"""Evaluate captions (`evaluate-accm`): answers without and with a caption on scenes never trained on, with all costs
+counted.
 
 For every scene one question, for every pruner and budget: the answer without a caption, with each of the three
 candidates (hence with the chosen one, with the best fixed place among them, and with whichever is right), with a true

@@ -1,4 +1,4 @@
-"""First stage of ACCM's training here: the captioner learns the drawn world's own words for what was discarded.
+"""First stage of ACCM's training: the captioner learns true descriptions of discarded objects.
 
 The paper warms up on COCO captions; drawn scenes need no person to describe them. Batches follow from the number of
 the step alone, tower features are computed once (`language.FeatureCache`), so a stopped run goes on exactly.

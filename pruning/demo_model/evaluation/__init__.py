@@ -1,0 +1,1 @@
+"""Evaluate the bundled model, pruners and structural plans on drawn scenes."""

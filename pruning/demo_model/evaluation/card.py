@@ -1,4 +1,4 @@
-"""The card beside the weights: what the model is, what it is not, how it was made, what it reached."""
+"""Write the model card of the bundled model: what it is, how it was made, and its accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bundled model can do, and how much of it survives pruning: on scenes it was never trained on.
+"""Evaluate the bundled model and every pruner on scenes never trained on (`evaluate`).
 
 Beside the methods stand a blind baseline (the question is asked about another scene's picture), random tokens in
 several draws, and an oracle that keeps the tokens of the objects that hold the answer. Scenes are shared out to

@@ -1,4 +1,4 @@
-"""One evaluation scene at a time: is the answer right, and did the evidence survive?"""
+"""Evaluate one scene: whether the answer is right, and how much of the answer region was kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Accuracy against multiply-adds of structural plans, on drawn scenes that nothing was trained or calibrated on.
+"""Measure accuracy against multiply-adds of structural plans, on drawn scenes that nothing was trained or calibrated
+on.
 
 `python -m pruning structural-bench`: static scores, trained gates, magnitude and random heads on the same budgets,
 feed-forward rules alone, and both together. One question per scene, judged by exact match as the bundled model's card

@@ -1,0 +1,1 @@
+"""Train the modules of learned pruners for the bundled model."""

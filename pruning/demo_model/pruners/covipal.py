@@ -1,4 +1,4 @@
-"""CoViPAL's two stages of training, for the bundled model.
+"""Train CoViPAL's classifier for the bundled model, in the paper's two stages.
 
 First the classifier learns what a layer half-way through the frozen language model attends to (its attention from the
 question to the picture, summed over heads). Then it learns end to end: the logarithm of the keep probability is added

@@ -1,4 +1,5 @@
-"""What makes counting learnable: half-way through the language model, one visual token of every object says "I am it".
+"""An auxiliary loss that makes counting learnable: half-way through the language model, one visual token per object is
+to mark it.
 
 Attention averages, so a model that sees objects as areas can tell many tokens from few, but not three small objects
 from one large one: without this, counting stayed at three questions in four. A dense label on the visual tokens, as in

@@ -1,4 +1,4 @@
-"""What a training batch lets the language model see of its pictures: never the choice of a pruner."""
+"""Choose which visual tokens a training batch contains; never by a pruner."""
 
 from __future__ import annotations
 

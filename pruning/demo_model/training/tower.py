@@ -1,4 +1,4 @@
-"""Teach the vision tower to see, before any language: dense labels on every patch, first in windows, then in scenes.
+"""Train the vision tower alone, with dense labels on every patch, first in windows, then in scenes.
 
 A tower trained from answers alone hardly learns shapes. Here a linear head on every patch predicts what covers it
 (shape, colour, size, digit, the object's ninth of the picture, the way to its centre), and a linear head on [CLS]

@@ -1,0 +1,1 @@
+"""Drawn scenes, questions about them, and captions."""

@@ -1,4 +1,4 @@
-"""What a captioner of the drawn world learns from: sets of discarded tokens, and the true words for what they held.
+"""Training data of the captioner: sets of discarded tokens, and true descriptions of what they held.
 
 The sets are drawn, never taken from a pruner: random ones, grids, whole objects, and complements of a few tokens on
 objects, from a handful of kept tokens to most of them. So the captioner serves any method at any budget.

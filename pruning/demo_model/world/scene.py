@@ -1,4 +1,4 @@
-"""Drawn scenes whose every object is known: the only world the bundled model lives in.
+"""Draw scenes whose objects are all known.
 
 A scene is sampled first (pure numbers, in fractions of the side) and drawn afterwards at any resolution, so the
 picture that a visitor sees at 768 pixels and the one that trained the model at 192 pixels are the same scene. Seeds are

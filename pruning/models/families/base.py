@@ -1,5 +1,5 @@
 # Long because what all families share is read in one place: prompt, vision, projector, answer, scoring.
-"""What all families of the transformers library share: the chat, the hooks, the projector, the answer.
+"""What adapters of all families share: prompt, hooks, vision, projector, generation, scoring.
 
 A family is one file with a subclass of `Family`, which says where its parts are and what is special about it: how it
 cuts a picture (`layout`), what its processor hands to the model beside pixels (`vision_inputs`), how tower rows become

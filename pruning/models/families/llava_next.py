@@ -1,9 +1,16 @@
-"""The LLaVA-NeXT family (LLaVA-1.6): LLaVA with an overview and a canvas of tiles, in the order of `models.anyres`.
+"""The LLaVA-NeXT family (LLaVA-1.6): an overview of the picture, and a canvas of tiles at higher resolution.
 
 Conventions and where they are handled: newlines end the lines of the canvas; they are no visual tokens, methods do not
 see them, they always stay and count as text (`_separators`). A method decides once over all tiles, where some papers
 split the budget evenly between them; every tile has a [CLS] of its own, and the overview's is the one that a method can
 keep. The tower reads the tiles side by side, so rows are not dropped between its layers.
+
+Layout, shared with LLaVA-OneVision: the picture is encoded twice, squeezed into one square, then as large as fits on the
+best of some canvases, padded. Canvas tokens that are padding are removed in whole lines or columns, so the outermost
+ones may reach a little beyond the picture, or leave a little of it to the overview. Where a tile's side is no whole
+number of patches, its last pixels are left out, so the tokens of a canvas of several tiles are not spaced evenly; they
+are drawn as if they were. LLaVA-OneVision leaves out 6 of 384 pixels, so a box lies at most 3 of 384 (a fifth of a
+token) beside its place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A picture stretched over a grid of square tiles, read one after the other, and then once more as a whole.
+"""Layout of a picture stretched over a grid of square tiles, with an overview behind them.
 
 A tower whose side is no whole number of patches leaves out what is over at the right and at the bottom of every tile.
 """

@@ -1,0 +1,1 @@
+"""Hooks that observe and shorten unmodified transformers models."""

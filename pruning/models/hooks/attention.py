@@ -1,4 +1,4 @@
-"""Hooks that are installed once, sleep, and wake only for the run that the current context carries.
+"""Observe attention modules through hooks that are installed once and do nothing outside of a run.
 
 A model is shared by all visitors, so nothing that belongs to one run may lie on it. The hooks of this package are put
 on a model when its adapter is made and taken off when it is closed; without a run in `_CURRENT` they return at once.

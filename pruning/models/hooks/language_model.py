@@ -1,5 +1,5 @@
 # Long because one run of the language model is one state machine: observing, deciding, cutting, decoding.
-"""Language-model side of a run: observe attention, drop or merge rows before a layer, keep positions right.
+"""Hooks on the language model: observe attention, drop or merge rows before a layer, keep positions right.
 
 Every decoder layer of the transformers library is called as `layer(hidden_states, attention_mask=, position_ids=,
 position_embeddings=(cos, sin), past_key_values=, ...)`. One pre-hook per layer that gathers rows of these arguments

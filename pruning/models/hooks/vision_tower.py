@@ -1,4 +1,4 @@
-"""Vision-tower side of a run: observe [CLS] attention and keys, drop rows before a layer.
+"""Hooks on the vision tower: observe [CLS] attention and keys, drop rows before a layer.
 
 Fits towers whose layers are called as `layer(hidden_states, attention_mask, ...)` with no mask on
 `[tiles, prefix + patches, dim]` (CLIP, SigLIP, DINOv2), or on packed rows `[patches, dim]` (Qwen). The prefix ([CLS])

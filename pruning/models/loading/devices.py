@@ -1,4 +1,4 @@
-"""Where a model's weights go, and in which number format: one device, several GPUs together, or 4 bits on a GPU.
+"""Choose device and number format of a model: one device, several GPUs together, or 4 bits on a GPU.
 
 Several GPUs and 4 bits could be tried with stand-ins only: no such machine was at hand.
 """

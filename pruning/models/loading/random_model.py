@@ -1,4 +1,4 @@
-"""A model of a real shape with random weights, for measuring speed: as fast as a trained one of its size."""
+"""Make a model of a real shape with random weights, for measuring speed."""
 
 from __future__ import annotations
 

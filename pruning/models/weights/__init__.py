@@ -1,0 +1,1 @@
+"""Weight pruning inside models: blocks, calibration, gates, private views."""

@@ -1,4 +1,4 @@
-"""Where a model keeps its parts, and where a layer keeps its heads and its feed-forward matrices.
+"""Find the parts of a model, and the heads and feed-forward matrices of its layers.
 
 Fits layers that hold `self_attn` (DINOv2: `attention`) with `q_proj`, `k_proj`, `v_proj` and an output projection, and
 `mlp` with either `fc1, fc2` (CLIP, SigLIP, DINOv2) or `gate_proj, up_proj, down_proj` (Llama and its kin). Their

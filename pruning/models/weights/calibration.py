@@ -1,4 +1,4 @@
-"""What calibration pictures make of a model's heads and feed-forward matrices, summed up while they pass.
+"""Collect statistics of heads and feed-forward matrices over calibration pictures.
 
 Runs on a private copy (`models.view`), so nothing is hung on the model that others use. Sums are kept in float64: a
 Gram matrix squares singular values, and float32 would lose the small ones.

@@ -1,4 +1,4 @@
-"""A private view of a shared model: the same tensors in a module tree of its own, with some modules smaller.
+"""Make a private view of a shared model: the same tensors in a module tree of its own, with some modules smaller.
 
 The copy shares every parameter and buffer that it does not replace (no memory but the module objects), carries none of
 the original's hooks, and belongs to whoever asked for it. So a structural plan, a calibration pass and a training of

@@ -1,4 +1,4 @@
-"""Heads with a tap: every head's output times a gate, on a private copy, so that gates can be learnt.
+"""Multiply every head's output by a gate, on a private view, so that gates can be trained.
 
 A gate at 0 is the head taken out (the bias behind the heads stays), a gate at 1 changes nothing.
 """
