@@ -1,4 +1,4 @@
-"""A method's decision on arrays that you bring, without any model: `select(kind, inputs, params)`."""
+"""Decisions of methods on arrays, without a model: `select(kind, inputs, params)`."""
 
 from pruning.arrays.kinds import KINDS, select
 
