@@ -1,4 +1,4 @@
-"""The page's functions for programs: named endpoints, typed, with the JSON that the exports hold.
+"""The API of the page: named, typed endpoints that return the same JSON as the exports.
 
 Everything else on the page is private to it. A picture arrives as Gradio's clients send files (`handle_file(path)`);
 further pictures of the same prompt come as a list of them. For the Qwen families it may be a video file.
@@ -29,22 +29,22 @@ from viz.page.structure import maps_view
 
 
 def build_api(handlers: Handlers, planning: Planning) -> None:
-    """Register the endpoints on the page that is being built. Errors come back as `{"error": sentence}`."""
+    """Register the endpoints on the page that is being built. Errors are returned as `{"error": sentence}`."""
 
     def list_methods() -> list[dict[str, Any]]:
-        """All pruning methods, with their parameters."""
+        """List all pruning methods, with their parameters."""
         return catalogue.list_methods()
 
     def list_models() -> list[dict[str, Any]]:
-        """All models of the table; this page serves the one it was started with."""
+        """List all models of the table; this page serves the one it was started with."""
         return catalogue.list_models()
 
     def list_compensators() -> list[dict[str, Any]]:
-        """All ways of giving back in words what was dropped; `here`: whether this page has a captioner for it."""
+        """List all compensators; `here`: whether this page has a captioner for it."""
         return [c | {"here": c["key"] in handlers.service.captioners} for c in catalogue.list_compensators()]
 
     def list_scores() -> list[dict[str, Any]]:
-        """All scores for attention heads, with their options."""
+        """List all scores for attention heads, with their options."""
         return catalogue.list_scores()
 
     for function in (list_methods, list_models, list_compensators, list_scores):
@@ -56,7 +56,10 @@ def build_api(handlers: Handlers, planning: Planning) -> None:
 
 
 def _endpoint(handlers: Handlers, description: str, shape: Callable[[RunRecord], dict[str, Any]]) -> Callable[..., Any]:
-    """One run, told in one shape. Gradio reads names, types and defaults of the parameters off the signature."""
+    """Return an endpoint that runs once and returns the record in one shape.
+
+    Gradio reads names, types and defaults of the parameters off the signature.
+    """
 
     def endpoint(
         request: gr.Request,
@@ -97,7 +100,7 @@ def _planner(planning: Planning) -> Callable[..., dict[str, Any]]:
         whitening: bool = False,  # noqa: FBT001, FBT002 (a field of a request, given by name)
         seed: int = 0,
     ) -> dict[str, Any]:
-        """A structural plan for the page's model: its summary, what it saves on paper, the scores of all heads, and
+        """A structural plan for the page's model: its summary, its estimated cost, the scores of all heads, and
         the plan's file in base64, which the endpoints that run take as `plan`.
         """
         model = planning.service.settings.model
@@ -127,12 +130,12 @@ def _program(request: gr.Request) -> Visitor:
 
 
 def _listed(sent: Any) -> list[Any]:
-    """What should have come as a list; a program may send anything."""
+    """Return what a program sent as a list, whatever it is."""
     return sent if isinstance(sent, list) else [] if sent is None else [sent]
 
 
 def _files(*sent: Any) -> SessionState:
-    """What a program sent, as the album knows it."""
+    """Return what a program sent as the album names it."""
     return SessionState.of_files(str(file.get("path")) if isinstance(file, dict) else "" for file in sent)
 
 
@@ -159,13 +162,13 @@ def _record(record: RunRecord) -> dict[str, Any]:
 
 
 def _plain(array: np.ndarray) -> list[Any]:
-    """Values in order, with null where a number is not finite: JSON has no word for it."""
+    """Return the values in order, with null where a number is not finite: JSON has no such number."""
     return [v if math.isfinite(v) else None for v in array.ravel().tolist()]
 
 
 SHAPES: dict[str, tuple[str, Callable[[RunRecord], dict[str, Any]]]] = {
     "prune_map": ("Which visual tokens a method keeps: layout, and kept, merged and scores of every stage.", _map),
-    "answer": ("The answers and the run's figures, as every export carries them.", figures_of),
+    "answer": ("The answers and the run's figures, as every export contains them.", figures_of),
     "compare": ("The whole record of a run: the JSON of a saved run, and its arrays as lists.", _record),
 }
 ENDPOINTS = ("list_methods", "list_models", "list_compensators", "list_scores", *SHAPES, "plan")

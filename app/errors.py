@@ -1,4 +1,4 @@
-"""The only translator from exceptions to what a visitor reads."""
+"""Translate exceptions into the sentence that a visitor reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger("prunescope")
 
 
 def sentence_for(error: BaseException) -> str:
-    """One plain sentence: our own errors speak for themselves, anything else is logged under a short code."""
+    """Return one sentence: that of a `PruningError`, or a general one with the code under which the error is logged."""
     if isinstance(error, PruningError):
         return str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

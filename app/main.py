@@ -1,4 +1,4 @@
-"""From flags to a running page."""
+"""Start the server of the page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _serve(settings: Settings, folder: Path) -> None:
     service = Service(settings)
     page = build_page(service)
     service.warm_up()
-    waiting = settings.longest_queue + 16  # files to export wait in the same line
+    waiting = settings.longest_queue + 16  # exports wait in the same queue
     page.queue(max_size=waiting, default_concurrency_limit=8, api_open=False).launch(
         server_name=settings.host,
         server_port=settings.port,

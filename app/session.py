@@ -1,4 +1,4 @@
-"""What the page remembers of one visitor between two clicks, and by what it tells visitors apart: small values only."""
+"""State of one visitor between two clicks, and the identity by which visitors are told apart."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Visitor:
 
 
 def visitor_of(request: Any) -> Visitor:
-    """The visitor behind a `gr.Request`. Behind a proxy on this computer the address is the one that it passes on."""
+    """Return the visitor of a `gr.Request`. Behind a proxy on this computer it is the one that the proxy forwards."""
     client = request.client
     return Visitor(request.session_hash or "", network(client.host) if client is not None else "")
 
 
 def network(host: str) -> str:
-    """The address by which a host is counted: whoever has one IPv6 address has the 2^64 beside it too."""
+    """Return the address by which a host is counted: an IPv6 address by its /64 network."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

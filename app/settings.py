@@ -1,4 +1,4 @@
-"""What the page was started with: flags, checked once."""
+"""Read and check the command-line flags of the page."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Settings:
 
 
 def read_settings(argv: Sequence[str] | None = None) -> Settings:
-    """Settings from the command line."""
+    """Return settings from the command line."""
     default = Settings()
     parser = argparse.ArgumentParser(
         prog="python app.py", description="PruneScope: visual-token pruning, made visible."
@@ -51,7 +51,7 @@ def read_settings(argv: Sequence[str] | None = None) -> Settings:
     parser.add_argument(
         "--captioner",
         default=default.captioner,
-        help="who tells what was dropped: a folder of train-accm, or a captioning model by hub id or folder",
+        help="captioner of what was dropped: a folder of train-accm, or a captioning model by hub id or folder",
     )
     parser.add_argument("--max-new-tokens", type=int, default=default.max_new_tokens, help="longest answer")
     parser.add_argument(
@@ -66,7 +66,7 @@ def read_settings(argv: Sequence[str] | None = None) -> Settings:
         "--runs-per-minute-per-host",
         type=int,
         default=default.runs_per_minute_per_host,
-        help="per address, behind which a whole class may sit; 0: no limit",
+        help="per address, which a class may share; 0: no limit",
     )
     found = parser.parse_args(argv)
     for name, (low, high) in RANGES.items():

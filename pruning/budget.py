@@ -8,10 +8,10 @@ from pruning.errors import BudgetError
 
 
 def check_keep_ratio(keep_ratio: float) -> float:
-    """The ratio as a float, if it is a number in (0, 1].
+    """Return the ratio as a float if it is a number in (0, 1].
 
     Raises:
-        BudgetError: with what to do instead.
+        BudgetError: otherwise.
     """
     if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, int | float) or not math.isfinite(keep_ratio):
         raise BudgetError(f"The keep ratio is {keep_ratio!r}; it must be a number above 0 and at most 1.", "Try 0.11.")
@@ -37,10 +37,10 @@ def mean_per_layer(counts: list[int]) -> float:
 
 
 def check_count(count: int, n_tokens: int) -> int:
-    """The count, if a picture of `n_tokens` visual tokens can keep so many.
+    """Return the count if it is between 1 and `n_tokens`.
 
     Raises:
-        BudgetError: with what is allowed.
+        BudgetError: otherwise; names the allowed range.
     """
     if not 1 <= count <= n_tokens:
         raise BudgetError(

@@ -1,4 +1,8 @@
-"""List methods, head scores, compensators and models, with their parameters, as data and as Markdown tables."""
+"""List the methods, head scores, compensators and models of the registries, as JSON-ready data and as Markdown tables.
+
+Tables link to files of this repository. `root` is the path from the page that holds a table to the root of the
+repository: nothing for README.md, `../` for a page in docs/.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,17 @@ from pruning.structural import STRUCTURAL
 
 
 def list_methods() -> list[dict[str, Any]]:
-    """Every method with its paper, what it needs and its parameters; JSON-ready."""
+    """Return every method with its paper, the signals it needs and its parameters; JSON-ready."""
     return [_describe(method) for method in METHODS.values()]
 
 
 def list_compensators() -> list[dict[str, str]]:
-    """Every compensator; JSON-ready."""
+    """Return every compensator, which replaces dropped visual tokens by a caption; JSON-ready."""
     return [{"key": c.key, "title": c.title, "idea": c.idea, "paper": c.paper} for c in COMPENSATORS.values()]
 
 
 def list_scores() -> list[dict[str, Any]]:
-    """Every head score with its options; JSON-ready."""
+    """Return every score of attention heads with its options; JSON-ready."""
     return [
         {"key": s.key, "title": s.title, "idea": s.idea, "paper": s.paper,
          "parameters": [_declared(n, getattr(s(), n), d) for n, d in s.parameters().items()]}
@@ -33,7 +37,7 @@ def list_scores() -> list[dict[str, Any]]:
 
 
 def list_models() -> list[dict[str, Any]]:
-    """Every model of the table; JSON-ready."""
+    """Return every model of the registry with size, licence and source; JSON-ready."""
     return [
         {"key": s.key, "source": s.key if s.bundled or s.made_by else s.source, "title": s.title,
          "parameters": s.parameters, "memory": s.memory, "licence": s.licence, "disk": s.disk, "checked": s.checked}
@@ -41,37 +45,61 @@ def list_models() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def methods_table() -> str:
-    """The full table of methods, for docs/methods.md."""
+def methods_table(root: str = "") -> str:
+    """Return the full table of methods: idea, stage, needed signals, paper and file."""
     lines = ["| method | idea | stage | needs | paper | file |", "| --- | --- | --- | --- | --- | --- |"]
     for key, method in METHODS.items():
         needs = ", ".join(_needs(method)) or "nothing"
-        paper = f"[{method.paper.rsplit('/', 1)[1]}]({method.paper})"
-        file = f"[`{key}.py`](../pruning/methods/{key}.py)"
-        lines.append(f"| {method.title} | {method.idea} | {method.acts} | {needs} | {paper} | {file} |")
+        lines.append(f"| {method.title} | {method.idea} | {method.acts} | {needs} | {_paper(method)} | "
+                     f"[`{key}.py`]({_file(method, root)}) |")  # fmt: skip
     return "\n".join(lines)
 
 
-def short_methods_table() -> str:
-    """The README's table of methods."""
+def short_methods_table(root: str = "") -> str:
+    """Return the short table of methods: idea and paper, with each title linked to its file."""
     lines = ["| method | idea | paper |", "| --- | --- | --- |"]
-    for method in METHODS.values():
-        lines.append(f"| {method.title} | {method.idea} | [{method.paper.rsplit('/', 1)[1]}]({method.paper}) |")
+    lines += [f"| [{m.title}]({_file(m, root)}) | {m.idea} | {_paper(m)} |" for m in METHODS.values()]
     return "\n".join(lines)
 
 
-def scores_table() -> str:
-    """The table of head scores, for docs/weight_pruning.md."""
+def parameters_table() -> str:
+    """Return the options of every method, with default and allowed values; methods without options are left out."""
+    lines = ["| method | option | default | allowed | meaning |", "| --- | --- | --- | --- | --- |"]
+    for method in list_methods():
+        for p in method["parameters"]:
+            allowed = ", ".join(p["options"]) if "options" in p else f"{p['low']:g} to {p['high']:g}"
+            lines.append(f"| {method['key']} | `{p['name']}` | {p['default']} | {allowed} | {p['help']} |")
+    return "\n".join(lines)
+
+
+def differences_list(root: str = "") -> str:
+    """Return, for every method, the line `Differs` of its file: where it departs from the paper or from its code."""
+    found = []
+    for method in METHODS.values():
+        text = method.explanation()["Differs"]
+        found.append(f"- **[{method.title}]({_file(method, root)})**: {text}{'' if text.endswith('.') else '.'}")
+    return "\n".join(found)
+
+
+def compensators_table(root: str = "") -> str:
+    """Return the table of compensators."""
+    lines = ["| key | compensator | idea | paper |", "| --- | --- | --- | --- |"]
+    for key, c in COMPENSATORS.items():
+        lines.append(f"| `{key}` | [{c.title}]({_file(c, root)}) | {c.idea} | {_paper(c)} |")
+    return "\n".join(lines)
+
+
+def scores_table(root: str = "") -> str:
+    """Return the table of head scores."""
     lines = ["| head score | idea | paper | file |", "| --- | --- | --- | --- |"]
     for score in STRUCTURAL.values():
-        module = score.__module__.rsplit(".", 1)[1]
-        paper = f"[{score.paper.rsplit('/', 1)[1]}]({score.paper})"
-        lines.append(f"| {score.title} | {score.idea} | {paper} | [`{module}.py`](../pruning/structural/{module}.py) |")
+        file = _file(score, root)
+        lines.append(f"| {score.title} | {score.idea} | {_paper(score)} | [`{file.rsplit('/', 1)[1]}`]({file}) |")
     return "\n".join(lines)
 
 
 def models_table() -> str:
-    """The table of models, for docs/models.md."""
+    """Return the table of models; `verified against` names what size and licence were checked with."""
     lines = [
         "| model | parameters | download | memory | licence | verified against | start with |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -94,8 +122,16 @@ def _describe(method: type[TokenPruner]) -> dict[str, Any]:
     return {**facts, "positions": method.default_positions, "parameters": parameters}
 
 
+def _paper(cls: Any) -> str:
+    return f"[{cls.paper.rsplit('/', 1)[1]}]({cls.paper})"
+
+
+def _file(cls: type, root: str) -> str:
+    return f"{root}{cls.__module__.replace('.', '/')}.py"
+
+
 def _needs(method: type[TokenPruner]) -> list[str]:
-    """The signals a method needs, in the words of the page, and the module that must have been trained."""
+    """Return the signals a method needs, by their names on the page, and whether it needs a trained module."""
     received = " or attention received" if method.without_cls else ""
     trained = [] if method.module is None else ["a module trained for the model"]
     return trained + sorted(s.value + (received if s is Signal.CLS_ATTENTION else "") for s in method.needs)

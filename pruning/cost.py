@@ -1,6 +1,6 @@
-"""What a run costs on paper: multiply-adds of the prefill and bytes of the KV cache, from token counts alone.
+"""Estimate the cost of a run from token counts: multiply-adds of the prefill and bytes of the KV cache.
 
-No clocks here; everything this file says is an estimate and is labelled so. The prefill formula is the one of the
+Nothing here is measured; every figure is an estimate and is labelled so. The prefill formula is the one of the
 FastV / PyramidDrop / SparseVLM / ViTCoP tables: with n tokens entering a layer of width d and feed-forward width m,
 `F(n) = 4 n d^2 + 2 n^2 d + 3 n d m` (gated feed-forward, three matrices), summed over the layers with each layer's
 own n. These are multiply-adds although tables print "FLOPs". With grouped-query attention the key and value

@@ -21,7 +21,7 @@ class MatrixShape:
 
     @property
     def break_even(self) -> float:
-        """The rank from which two thin matrices are no smaller than the whole one (819.2 for 1024 x 4096)."""
+        """The rank from which two thin matrices are no smaller than the full matrix (819.2 for 1024 x 4096)."""
         return self.d_in * self.d_out / (self.d_in + self.d_out)
 
 

@@ -1,4 +1,4 @@
-"""Charts for the page, as Plotly figures with a transparent ground."""
+"""Plotly charts of the page, with a transparent background."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from pruning.metrics.plan_cost import Point
 from viz.theme import METHOD_COLORS, METHOD_MARKERS, Theme
 
-# Lines that are no method: dash and open marker tell them apart, their grey tells them from the methods.
+# Controls: told apart by dash and open marker, and from the methods by their grey.
 CONTROLS = {
     "random_baseline": ("dot", "circle-open"),
     "uniform_grid": ("dash", "square-open"),
@@ -19,11 +19,12 @@ CONTROLS = {
 
 
 def accuracy_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Theme) -> go.Figure:
-    """Accuracy against kept tokens, one line a method, with a standard error on every point.
+    """Return accuracy against requested visual tokens, one line per method, with a standard error on every point.
 
     Args:
-        results: the figures of `python -m pruning.demo_model evaluate`, with joined draws (`judged.draws_joined`).
-        titles: what to call every method, in the order of the legend.
+        results: the figures of `python -m pruning.demo_model evaluate`, with joined draws
+            (`pruning.benchmarks.reports.draws_joined`).
+        titles: display names of the methods, in the order of the legend.
     """
     curve = results["curve"]
     figure = go.Figure()
@@ -53,17 +54,17 @@ def accuracy_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Th
     full = next(entry for name, entry in curve.items() if name.startswith("full@"))["accuracy"]["value"]
     _add_full(figure, full, "full picture", theme)
     ticks = sorted({int(name.rsplit("@", 1)[1]) for name in curve})
-    _lay_out(figure, "visual tokens that the method was asked to keep", "exact match, %", theme)
+    _lay_out(figure, "visual tokens requested", "exact match, %", theme)
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(t) for t in ticks])
     return figure
 
 
 def plans_chart(points: Sequence[Point], where: str, full: float, *, theme: Theme) -> go.Figure:
-    """Accuracy of structural plans against how many times fewer multiply-adds the compressed module takes, one colour
-    and marker a family; random heads are single draws.
+    """Return the accuracy of structural plans against how many times fewer multiply-adds the compressed module takes,
+    one colour and marker per family; random heads are single draws.
 
     Args:
-        points: of all modules; those of the module `where` are drawn. whole: right answers of the full model, 0 .. 1.
+        points: of all modules; those of the module `where` are drawn. full: accuracy of the full model, 0 .. 1.
     """
     mine = [p for p in points if p.where == where]
     figure = go.Figure()
@@ -95,12 +96,12 @@ CAPTION_BARS = (
     ("without", "without a caption", ""),
     ("compensated", "with ACCM's caption", ""),
     ("equal_cost", "without, tokens of equal cost", "/"),
-    ("true_description", "with true words", "."),
+    ("true_description", "with a true description", "."),
 )
 
 
 def captions_chart(results: dict[str, Any], titles: dict[str, str], *, theme: Theme) -> go.Figure:
-    """Right answers without and with a caption and with tokens of equal cost, for every pruner and budget.
+    """Return accuracy without and with a caption and with tokens of equal cost, for every pruner and budget.
 
     Args:
         results: the figures of `python -m pruning.demo_model evaluate-accm`. titles: of the pruners.

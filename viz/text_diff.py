@@ -1,4 +1,4 @@
-"""Two answers, word by word: which words left, which came, and where the answers part."""
+"""Compare two answers word by word: removed and added words, and the first difference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DiffWord:
 
 
 def word_diff(full: str, pruned: str) -> list[DiffWord]:
-    """The pruned answer with the words it lost and gained, in reading order. Punctuation sticks to its word."""
+    """Return the pruned answer with removed and added words in reading order. Punctuation belongs to its word."""
     a, b = full.split(), pruned.split()
     key = lambda words: [w.strip(".,;:!?\"'").lower() for w in words]  # noqa: E731
     diff: list[DiffWord] = []
@@ -29,7 +29,7 @@ def word_diff(full: str, pruned: str) -> list[DiffWord]:
 
 
 def first_difference(full: str, pruned: str) -> int | None:
-    """Number (from 1) of the first word where the answers part, or None if they do not."""
+    """Return the number (from 1) of the first word that differs, or None."""
     a, b = full.split(), pruned.split()
     for number, (x, y) in enumerate(zip(a, b, strict=False), start=1):
         if x.strip(".,;:!?").lower() != y.strip(".,;:!?").lower():

@@ -1,10 +1,8 @@
-"""The one table of colours, for the page, figures and animations: of answers, of what became of visual tokens, and the
-the palette (Okabe and Ito's, so that no pair depends on hue alone; checked for colour blindness).
-"""
+"""Colours with a meaning, for browser, figure and animation: one table (Okabe-Ito, no pair depends on hue alone)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 PALETTE = {
     "blue": "#0072B2",
@@ -18,49 +16,42 @@ PALETTE = {
 }
 METHOD_COLORS = tuple(PALETTE[name] for name in ("blue", "vermilion", "green", "pink", "amber", "sky"))
 METHOD_MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon", "pentagon")
-# For which of a method's reasons a token was kept.
-REASON_COLORS = tuple(PALETTE[name] for name in ("sky", "amber", "green", "pink", "yellow", "vermilion"))
+REASON_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")  # why tokens were kept
 
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """One look.
+    """The colours of the light or the dark page.
 
     Attributes:
-        full, pruned, compensated: mark the answers (`compensated` is too pale for text).
-        answer_region: the border of the visual tokens that hold the answer.
-        kept, merged: outlines of kept tokens and marks of merged ones, on the picture.
-        dropped: laid over tokens that are not there any more.
-        outside: what no visual token shows: padding, and what a crop leaves out.
-        second: the other line of a chart of two.
-        ink, quiet, line, paper: text, lesser text, rules, ground.
+        kept, dropped, merged, answer_region: fates of visual tokens, drawn on a picture (outline, shade, mark, border).
+        full, pruned, compensated: the three answers; `compensated` is too pale for text.
+        merged_into, most_similar: lines from a token to the one it was merged into, and to the most similar kept one.
+        second: the second line of a chart. accent: buttons with white text. notice, error: borders of messages.
+        ink, quiet, line, paper: text, secondary text, rules and background.
     """
 
     full: str
     pruned: str
-    compensated: str
-    answer_region: str
-    kept: str
-    merged: str
-    dropped: str
-    outside: str
     second: str
     ink: str
     quiet: str
     line: str
     paper: str
+    kept: str = "#FFFFFF"
+    dropped: str = "#14181D"
+    merged: str = "#FFFFFF"
+    answer_region: str = "#E69F00"
+    compensated: str = "#CC79A7"
+    merged_into: str = "#56B4E9"
+    most_similar: str = "#CC79A7"
+    accent: str = "#0072B2"
+    notice: str = "#E69F00"
+    error: str = "#D55E00"
 
 
-LIGHT = Theme(
-    full="#4D4D4D", pruned=PALETTE["blue"], compensated=PALETTE["pink"], answer_region=PALETTE["amber"],
-    kept="#FFFFFF", merged="#FFFFFF", dropped="#0D1117", outside="#5A6068", second=PALETTE["vermilion"],
-    ink="#1B1F24", quiet="#57606A", line="#D0D7DE", paper="#FFFFFF",
-)  # fmt: skip
-DARK = Theme(
-    full="#BDBDBD", pruned=PALETTE["sky"], compensated=PALETTE["pink"], answer_region=PALETTE["amber"],
-    kept="#FFFFFF", merged="#FFFFFF", dropped="#0D1117", outside="#5A6068", second=PALETTE["amber"],
-    ink="#E6EDF3", quiet="#9DA7B1", line="#30363D", paper="#0F1117",
-)  # fmt: skip
+LIGHT = Theme("#4D4D4D", "#0072B2", "#D55E00", "#1B1F24", "#57606A", "#D0D7DE", "#FFFFFF")
+DARK = Theme("#BDBDBD", "#56B4E9", "#E69F00", "#E6EDF3", "#9DA7B1", "#30363D", "#0F1117")
 
 
 def theme(*, dark: bool) -> Theme:
@@ -68,16 +59,8 @@ def theme(*, dark: bool) -> Theme:
     return DARK if dark else LIGHT
 
 
-def css_variables() -> str:
-    """The table as CSS variables: `--ps-NAME` of the palette, of the themes (those under `.dark` differ) and of the
-    reasons (`--ps-reason-0` and on).
-    """
-    constant = PALETTE | {f"reason-{i}": color for i, color in enumerate(REASON_COLORS)}
-    looks = [{f.name.replace("_", "-"): getattr(one, f.name) for f in fields(Theme)} for one in (LIGHT, DARK)]
-    changed = {name: color for name, color in looks[1].items() if color != looks[0][name]}
-    blocks = ((":root", constant | looks[0]), (".dark", changed))
-    return "".join(f"{where} {{ {_declared(table)} }}\n" for where, table in blocks)
-
-
-def _declared(table: dict[str, str]) -> str:
-    return " ".join(f"--ps-{name}: {color};" for name, color in table.items())
+def variables(theme: Theme) -> dict[str, str]:
+    """Return all colours by the names that the browser gives them (CSS variables without their prefix `--ps-`)."""
+    numbered = {f"series-{i}": color for i, color in enumerate(METHOD_COLORS)}
+    numbered |= {f"reason-{i}": color for i, color in enumerate(REASON_COLORS)}
+    return {name.replace("_", "-"): color for name, color in asdict(theme).items()} | numbered

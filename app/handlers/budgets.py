@@ -1,4 +1,4 @@
-"""What the page says beside the share: published budgets for the picture at hand, and what the model makes of them."""
+"""Compute what stands below the budget slider: paper budgets for the picture at hand, and what they mean per layer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pruning.models import find_spec
 def budgets(
     handlers: Handlers, state: SessionState, key: str, model: str, own: dict[str, Any], session: str
 ) -> dict[str, Any]:
-    """The model's own count of visual tokens, the presets with their places on the slider, and a note.
+    """Return the model's own count of visual tokens, the presets with their slider positions, and a note.
 
     Args:
-        key: the chosen method's. own: its parameters.
+        key: of the chosen method. own: its parameters.
     """
     scale, adapter = handlers.n_tokens, handlers.service.at_hand(model)
     if adapter is None:  # the slider's scale is the bundled model's count
@@ -38,7 +38,7 @@ def budgets(
 
 
 def opening(slider: int, scale: int) -> dict[str, Any]:
-    """What is there before anything is known. The slider goes from 1 to `scale` and stands at `slider`."""
+    """Return the value at page load. The slider goes from 1 to `scale` and stands at `slider`."""
     return _nothing(scale, scale) | {"slider": slider}
 
 

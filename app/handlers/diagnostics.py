@@ -1,4 +1,4 @@
-"""What opening the panel of diagnostics means, and asking there what the other methods would keep."""
+"""Handlers of the diagnostics panel: figures of the run that is shown, and overlap with other methods."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import gradio as gr
 
 from app import messages
 from app.errors import sentence_for
-from app.handlers.explore import Handlers
 from app.handlers.status import Said, follow, status
+from app.handlers.visitor_runs import VisitorRuns
+from app.serving.service import Service
 from app.serving.worker import Event, Hold
 from app.session import Visitor
 from pruning.inputs.content import VisualInput
@@ -23,33 +24,33 @@ from viz.page.diagnostics import diagnosis_view
 
 
 class Diagnosing:
-    """Handlers of the panel, about runs that `handlers` knows."""
+    """The panel's handlers."""
 
-    def __init__(self, handlers: Handlers) -> None:
-        self.handlers, self.service = handlers, handlers.service
+    def __init__(self, service: Service, runs: VisitorRuns) -> None:
+        self.service, self.runs = service, runs
 
     def show(self, wish: Any, session: str) -> dict[str, Any]:
-        """The figures of the run that is shown; or, under `problem`, why there are none. No model is needed.
+        """Return the figures of the run that is shown; or, under `problem`, why there are none. No model is needed.
 
         Args:
-            wish: `source`, as `recipe_of` wrote it, and `number`, which is handed back.
+            wish: `source`, as `recipe_of` wrote it, and `number`, which is returned with the answer.
         """
         number = getattr(wish, "number", 0)
         try:
-            _, record, _ = self.handlers.at_hand(getattr(wish, "source", None), session)
+            _, record = self.runs.find(getattr(wish, "source", None), session)
             view = diagnosis_view(record)
             json.dumps(view, allow_nan=False)
-        except Exception as error:  # noqa: BLE001 (a visitor's file may hold anything)
+        except Exception as error:  # noqa: BLE001 (a visitor's file may contain anything)
             return {"number": number, "problem": sentence_for(error)}
         return view | {"number": number}
 
     def compare(self, source: Any, visitor: Visitor) -> Iterator[Said]:
-        """Status, and at the end the recipe of the run with the overlaps in it: from then on it is the visitor's last
-        run, so that the panel shows and every file carries them.
+        """Yield status, and at the end the recipe of the run with the overlaps in it: from then on it is the visitor's
+        last run, so that the panel and every exported file contain them.
         """
         try:
-            state, record, plan = self.handlers.at_hand(source, visitor.session, planned=True)
-            visual_input = self.handlers.album.visual_input(state)
+            state, record, plan = self.runs.find_with_plan(source, visitor.session)
+            visual_input = self.runs.album.visual_input(state)
         except Exception as error:  # noqa: BLE001 (as in `show`)
             yield status("error", sentence_for(error)), gr.skip()
             return
@@ -58,8 +59,8 @@ class Diagnosing:
             return self.service.on_a_worker(hold, record.request.model, self._work, record, visual_input, plan)
 
         def show(found: RunRecord) -> Said:
-            self.handlers.remember(visitor.session, state, found)
-            recipe = self.handlers.recipe(state, found)
+            self.runs.remember(visitor.session, state, found)
+            recipe = self.runs.recipe(state, found)
             return status("idle", messages.OVERLAPS_DONE, state.picture), {"recipe": recipe, "made_for": source}
 
         yield from follow(self.service, visitor, visitor.session, start, show, state.picture)

@@ -1,14 +1,14 @@
-# Long because every button of one tab shares the visitor's run; the panels have files of their own.
-"""What a click means: plain values in, values for the outputs out. No component is named here."""
+"""Handlers of the Explore tab: plain values in, values of the outputs out. No component is named here."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
@@ -21,6 +21,7 @@ from app.handlers.imports import Decisions
 from app.handlers.links import Link
 from app.handlers.requests import RunForm
 from app.handlers.status import on_the_way, outcome, status
+from app.handlers.visitor_runs import LIVE, VisitorRuns
 from app.media.album import Album
 from app.media.examples import Example
 from app.serving.caches import BoundedCache
@@ -29,7 +30,7 @@ from app.serving.service import Service
 from app.serving.worker import Event, Hold
 from app.session import SessionState, Visitor
 from pruning.budget import n_keep
-from pruning.errors import LinkError, PlanError, PruningError, RecordFormatError, RunStopped
+from pruning.errors import LinkError, PruningError, RecordFormatError, RunStopped
 from pruning.inputs.content import VideoClip, VisualInput, digest_of, images_of
 from pruning.methods import FROM_FILES, METHODS, method_class
 from pruning.metrics.agreement import random_band
@@ -41,31 +42,33 @@ from pruning.records.run import RunRecord, RunRequest
 from viz.page.run import picture_view, run_view
 
 RANDOM_SEEDS = 20
-KEPT_RUNS = 64  # last runs of visitors that can be taken away
-LIVE = {"kind": "live"}
 
 
 class Handlers:
-    """Handlers of one page, bound to its service and its example pictures.
+    """The Explore tab's handlers, bound to the service and the example pictures.
 
     Args:
-        n_tokens: visual tokens of a picture, for the share that people choose.
-        upload_folder: where visitors' files arrive.
+        n_tokens: visual tokens of one picture, the scale of the budget slider.
+        upload_folder: where visitors' files are stored.
+        payloads: of the page's panels by key, computed for every run that is shown.
     """
 
-    def __init__(self, service: Service, examples: Sequence[Example], n_tokens: int, upload_folder: Path) -> None:
+    def __init__(
+        self, service: Service, examples: Sequence[Example], n_tokens: int, upload_folder: Path,
+        payloads: Mapping[str, Callable[[RunRecord], Any]] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.service, self.examples, self.n_tokens = service, examples, n_tokens
         self.album = Album(examples, upload_folder)
         self._bundles = BoundedCache(16)
-        self._last = BoundedCache(KEPT_RUNS)  # by visitor: the state and the record of the last live or opened run
+        self.runs = VisitorRuns(self.album)
+        self._payloads = payloads
         self.decisions = Decisions(self.album)
-        self.plans = BoundedCache(KEPT_RUNS)  # by visitor: the structural plan that they made or opened last
 
-    # -- what a visitor brings ----------------------------------------------------------------------------------------
+    # -- uploads ----------------------------------------------------------------------------------------------------
 
     def bring(self, paths: Sequence[str], state: SessionState, session: str, model: str = "") -> tuple[Any, ...]:
-        """Pictures for one prompt, a video, or a saved run, that a visitor brought: state, status, what is new of the
-        run, suggestions.
+        """Return state, status, what is new of the run, and suggestions for files that a visitor brought: pictures for
+        one prompt, a video, or a saved run.
 
         If it is none of these, or a video and `model` (the page's own by default) is known to read none, the status
         says why, and what was there stays.
@@ -83,6 +86,7 @@ class Handlers:
         self.service.stop(session, superseded=True)
         canvas = picture_view(urls, visual_input, layout)
         empty = {"cost": None, "compensation": None, "chart": None, "recipe": None, "random": None, "example": None}
+        empty |= dict.fromkeys(self._payloads)
         run = {"canvas": canvas, "answers": {"state": "idle"}, "opens": new.picture} | empty
         return new, status("idle", self._in_place(visual_input)), run, {"idea": "", "questions": []}
 
@@ -96,19 +100,19 @@ class Handlers:
         return messages.NEW_PICTURES.format(n=n) + bundled
 
     def _open_run(self, new: SessionState, session: str) -> tuple[Any, ...]:
-        """The view of a saved run; nothing is computed."""
+        """Return the view of a saved run; nothing is computed."""
         record = next(iter(unpack(self.album.sent(new)).values()))
         visual_input, frames = self.album.visual_input(new), sum(map(len, record.layout.frames()))
         if digest_of(visual_input) != record.request.image_digest or len(images_of(visual_input)) != frames:
             raise RecordFormatError("The picture in the file is not the one of its run.", "Bring an unchanged file.")
         try:
             view = run_view(record, self.album.urls(new), recorded=True, how=_how(record), model=_model(record))
-            view["recipe"] = recipe_of(record, LIVE)
+            view |= {"recipe": recipe_of(record, LIVE)} | self._panel_views(record)
             json.dumps(view)
         except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
             raise RecordFormatError("The saved run is damaged.", "Save it again.") from error
         self.service.stop(session, superseded=True)
-        self._last.put(session, (new, record))
+        self.runs.remember(session, new, record)
         line = status("idle", messages.OPENED.format(question=record.request.question))
         visual_input = view | {"example": None, "random": None, "opens": new.picture}
         return new, line, visual_input, {"idea": "", "questions": []}
@@ -116,13 +120,13 @@ class Handlers:
     # -- recorded runs --------------------------------------------------------------------------------------------
 
     def pick_example(self, number: Any, method: str, count: float, session: str) -> tuple[Any, ...]:
-        """State, question, suggestions, status and the recorded run of the example that was clicked."""
+        """Return state, question, suggestions, status and recorded run of the example that was clicked."""
         self.service.stop(session, superseded=True)
         number = str(number)
         return self.open_example(min(int(number) if number.isdigit() else 0, len(self.examples) - 1), method, count)
 
     def open_example(self, number: int, method: str, count: float) -> tuple[Any, ...]:
-        """An example with the recorded run that is nearest to the chosen method and number of visual tokens."""
+        """Return an example with the recorded run nearest to the chosen method and number of visual tokens."""
         example = self.examples[number]
         state = SessionState(f"example:{number}")
         usable = isinstance(count, int | float) and math.isfinite(count)
@@ -136,7 +140,7 @@ class Handlers:
         return state, record.request.question, suggestions, status("idle", ready), run
 
     def open_more(self, name: Any, state: SessionState, session: str) -> tuple[Any, ...]:
-        """Question, status and view of a run that was recorded of the example beside those of the methods."""
+        """Return question, status and view of a run of the example recorded with a caption or a plan."""
         example = self.album.example(state)
         if example is None or name not in example.more:
             return gr.skip(), status("error", "No such run is recorded of this picture. Press Run instead."), gr.skip()
@@ -148,7 +152,7 @@ class Handlers:
         return record.request.question, line, run | {"example": number, "opens": state.picture}
 
     def open_link(self, link: Link) -> tuple[SessionState, dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """State, status, run and suggestions for a link; `run["go"]` asks for a live run where none is recorded.
+        """Return state, status, run and suggestions for a link; `run["go"]` asks for a live run where none is recorded.
 
         Raises:
             PruningError: with what is wrong with the link.
@@ -172,7 +176,7 @@ class Handlers:
         return state, line, run, suggestions
 
     def recorded(self, number: int) -> str:
-        """All recorded runs of an example as JSON, for switching between them in the browser."""
+        """Return all recorded runs of an example as JSON, for switching between them in the browser."""
         number = number if isinstance(number, int) and 0 <= number < len(self.examples) else 0
         known = self._bundles.get(number)
         if known is None:
@@ -194,12 +198,15 @@ class Handlers:
         source = {"kind": "recorded", "example": number, "method": record.request.method, "count": count}
         source |= {"more": more} if more else {}
         view["recipe"] = recipe_of(record, source, example.key, example.place)
-        return view | {"random": example.random_band.get(str(count))}
+        return view | self._panel_views(record) | {"random": example.random_band.get(str(count))}
+
+    def _panel_views(self, record: RunRecord) -> dict[str, Any]:
+        return {key: payload(record) for key, payload in self._payloads.items()}
 
     # -- live runs ------------------------------------------------------------------------------------------------
 
     def run(self, state: SessionState, form: RunForm, visitor: Visitor) -> Iterator[tuple[Any, ...]]:
-        """Status and what is new of the run; many times while it goes on.
+        """Yield status and what is new of the run, many times while it is running.
 
         Whatever fails, what was on the page stays, and the status says what to do.
         """
@@ -208,7 +215,7 @@ class Handlers:
             self.service.admit(visitor)
             form = replace(form, parameters=self.decisions.fill(form.method, form.parameters, visitor.session))
             request = self._request(form)
-            plan = self._plan_of(visitor.session) if form.with_plan else None
+            plan = self.runs.plan_of(visitor.session) if form.with_plan else None
             visual_input = self.album.visual_input(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield status("error", sentence_for(error)), gr.skip()
@@ -228,7 +235,7 @@ class Handlers:
                     yield from self._failed(event.value, hold, state)
                     return
                 if event.kind == "done":
-                    self._last.put(visitor.session, (state, event.value))
+                    self.runs.remember(visitor.session, state, event.value)
                     text = messages.FINISHED.format(seconds=time.perf_counter() - began)
                     live = {"method": form.method, "count": form.count, "question": form.question}
                     yield say(text, "idle"), self._live_view(event.value, state, urls) | {"live": live}
@@ -253,18 +260,13 @@ class Handlers:
     def _live_view(self, record: RunRecord, state: SessionState, urls: Sequence[str]) -> dict[str, Any]:
         truth = self._truth(state, record)
         view = run_view(record, urls, recorded=False, how=_how(record), truth=truth, model=_model(record))
-        return view | {"recipe": self.recipe(state, record), "random": None, "of": state.picture}
-
-    def recipe(self, state: SessionState, record: RunRecord) -> dict[str, Any]:
-        """How to have the visitor's last run again."""
-        example = self.album.example(state)
-        where = () if example is None else (example.key, example.place)
-        return recipe_of(record, LIVE, *where)
+        recipe = self.runs.recipe(state, record)
+        return view | self._panel_views(record) | {"recipe": recipe, "random": None, "of": state.picture}
 
     def record(
         self, state: SessionState, form: RunForm, visitor: Visitor, plan: StructuralPlan | None = None
     ) -> RunRecord:
-        """One run from beginning to end.
+        """Return the record of one complete run.
 
         Raises:
             PruningError: with what is wrong.
@@ -277,15 +279,14 @@ class Handlers:
         return outcome(self.service, visitor, visitor.session, start)
 
     def run_random(self, source: Any, visitor: Visitor) -> Iterator[tuple[Any, ...]]:
-        """Status, and at the end how random pruning with `RANDOM_SEEDS` seeds does on the run that is shown.
+        """Yield status, and at the end the result of random pruning with `RANDOM_SEEDS` seeds on the run that is shown.
 
         Args:
             source: says which run that is, as `recipe_of` wrote it.
         """
         try:
             self.service.admit(visitor)
-            state, record = self._wished(source, visitor.session)
-            plan = self._plan_of(visitor.session, record.request.structure) if record.request.structure else None
+            state, record, plan = self.runs.find_with_plan(source, visitor.session)
             visual_input = self.album.visual_input(state)
         except (PruningError, TypeError, ValueError, OverflowError) as error:
             yield status("error", sentence_for(error)), gr.skip()
@@ -310,14 +311,14 @@ class Handlers:
     # -- export ------------------------------------------------------------------------------------------------
 
     def take(self, wish: Any, session: str) -> dict[str, Any]:
-        """The file that a browser asks for: name, type and data; or, under `problem`, why there is none.
+        """Return the file that the browser asks for: name, type and data; or, under `problem`, why there is none.
 
         Args:
-            wish: `kind`, `stop`, `dark`, `number` (handed back) and `source`, as `recipe_of` wrote it.
+            wish: `kind`, `stop`, `dark`, `number` (returned with it) and `source`, as `recipe_of` wrote it.
         """
         number = getattr(wish, "number", 0)
         try:
-            state, record = self._wished(getattr(wish, "source", None), session)
+            state, record = self.runs.find(getattr(wish, "source", None), session)
             stop, dark = int(getattr(wish, "stop", 0)), bool(getattr(wish, "dark", False))
             visual_input, files, truth = (
                 self.album.visual_input(state),
@@ -325,40 +326,12 @@ class Handlers:
                 self._truth(state, record),
             )
             made = parcel(record, visual_input, files, str(wish.kind), stop, dark=dark, truth=truth)
-        except Exception as error:  # noqa: BLE001 (whatever fails while drawing, the browser must hear of it)
+        except Exception as error:  # noqa: BLE001 (whatever fails while drawing, the browser must be told)
             return {"number": number, "problem": sentence_for(error)}
         return made | {"number": number}
 
-    def _wished(self, source: Any, session: str) -> tuple[SessionState, RunRecord]:
-        if isinstance(source, dict) and source.get("kind") == "recorded":
-            number = min(max(int(source.get("example", 0)), 0), len(self.examples) - 1)
-            if source.get("more"):
-                return SessionState(f"example:{number}"), self.examples[number].recorded_more(str(source["more"]))
-            record = self.examples[number].recording(str(source.get("method")), int(source.get("count", 0)))
-            return SessionState(f"example:{number}"), record
-        known = self._last.get(session)
-        if known is None:
-            raise RecordFormatError("That run is no longer here.", "Press Run, then take it away.")
-        return known
-
-    def at_hand(
-        self, source: Any, session: str, *, planned: bool = False
-    ) -> tuple[SessionState, RunRecord, StructuralPlan | None]:
-        """The run that a browser speaks of, by a source that `recipe_of` wrote; `planned`: with the plan it ran under.
-
-        Raises:
-            PruningError: if it is gone, or its plan.
-        """
-        state, record = self._wished(source, session)
-        structure = record.request.structure
-        return state, record, self._plan_of(session, structure) if planned and structure else None
-
-    def remember(self, session: str, state: SessionState, record: RunRecord) -> None:
-        """Make a record the run that a visitor can export."""
-        self._last.put(session, (state, record))
-
     def stop(self, session: str) -> Any:
-        """Ask the visitor's run to end; its own handler says when it has."""
+        """Ask the visitor's run to stop; its own handler reports when it has."""
         return gr.skip() if self.service.stop(session) else status("idle", messages.READY)
 
     @staticmethod
@@ -380,15 +353,6 @@ class Handlers:
         example = self.album.example(state)
         return "" if example is None else example.truth(record.request.question)
 
-    def _plan_of(self, session: str, digest: str = "") -> StructuralPlan:
-        """The visitor's plan; with a digest, only that one."""
-        mine = self.plans.get(session)
-        if mine is None or digest not in ("", mine.plan.digest):
-            raise PlanError(
-                "The plan of that run is not at hand.", "Make one under Weight pruning, or open its file there."
-            )
-        return mine.plan
-
     def _request(self, form: RunForm) -> RunRequest:
         return form.request(self.n_tokens, self.service.settings.max_new_tokens, self.service.settings.longest_question)
 
@@ -398,14 +362,14 @@ def _model(record: RunRecord) -> str:
 
 
 def _how(record: RunRecord) -> list[str]:
-    """How the method of a run decides, in the words of its own file."""
+    """Return how the method of a run decides, from the docstring of its own file."""
     known = METHODS | FROM_FILES
     if record.request.method not in known:  # a saved run may come from another version
         return []
     said = known[record.request.method].explanation()
     return [
         said["Idea"],
-        f"Where: {said['Stage']}. Sees: {said['Needs']}.",
+        f"Where: {said['Stage']}. Uses: {said['Needs']}.",
         f"Ran: {record.variant}. Differs from the paper or its code: {said['Differs']}.",
         f"Symbols: {said['Symbols']}. Cost: {said['Cost']}.",
         f"Source: {said['Paper']}.",

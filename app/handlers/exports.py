@@ -1,4 +1,4 @@
-"""A run as a file to export. Drawing libraries are imported when somebody asks for a file."""
+"""Export a run as a file. Drawing libraries are imported when a file is asked for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TYPES = {
 
 
 def recipe_of(record: RunRecord, source: dict[str, Any], example: str = "", path: str = "") -> dict[str, Any]:
-    """What the browser needs to ask for files and to copy recipes.
+    """Return what the browser needs to ask for files and to copy recipes.
 
     Args:
         source: says, for `Handlers.take`, which run this is.
@@ -49,7 +49,7 @@ def parcel(
     dark: bool,
     truth: str = "",
 ) -> dict[str, str]:
-    """`name`, `type` and base64 `data` of a file.
+    """Return `name`, `type` and base64 `data` of a file.
 
     Args:
         files: the pictures' own files, for the record.

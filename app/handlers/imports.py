@@ -1,4 +1,4 @@
-"""Decisions made elsewhere that visitors brought: what stays, or what is merged, as files say it."""
+"""Handlers for imported decisions: files that say which visual tokens are kept or merged."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ KEPT = 64  # visitors
 
 
 class Decisions:
-    """The last decision of every visitor.
+    """Keep the last imported decision of every visitor.
 
     Args:
-        album: opens what came through the upload door.
+        album: opens uploaded files.
     """
 
     def __init__(self, album: Album) -> None:
         self._album, self._found = album, BoundedCache(KEPT)
 
     def bring(self, path: str, session: str) -> tuple[dict[str, str], Any]:
-        """Status, and the method to choose; a file that is none changes nothing."""
+        """Return status and the method to choose; a file that holds no decision changes nothing."""
         try:
             found = read_decision(self._album.sent(SessionState(f"upload:{path}")))
             method = Imported.from_parameters(1.0, found)
@@ -41,7 +41,7 @@ class Decisions:
         return {"kind": "idle", "text": text}, Imported.key
 
     def fill(self, method: Any, parameters: Any, session: str) -> Any:
-        """A method's parameters; with what the visitor's file says, for the method that needs one.
+        """Return a method's parameters; for the method that needs one, with the visitor's decision file.
 
         Raises:
             ParameterError: if there is no such file.

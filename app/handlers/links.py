@@ -1,4 +1,4 @@
-"""A link with a recipe: `?example=...&method=...&keep=...`, as `viz.export.recipe.query` writes it."""
+"""Read a link with a recipe: `?example=...&method=...&keep=...`, as `viz.export.recipe.query` writes it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Link:
 
 
 def read_link(fields: Mapping[str, str], examples: Sequence[Example], model: str) -> Link | None:
-    """The link in the address of a page, or None where there is none. `model` is the page's own.
+    """Return the link in the address of a page, or None where there is none. `model` is the page's own.
 
     Raises:
         PruningError: with what is wrong with it.

@@ -1,4 +1,4 @@
-"""What somebody asks for, as it came from a page, a link or a program: nothing in it is checked yet."""
+"""Requests as they come from the page, a link or a program, before they are checked, and their checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARTS = {
     "vision tower": (Part.TOWER.value,),
     "language model": (Part.LANGUAGE_MODEL.value,),
 }
-FFN_OPTIONS = {  # what each feed-forward rule listens to
+FFN_OPTIONS = {  # the options of each feed-forward rule
     "erank": ("erank_factor", "whitening"),
     "mass": ("tau", "whitening"),
     "budget": ("ffn_flops", "whitening"),
@@ -35,9 +35,9 @@ FFN_OPTIONS = {  # what each feed-forward rule listens to
 
 @dataclass(frozen=True, slots=True)
 class RunForm:
-    """A run that is wished for. `count` is the number of visual tokens to keep; `parameters` are the method's own, by
-    name; `compensation` has the fields of `pruning.records.compensation.Compensation` by name, or is None; `with_plan`
-    asks for the visitor's structural plan.
+    """A requested run. `count` is the number of visual tokens to keep; `parameters` are the method's own, by name;
+    `compensation` has the fields of `pruning.records.compensation.Compensation` by name, or is None; `with_plan` asks
+    for the visitor's structural plan.
     """
 
     question: Any
@@ -51,10 +51,10 @@ class RunForm:
     with_plan: Any = False
 
     def request(self, n_tokens: int, max_new_tokens: int, longest: int = MAX_LENGTH) -> RunRequest:
-        """The request for the engine.
+        """Return the request for the engine.
 
         Args:
-            n_tokens: how many visual tokens a picture has.
+            n_tokens: visual tokens of one picture. longest: characters that a question may have.
 
         Raises:
             PruningError: with the first thing that is wrong.
@@ -79,7 +79,7 @@ class RunForm:
 
 @dataclass(frozen=True, slots=True)
 class PlanForm:
-    """A structural plan that is wished for. `out` is the share of heads to take out, in percent; the rest as in
+    """A requested structural plan. `out` is the share of heads to remove, in percent; the rest as in
     `PlanRequest`.
     """
 
@@ -96,15 +96,15 @@ class PlanForm:
     seed: Any = 0
 
     def request(self, n_pairs: int) -> PlanRequest:
-        """The request for the planner, with the options that do not matter for it at their defaults, so that equal
-        plans have equal requests.
+        """Return the request for the planner, with the options that do not matter for it at their defaults, so that
+        equal plans have equal requests.
 
         Raises:
             PruningError: with the first thing that is wrong.
         """
         out = self.out
         if isinstance(out, bool) or not isinstance(out, int | float) or not 0 <= out < 100:
-            said = f"The share of heads to take out is {out!r:.40} %; it must be a number from 0 to below 100."
+            said = f"The share of heads to remove is {out!r:.40} %; it must be a number from 0 to below 100."
             raise ParameterError(said, "Move the slider.")
         if self.where not in PARTS:
             raise ParameterError(f"{self.where!r:.40} is no part of the model.", f"Choose one of {', '.join(PARTS)}.")
@@ -152,6 +152,6 @@ def _keep_ratio(count: Any, n_tokens: int) -> float:
             f"The number of visual tokens is {count!r}; it must be a whole number.", f"Try {n_tokens // 9}."
         )
     if not 1 <= count <= n_tokens:
-        allowed = f"{count:g} visual tokens were asked for; allowed are 1 to {n_tokens}."
+        allowed = f"{count:g} visual tokens were requested; allowed are 1 to {n_tokens}."
         raise BudgetError(allowed, "Move the slider and press Run again.")
     return int(count) / n_tokens

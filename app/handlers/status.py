@@ -1,4 +1,4 @@
-"""The status line: what handlers say there, and following what runs for a visitor or a program until it ends."""
+"""Status line values, and following a job of a visitor or a program until it ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Said = tuple[dict[str, str], Any]  # a line, and the value of the output beside 
 
 
 def status(kind: str, text: str, of: str = "") -> dict[str, str]:
-    """A line; `of` names the picture that it speaks of, where it may come too late.
+    """Return a status line; `of` names the picture it is about, so that a late line can be ignored.
 
     Args:
         kind: idle, busy or error.
@@ -27,7 +27,7 @@ def status(kind: str, text: str, of: str = "") -> dict[str, str]:
 
 
 def on_the_way(event: Event) -> str:
-    """What a line says of something that goes on; empty where nothing new is to be said."""
+    """Return the status text for an event of a running job; empty where there is nothing new."""
     if event.kind == "waiting":
         return messages.WAITING.format(before=event.value)
     if event.kind == "download":
@@ -43,10 +43,10 @@ def follow(
     show: Callable[[Any], Said],
     of: str = "",
 ) -> Iterator[Said]:
-    """Lines while something runs, and what `show` makes of its value. Whatever fails, the line says what to do.
+    """Yield status lines while a job runs, and what `show` makes of its value. On failure the line says what to do.
 
     Args:
-        session: whose earlier run this one ends.
+        session: the session whose earlier run this one stops.
     """
     with service.hold(session) as hold:
         try:
@@ -66,7 +66,7 @@ def follow(
 
 
 def outcome(service: Service, visitor: Visitor, session: str, start: Callable[[Hold], Iterator[Event]]) -> Any:
-    """The value of what runs, for whoever waits for nothing else; `session` as in `follow`.
+    """Return the value of a job, for callers that need no status; `session` as in `follow`.
 
     Raises:
         PruningError: with what is wrong.

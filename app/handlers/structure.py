@@ -1,4 +1,4 @@
-"""What a click on the Weight pruning tab means: making, opening and saving plans, and the curves of a head."""
+"""Handlers of the Weight pruning tab: make, open and save plans, and show the curves of a head."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import gradio as gr
 
 from app import messages
 from app.errors import sentence_for
-from app.handlers.explore import Handlers
 from app.handlers.requests import PlanForm
 from app.handlers.status import Said, follow, outcome, status
+from app.handlers.visitor_runs import VisitorRuns
 from app.media.examples import ASSETS, Example
-from app.serving.service import PlanAtHand
+from app.serving.service import PlanAtHand, Service
 from app.serving.worker import Event, Hold
 from app.session import SessionState, Visitor
 from pruning.errors import PlanError, PruningError
@@ -30,12 +30,12 @@ from viz.page.head_attention import head_attention_view
 from viz.page.structure import head_view, plan_view
 
 GATES = ASSETS / "models" / "demo_gates" / "plan.zip"  # trained gates of the bundled model, where they come with it
-FIRST = {"score": "infoprune", "out": 30, "ffn": "mass"}  # the plan that a visitor finds
+FIRST = {"score": "infoprune", "out": 30, "ffn": "mass"}  # the plan made when the tab is first opened
 _DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError)
 
 
 class ExamplePairs:
-    """The example pictures, each with its first question: small, always there, and the same for everybody."""
+    """The example pictures, each with its first question: small, always available, and equal for all visitors."""
 
     title = "the example pictures"
 
@@ -51,21 +51,21 @@ class ExamplePairs:
 
 
 class Planning:
-    """Handlers of the Weight pruning tab. A visitor's plan lies in `handlers.plans`, where runs find it.
+    """The Weight pruning tab's handlers. A visitor's plan is stored in `runs.plans`, where runs find it.
 
     Args:
         gates: file of the trained plan that comes with the bundled model; it need not be there.
     """
 
-    def __init__(self, handlers: Handlers, gates: Path = GATES) -> None:
-        self.handlers, self.service, self.gates = handlers, handlers.service, gates
-        self.pairs = ExamplePairs(handlers.examples)
+    def __init__(self, service: Service, runs: VisitorRuns, gates: Path = GATES) -> None:
+        self.service, self.runs, self.gates = service, runs, gates
+        self.pairs = ExamplePairs(runs.album.examples)
 
     def first(self, model: Any, visitor: Visitor) -> Iterator[Said]:
-        """Status and plan for a visitor who opens the tab: nothing new if they have one; else, for the bundled model,
-        where it takes a moment only, one to look at.
+        """Yield status and plan when the tab is opened: nothing new for a visitor who has a plan; else a first plan,
+        but for the bundled model only, where it takes a moment.
         """
-        if self.handlers.plans.get(visitor.session) is not None:
+        if self.runs.plans.get(visitor.session) is not None:
             yield gr.skip(), gr.skip()
         elif isinstance(model, str) and find_spec(model).bundled:
             yield from self.make(PlanForm(model, **FIRST), visitor)
@@ -73,7 +73,7 @@ class Planning:
             yield status("idle", messages.NO_PLAN_YET), gr.skip()
 
     def make(self, form: PlanForm, visitor: Visitor) -> Iterator[Said]:
-        """Status, and at the end the plan. Whatever fails, the plan before it stays, and the status says what to do."""
+        """Yield status, and at the end the plan. On failure the plan before it is kept, and the status says why."""
 
         def start(hold: Hold) -> Iterator[Event]:
             if form.score == TRAINED:
@@ -84,7 +84,7 @@ class Planning:
         return self._follow(visitor, "plan", start, self._taker(visitor), messages.PLANNED)
 
     def plan(self, form: PlanForm, visitor: Visitor) -> PlanAtHand:
-        """A plan from beginning to end.
+        """Return a plan.
 
         Raises:
             PruningError: with what is wrong.
@@ -96,17 +96,17 @@ class Planning:
         return outcome(self.service, visitor, _key(visitor.session), start)
 
     def open(self, path: str, model: Any, visitor: Visitor) -> Iterator[Said]:
-        """As `make`, for a plan's file that the visitor sent."""
+        """As `make`, for a plan file that the visitor sent."""
 
         def start(hold: Hold) -> Iterator[Event]:
-            file = self.handlers.album.sent(SessionState(f"upload:{path}"))
+            file = self.runs.album.sent(SessionState(f"upload:{path}"))
             return self.service.take_plan(hold, StructuralPlan.from_bytes(file), model, self.pairs)
 
         return self._follow(visitor, "plan", start, self._taker(visitor), messages.PLAN_OPENED)
 
     def save(self, session: str) -> tuple[Any, dict[str, str]]:
-        """The visitor's plan as a file (name, type, base64 data and a number of its own), and a status."""
-        mine = self.handlers.plans.get(session)
+        """Return the visitor's plan as a file (name, type, base64 data and a number of its own), and a status."""
+        mine = self.runs.plans.get(session)
         if mine is None:
             return gr.skip(), status("error", messages.NO_PLAN_YET)
         try:
@@ -119,12 +119,12 @@ class Planning:
         return parcel | {"number": time.time_ns()}, status("idle", messages.PLAN_SAVED.format(name=name))
 
     def head(self, wish: Any, session: str) -> dict[str, Any]:
-        """The curves of a head of the visitor's plan; or, under `problem`, why there are none.
+        """Return the curves of a head of the visitor's plan; or, under `problem`, why there are none.
 
         Args:
             wish: `part`, `layer` and `head`, as the map sends them.
         """
-        mine = self.handlers.plans.get(session)
+        mine = self.runs.plans.get(session)
         if mine is None:
             return {"problem": messages.NO_PLAN_YET}
         try:
@@ -135,7 +135,7 @@ class Planning:
         return view
 
     def head_attention(self, wish: Any, state: SessionState, question: Any, visitor: Visitor) -> Iterator[Said]:
-        """Status, and at the end the head's card with what it looks at, drawn on the picture that Explore shows.
+        """Yield status, and at the end the head's card with its attention, drawn on the picture that Explore shows.
 
         Args:
             wish: `part`, `layer` and `head`, as the card sends them.
@@ -145,14 +145,18 @@ class Planning:
             yield status("error", card["problem"]), gr.skip()
             return
 
-        model = self.handlers.plans.get(visitor.session).model
+        model = self.runs.plans.get(visitor.session).model
 
         def start(hold: Hold) -> Iterator[Event]:
-            picture, form = self.handlers.album.pictures(state)[0], clean_question(question)
+            picture, form = self.runs.album.pictures(state)[0], clean_question(question)
             return self.service.on_a_worker(hold, model, self._head_attention, model, picture, form, card)
 
         yield from self._follow(
-            visitor, "head", start, lambda head_attention: card | {"look": head_attention}, messages.HEAD_ATTENTION_DONE
+            visitor,
+            "head",
+            start,
+            lambda head_attention: card | {"attention": head_attention},
+            messages.HEAD_ATTENTION_DONE,
         )
 
     def _head_attention(self, events, stop, model, picture, question, card) -> dict[str, Any]:
@@ -165,17 +169,17 @@ class Planning:
         return head_attention_view(picture, prompt.layout, weights, card["part"])
 
     def _taker(self, visitor: Visitor) -> Callable[[PlanAtHand], dict[str, Any]]:
-        """Takes a plan that was made or opened as the visitor's, and gives its view."""
+        """Return a function that keeps a plan as the visitor's and returns its view."""
 
         def take(at_hand: PlanAtHand) -> dict[str, Any]:
             view = _view(at_hand)
-            self.handlers.plans.put(visitor.session, at_hand)
+            self.runs.plans.put(visitor.session, at_hand)
             return view
 
         return take
 
     def stop(self, session: str) -> None:
-        """End the visitor's planning, and their run."""
+        """Stop the visitor's planning, and their run."""
         self.service.stop(_key(session))
         self.service.stop(session)
 
@@ -183,7 +187,7 @@ class Planning:
         self, visitor: Visitor, phase: str, start: Callable[[Hold], Iterator[Event]], show: Callable[[Any], Any],
         done: str,
     ) -> Iterator[Said]:  # fmt: skip
-        """Status while something runs, and what `show` makes of its value; `phase` is said at once."""
+        """Yield status while a job runs, beginning with `phase`, and what `show` makes of its value."""
         began = time.perf_counter()
 
         def finish(value: Any) -> Said:
@@ -195,16 +199,16 @@ class Planning:
 
 
 def _view(at_hand: PlanAtHand) -> dict[str, Any]:
-    """A plan as the browser gets it. A file may hold anything; what cannot be shown is refused."""
+    """Return a plan's view for the browser. A file may contain anything; what cannot be shown is refused."""
     spec = find_spec(at_hand.model)
     try:
         view = plan_view(at_hand.plan, at_hand.cost, f"{spec.title} ({spec.parameters} parameters)")
         json.dumps(view, allow_nan=False)
     except _DAMAGE as error:
-        raise PlanError("The plan holds something that cannot be shown.", "Make it again.") from error
+        raise PlanError("The plan contains something that cannot be shown.", "Make it again.") from error
     return view
 
 
 def _key(session: str) -> str:
-    """Planning and running do not end each other."""
+    """Return the key of a session's planning, which does not stop its runs."""
     return f"plan:{session}"

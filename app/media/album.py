@@ -1,4 +1,4 @@
-"""The pictures and videos that visitors speak of: examples by number, their own by the file that they sent."""
+"""Find and decode the pictures and videos of visitors: examples by number, uploads by path."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_MEGAPIXELS, MOST_BYTES = 40, 40 * 2**20  # of all pictures of a prompt
 
 
 class Pictures(tuple[np.ndarray, ...]):
-    """Pictures whose memory a cache can weigh."""
+    """Pictures with their total size in bytes, for the cache."""
 
     __slots__ = ()
 
@@ -34,10 +34,10 @@ class Pictures(tuple[np.ndarray, ...]):
 
 
 class Album:
-    """Finds, decodes and keeps the last few pictures.
+    """Find, decode and cache the last few pictures.
 
     Args:
-        upload_folder: where visitors' files arrive; nothing outside it is ever read for them.
+        upload_folder: where uploads are stored; nothing outside it is ever read for a visitor.
     """
 
     def __init__(self, examples: Sequence[Example], upload_folder: Path) -> None:
@@ -45,12 +45,12 @@ class Album:
         self._pictures, self._urls = BoundedCache(16), BoundedCache(16)
 
     def example(self, state: SessionState) -> Example | None:
-        """The example that a session looks at, or None for a picture of its own."""
+        """Return the example of a session, or None for an uploaded picture."""
         kind, _, number = state.picture.partition(":")
         return self.examples[int(number)] if kind == "example" else None
 
     def visual_input(self, state: SessionState) -> Pictures | VideoClip:
-        """What a session speaks of: pictures uint8 `[height, width, 3]` RGB, or a video.
+        """Return the visual input of a session: pictures uint8 `[height, width, 3]` RGB, or a video.
 
         Raises:
             PruningError: with what is wrong with a file, or with all of them together.
@@ -66,12 +66,12 @@ class Album:
         return known
 
     def is_video(self, state: SessionState) -> bool:
-        """Whether a session speaks of a single file that is meant as a video."""
+        """Return whether the session has a single file that is meant as a video."""
         kind, _, path = state.picture.partition(":")
         return kind != "example" and "\n" not in path and is_film(self._sent(path), Path(path).name)
 
     def pictures(self, state: SessionState) -> tuple[np.ndarray, ...]:
-        """The pictures, or the frames that are taken of the video."""
+        """Return the pictures, or the frames sampled from the video."""
         return images_of(self.visual_input(state))
 
     @staticmethod
@@ -100,7 +100,7 @@ class Album:
         return Pictures(pictures)
 
     def urls(self, state: SessionState) -> list[str]:
-        """The pictures, or frames, as data URLs, of a size for screens."""
+        """Return the pictures, or frames, as data URLs in screen size."""
         known = self._urls.get(state.picture)
         if known is None:
             known = [picture_url(p)[0] for p in self.pictures(state)]
@@ -108,7 +108,7 @@ class Album:
         return known
 
     def files(self, state: SessionState) -> list[bytes]:
-        """The files of the pictures, or of the video; out of a saved run, if that is what was sent."""
+        """Return the files of the pictures or of the video; from within a saved run, if one was sent."""
         example = self.example(state)
         if example is not None:
             return [example.path.read_bytes()]
@@ -116,11 +116,11 @@ class Album:
         return pictures_in(sent[0]) if len(sent) == 1 and is_archive(sent[0]) else sent
 
     def sent(self, state: SessionState) -> bytes:
-        """What a visitor sent, the first of several files."""
+        """Return what a visitor sent, the first of several files."""
         return self._sent(state.picture.partition(":")[2].partition("\n")[0])
 
     def _sent(self, name: str) -> bytes:
-        """Only files that came through the upload door, whatever a browser claims."""
+        """Return an uploaded file; nothing outside the upload folder, whatever path a browser sends."""
         gone = ImageRejectedError("That picture is no longer here.", "Bring it again.")
         try:
             path = Path(name).resolve()

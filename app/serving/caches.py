@@ -1,4 +1,4 @@
-"""What is kept of late, and no more of it than there is room for."""
+"""A cache bounded in entries and bytes, least recently used first out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ class BoundedCache:
     """The last few values by key; safe to use from several threads.
 
     Args:
-        size: how many; `n_bytes`: how large all arrays among them together may be; `leave`: called with a value that is
-            let go.
+        size: most entries. n_bytes: largest total size of the arrays among them. leave: called with an evicted value.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Who can put into words what was dropped, on a page that was started so."""
+"""The captioners that this page can open, by compensator key."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pruning.models import find_spec
 
 
 def name_of(source: str) -> str:
-    """What a link calls a captioner: hub id or folder; nothing for the bundled one."""
+    """Return a captioner's name in a link: hub id or folder; empty for the bundled one."""
     return "" if Path(source) == DEFAULT_FOLDER else source
 
 
 def check_link(key: str, captioner: str, sources: dict[str, str]) -> None:
-    """That this page writes the captions which a link asks for: those of `captioner` (see `name_of`), of kind `key`.
+    """Check that this page has the captioner that a link asks for: `captioner` (see `name_of`), of kind `key`.
 
     Raises:
         LinkError: if it does not.
@@ -37,7 +37,7 @@ def check_link(key: str, captioner: str, sources: dict[str, str]) -> None:
 
 
 def captioners_of(settings: Settings) -> dict[str, str]:
-    """The source of every compensator that this page opens, by key. With none, captions can be written by hand."""
+    """Return the source of every compensator that this page opens, by key. With none, captions are written by hand."""
     found = {}
     if find_spec(settings.model).bundled and DEFAULT_FOLDER.is_dir():
         found[Accm.key] = str(DEFAULT_FOLDER)

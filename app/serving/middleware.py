@@ -1,4 +1,4 @@
-"""What every answer of the server carries: the browser may talk to this server and to nobody else."""
+"""ASGI middleware: security headers (the browser may contact this server only) and a bound on uploaded files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-# Gradio's front end needs inline scripts and `eval` for the page's own components; foreign ones stay shut out.
+# Gradio's front end needs inline scripts and `eval` for the page's own components; those of other hosts are refused.
 POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -57,8 +57,8 @@ class SecurityHeaders:
 
 
 def make_room(folder: Path, most_bytes: int = MOST_BYTES, most_files: int = MOST_FILES) -> None:
-    """Delete the oldest files below `folder` until what is left is within the bounds. Who still looks at one of them is
-    asked to bring it again.
+    """Delete the oldest files below `folder` until what is left is within the bounds. A visitor who still uses one of
+    them is asked to bring it again.
     """
     found = []
     for path in folder.rglob("*"):

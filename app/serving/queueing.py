@@ -1,4 +1,4 @@
-"""Who may run now: one run at a time in the order of arrival, and nobody more often than others can bear."""
+"""Queue runs in order of arrival, one at a time, and limit runs per minute."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MINUTE = 60.0
 
 
 class Turns:
-    """A line in which threads wait for the model, each of them once. A thread that died holds nobody up.
+    """A queue in which threads wait for the model. A thread that died is removed.
 
     Args:
-        longest: how many may stand in it, the one whose turn it is included.
+        longest: most threads in it, the running one included.
     """
 
     def __init__(self, longest: int) -> None:
@@ -27,14 +27,14 @@ class Turns:
 
     @contextmanager
     def turn(self, stop: Callable[[], bool], ahead: Callable[[int], None]) -> Iterator[None]:
-        """Wait for one's turn, and keep it for the body.
+        """Wait for the turn of this thread, and keep it for the body.
 
         Args:
             stop: asked several times a second while waiting.
-            ahead: told how many are before, whenever that changes.
+            ahead: called with the number of threads before this one, whenever it changes.
 
         Raises:
-            BusyError: if the line is full. RunStopped: if `stop` said so.
+            BusyError: if the queue is full. RunStopped: if `stop` said so.
         """
         mine = threading.current_thread()
         with self._moved:
@@ -67,7 +67,7 @@ class Rate:
     """At most `per_minute` runs a minute for everybody who is counted; 0 means no limit. Remembers the last 1,000.
 
     Args:
-        counted: who that is, for the sentence.
+        counted: what is counted, for the error message.
     """
 
     def __init__(self, per_minute: int, counted: str = "by one visitor") -> None:

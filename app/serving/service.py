@@ -1,8 +1,7 @@
-"""Shares what is scarce among visitors: loaded models, encoded pictures, full answers, views of a model with weights
-taken out. The only file with a lock.
+"""Share models, encoded pictures, full answers and models with pruned weights among visitors, and run jobs on workers.
 
-A run happens on a worker, a thread of its own, so that the page can show what comes and stop it; one run at a time
-uses a model. A worker that dies is replaced, and everybody whose run goes on hears of it.
+A run is executed on a worker thread, so that the page can stream its text and stop it; one run at a time uses a model.
+A worker that dies is replaced, and all other running jobs get an event.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from pruning.engine.plan import Pairs
     from pruning.engine.session import Compressed
 
-VIEWS, VIEW_BYTES = 4, 2 * 2**30  # of models with weights taken out; one is kept however large it is
+VIEWS, VIEW_BYTES = 4, 2 * 2**30  # of models with pruned weights; one is kept however large it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class _View:
 
 @dataclass(frozen=True, slots=True)
 class PlanAtHand:
-    """A plan that fits the model `model`, and what it saves on paper."""
+    """A plan that fits the model `model`, and its estimated cost."""
 
     plan: StructuralPlan
     cost: PlanCost
@@ -60,7 +59,7 @@ class PlanAtHand:
 
 
 class Service:
-    """One per process. Public methods may be called from any thread.
+    """The shared state of the page, one per process. Public methods may be called from any thread.
 
     Args:
         load: opens a model by its name, as `pruning.models.load` does with the same arguments.
@@ -99,7 +98,7 @@ class Service:
         threading.Thread(target=work, name="warm-up", daemon=True).start()
 
     def adapter(self, model: str) -> VLMAdapter:
-        """The loaded model; another one that was loaded before is let go first.
+        """Return the model, loaded if necessary; a model loaded before is released first.
 
         Raises:
             ModelUnavailableError: with what to do.
@@ -114,7 +113,9 @@ class Service:
                 "device": s.device, "dtype": s.dtype, "allow_download": s.allow_download, "progress": self._arrived
             }  # fmt: skip
             if self._adapter is not None:
-                check(model, freed=self._adapter[1].nbytes, **arguments)  # nobody loses the model at hand for nothing
+                check(
+                    model, freed=self._adapter[1].nbytes, **arguments
+                )  # the loaded model is released only if the new one fits
                 self._adapter[1].close()
                 self._adapter = self._compensator = None
                 self._encoded.clear()  # tensors on the other model's device
@@ -124,14 +125,14 @@ class Service:
             return adapter
 
     def _arrived(self, n_bytes: int, total: int) -> None:
-        """Everybody whose run goes on or waits hears how a download gets on: they wait for the same model."""
+        """Send the progress of a download to all running and waiting jobs: they wait for the same model."""
         share = 100 * n_bytes // total
         if share != self._share:
             self._share = share
             self._tell(Event("download", value=(n_bytes, total)))
 
     def _compensator_for(self, request: RunRequest, adapter: VLMAdapter) -> Compensator | None:
-        """Who writes the caption of a run; nobody where it is written by hand. The last one opened is kept."""
+        """Return the captioner of a run; None where the caption is written by hand. The last one opened is kept."""
         wanted = request.compensation
         if wanted is None or wanted.caption is not None:
             return None
@@ -153,12 +154,12 @@ class Service:
         return self._adapter is not None and self._adapter[0] == model
 
     def at_hand(self, model: str) -> VLMAdapter | None:
-        """The model if it is loaded; nothing is loaded for asking."""
+        """Return the model if it is loaded, else None; nothing is loaded."""
         loaded = self._adapter
         return loaded[1] if loaded is not None and loaded[0] == model else None
 
     def layout(self, model: str, visual_input: VisualInput) -> TokenLayout | None:
-        """How a model would cut up what is shown; None while it is not loaded.
+        """Return the token layout of a visual input; None while the model is not loaded.
 
         Raises:
             ImageRejectedError: if it reads nothing of this kind.
@@ -177,7 +178,7 @@ class Service:
             adapter.check_video()
 
     def admit(self, visitor: Visitor) -> None:
-        """Count a run of a visitor: for the opened page, and for the address, which no reload makes new.
+        """Count a run of a visitor, by opened page and by address (a reload does not change the address).
 
         Raises:
             BusyError: if it is one too many for now.
@@ -187,7 +188,7 @@ class Service:
 
     @contextmanager
     def hold(self, session: str) -> Iterator[Hold]:
-        """What `stop` and newer runs of the same session end. Leaving the body ends whatever still runs."""
+        """Yield the handle that `stop` and newer runs of the session use. Leaving the body stops what still runs."""
         mine = Hold()
         with self._lock:
             earlier, self._holds[session] = self._holds.get(session), mine
@@ -203,7 +204,7 @@ class Service:
                     del self._holds[session]
 
     def stop(self, session: str, *, superseded: bool = False) -> bool:
-        """Ask a session's run to end; `superseded` without a word about it. False if it has none."""
+        """Ask a session's run to stop; with `superseded` no status is shown. Return False if there is none."""
         with self._lock:
             hold = self._holds.get(session)
         if hold is None:
@@ -220,13 +221,13 @@ class Service:
         answer_region: Callable[[VLMAdapter], np.ndarray | None],
         plan: StructuralPlan | None = None,
     ) -> Iterator[Event]:
-        """Run and yield what happens; ends with `done` (value: the record) or `failed` (value: the exception).
+        """Run and yield events; the last one is `done` (value: the record) or `failed` (value: the exception).
 
         When the hold is stopped, the run ends at the next layer. A run whose worker dies gets a second one, and no
         third: it may be the run that kills them.
 
         Args:
-            plan: what is out of the weights for the pruned answer.
+            plan: what is removed from the weights for the pruned answer.
         """
         return self.on_a_worker(hold, request.model, self._run, request, pictures, answer_region, plan)
 
@@ -235,11 +236,11 @@ class Service:
         return self.on_a_worker(hold, request.model, self._plan, request, pairs)
 
     def take_plan(self, hold: Hold, plan: StructuralPlan, model: str, pairs: Pairs) -> Iterator[Event]:
-        """As `make_plan`, for a plan that somebody brought: it is tried on the model, and fails if it does not fit."""
+        """As `make_plan`, for an opened plan: it is applied to the model, and fails if it does not fit."""
         return self.on_a_worker(hold, model, self._try, plan, model, pairs)
 
     def on_a_worker(self, hold: Hold, model: str, work: Callable[..., Any], *arguments: Any) -> Iterator[Event]:
-        """As `run`, for `work(events, stop, *asked)`, whose result is the value of `done`."""
+        """As `run`, for `work(events, stop, *arguments)`, whose result is the value of `done`."""
         with self._subscribe() as events:
             for again in (True, False):
                 job = (self._work, events, hold.stop, model, work, arguments)
@@ -285,7 +286,7 @@ class Service:
                     events.put(Event("phase", "load"))
                 value = work(events, stop, *arguments)
             events.put(Event("done", value=value))
-        except Exception as error:  # noqa: BLE001 (handed to the page's own thread; what is worse ends this one)
+        except Exception as error:  # noqa: BLE001 (passed to the page's own thread; anything worse ends this one)
             events.put(Event("failed", value=error))
 
     def _plan(self, events, stop, request, pairs) -> PlanAtHand:
@@ -309,7 +310,7 @@ class Service:
 
     @staticmethod
     def _cost(adapter: VLMAdapter, plan: StructuralPlan, pairs: Pairs, stop: threading.Event) -> PlanCost:
-        """The estimate for the first pair, with the numbers of tokens that this model really makes of it."""
+        """Return the estimate for the first pair, with the token counts of this model."""
         from pruning.engine.run import encode_image
         from pruning.models.base import RunCallbacks
 
@@ -319,7 +320,7 @@ class Service:
         return plan_cost(plan, adapter.info, visual, len(prompt.visual) - visual, encoded.tokens_per_layer)
 
     def compressed(self, adapter: VLMAdapter, plan: StructuralPlan) -> Compressed:
-        """The model without what a plan takes out; made once for every plan that was used of late."""
+        """Return the model pruned by a plan; cached for the plans used last."""
         from pruning.engine.session import Compressed
 
         known = self._views.get(plan.digest)
@@ -359,7 +360,8 @@ class Service:
             events.put(Event("phase", "full"))
             events.put(Event("text", "full", baseline.answer.text))
         return runner.run(
-            request, adapter, pictures, encoded=encoded[0], encode_ms=encoded[1], baseline=baseline,
-            answer_region=answer_region(adapter), reused=reused, callbacks=callbacks, compressed=compressed,
-            compensator=compensator,
+            request, adapter, pictures,
+            runner.RunContext(
+                callbacks, *encoded, baseline, answer_region(adapter), tuple(reused), compressed, compensator
+            ),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What happens in a run, as events, and the grip of a visitor on it."""
+"""Events of a run, and the handle by which a visitor stops it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 log = logging.getLogger("prunescope")
-POLL_SECONDS = 0.5  # seconds between looks at whether a silent worker still lives
+POLL_SECONDS = 0.5  # seconds between checks that a silent worker is alive
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happens in a run: `kind` is waiting (value: runs before this one), phase, text, download (of the model;
-    value: bytes that arrived, and in all), restarted (its worker died; it begins anew), held_up (another's worker
-    died), done or failed.
+    """An event of a run: `kind` is waiting (value: runs before this one), phase, piece (of an answer's text), download
+    (of the model; value: bytes that arrived, and in all), restarted (its worker died; it begins anew), held_up
+    (another's worker died), done or failed.
     """
 
     kind: str
@@ -31,14 +28,14 @@ class Event:
 
 @dataclass(slots=True)
 class Hold:
-    """One visitor's grip on what runs for them. `superseded`: it ended because they went on to something else."""
+    """The handle of a visitor's running job. `superseded`: stopped because the visitor started something else."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     superseded: bool = False
 
 
 def _heard(events: queue.Queue[Event], worker: threading.Thread) -> Iterator[Event]:
-    """What a worker says, until it is dead and everything it said was heard."""
+    """Yield a worker's events until it is dead and the queue is empty."""
     while True:
         try:
             yield events.get(timeout=POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""The controls of caption help: a switch, and under it who writes the caption, the gate, and what to measure."""
+"""Controls of the compensation with a caption: switch, captioner, caption by hand, confidence gate, KL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N_VALUES = 5
 
 @dataclass(frozen=True, slots=True)
 class CaptionControls:
-    """What a page needs of them: `switch` shows `group`; `values`, `N_VALUES` of them, are inputs for `wished`."""
+    """`switch` shows `group`; `values`, `N_VALUES` of them, are inputs of `requested_compensation`."""
 
     switch: gr.Checkbox
     group: gr.Group
@@ -29,14 +29,14 @@ class CaptionControls:
 
 
 def build_caption_controls(captioners: Mapping[str, str]) -> CaptionControls:
-    """The controls, switched off. `captioners` are those that this page opens (`app.serving.captioners`)."""
+    """Build the controls, switched off. `captioners` are those that this page opens (`app.serving.captioners`)."""
     keys = list(captioners)
     first = keys[0] if keys else ""
-    switch = gr.Checkbox(False, label=messages.CAPTION_SWITCH, elem_id="words")
-    with gr.Group(visible=False, elem_id="words-group") as group:
-        gr.Markdown(messages.CAPTION_HELP[first], elem_classes="hint", elem_id="about-words")
+    switch = gr.Checkbox(False, label=messages.CAPTION_SWITCH, elem_id="compensate")
+    with gr.Group(visible=False, elem_id="compensate-group") as group:
+        gr.Markdown(messages.CAPTION_HELP[first], elem_classes="hint", elem_id="about-compensate")
         measured = _measured(captioners)
-        gr.Markdown(measured, visible=bool(measured), elem_classes="hint", elem_id="words-measured")
+        gr.Markdown(measured, visible=bool(measured), elem_classes="hint", elem_id="compensate-measured")
         who = gr.Dropdown(
             [(COMPENSATORS[k].title, k) for k in keys], value=first or None, label="Captioner", visible=len(keys) > 1
         )
@@ -46,24 +46,27 @@ def build_caption_controls(captioners: Mapping[str, str]) -> CaptionControls:
         )  # fmt: skip
         gate = gr.Slider(
             0, 0.99, value=0, step=0.01, label="Confidence gate", elem_id="gate",
-            info="Extension, not in the paper: insert only what the selector gives more.", visible=bool(keys),
+            info="Extension, not in the paper: insert only captions that the selector rates higher", visible=bool(keys),
         )  # fmt: skip
         kl = gr.Checkbox(
-            False, label="Measure KL", elem_id="kl", info="And next words, and how much the caption is looked at."
+            False,
+            label="Measure KL",
+            elem_id="kl",
+            info="Also next-token probabilities, and the attention to the caption.",
         )
     return CaptionControls(switch, group, caption, (switch, who, caption, gate, kl))
 
 
 def _measured(captioners: Mapping[str, str]) -> str:
-    """How much the bundled captioner's words gave back, where it is the one here and somebody measured it."""
+    """Return the measured gain of the bundled captioner, where this page uses it and figures exist."""
     found = figures(Accm.key)
     bundled = Accm.key in captioners and not name_of(captioners[Accm.key])
     return accm_sentence(found) if bundled and found else ""
 
 
 def requested_compensation(on: Any, key: Any, caption: Any, gate: Any, measure_kl: Any) -> dict[str, Any] | None:
-    """What the controls ask for, as `app.handlers.requests.Asked` takes it; where the caption is empty, a captioner
-    writes one.
+    """Return what the controls request, as `app.handlers.requests.RunForm` takes it; an empty caption is written by a
+    captioner.
     """
     if not on:
         return None
@@ -73,8 +76,8 @@ def requested_compensation(on: Any, key: Any, caption: Any, gate: Any, measure_k
 
 
 def shown(compensation: Mapping[str, Any] | None) -> list[Any]:
-    """Values of the controls for what a link asks for; the inverse of `wished`."""
+    """Return values of the controls for a link; the inverse of `requested_compensation`."""
     if compensation is None:
         return [False, gr.skip(), "", 0, False]
-    key = compensation["key"] if compensation["caption"] is None else gr.skip()  # nobody is needed to write it
+    key = compensation["key"] if compensation["caption"] is None else gr.skip()  # no captioner is needed
     return [True, key, compensation["caption"] or "", compensation["gate"], compensation["measure_kl"]]

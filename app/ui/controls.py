@@ -1,4 +1,4 @@
-"""Controls for the parameters of a method or a head score, built from their declaration."""
+"""Build controls for the parameters of a method or a head score from their declaration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pruning.parameters import Declared, Param
 
 
 def build_controls(method: type[Declared]) -> dict[str, gr.components.Component]:
-    """One slider or drop-down per parameter, in order, by name."""
+    """Return one slider or drop-down per parameter, in order, by name."""
     defaults = method()
     controls: dict[str, gr.components.Component] = {}
     for name, declared in method.parameters().items():
@@ -28,7 +28,7 @@ def build_controls(method: type[Declared]) -> dict[str, gr.components.Component]
 def build_groups(
     table: Mapping[str, type[Declared]], chosen: str
 ) -> tuple[list[gr.Group], dict[str, dict[str, gr.components.Component]]]:
-    """A group of controls for every entry of a table, of which only the chosen one shows; and the controls by key."""
+    """Return a group of controls for every entry of a table, with only the chosen one visible; and controls by key."""
     groups, controls = [], {}
     for key, entry in table.items():
         with gr.Group(visible=key == chosen) as group:

@@ -21,7 +21,7 @@ from pruning.records.run import RunRecord, RunRequest, kept_by_picture
 
 def run_once(arguments: argparse.Namespace) -> int:
     from pruning.engine.run import run
-    from pruning.engine.session import Compressed
+    from pruning.engine.session import Compressed, RunContext
     from pruning.models import load
     from pruning.models.base import RunCallbacks
 
@@ -48,7 +48,8 @@ def run_once(arguments: argparse.Namespace) -> int:
     compressed = Compressed(plan, adapter.compressed(plan)) if plan else None
     compensator = compensation_cli.compensator_of(arguments, request, adapter)
     callbacks = RunCallbacks(trace=arguments.trace or arguments.diagnostics)
-    record = run(request, adapter, visual_input, compressed=compressed, compensator=compensator, callbacks=callbacks)
+    context = RunContext(callbacks, compressed=compressed, compensator=compensator)
+    record = run(request, adapter, visual_input, context)
     if arguments.diagnostics:
         from pruning.engine.overlap import with_overlaps
         from pruning.metrics.diagnostics import diagnose, told

@@ -19,7 +19,7 @@ from pruning.demo_model.world.scene import Scene, draw, sample_scene, scene_rng
 from pruning.engine.compensate import open_compensator
 from pruning.engine.plan import make_plan
 from pruning.engine.run import FULL_ANSWER, LOOK, answer_in_full, encode_image, run
-from pruning.engine.session import Compressed
+from pruning.engine.session import Compressed, RunContext
 from pruning.errors import BudgetError, PrunerUntrainedError
 from pruning.inputs.images import read_image
 from pruning.inputs.questions import Pair
@@ -258,8 +258,11 @@ class _Asking:
             compensation=compensation,
         )  # fmt: skip
         return run(
-            request, self.adapter, self.picture, encoded=self.encoded, encode_ms=self.encode_ms, baseline=self.baseline,
-            answer_region=self.answer_region, reused=(LOOK, FULL_ANSWER), callbacks=self.callbacks, **acting,
+            request, self.adapter, self.picture,
+            RunContext(
+                self.callbacks, self.encoded, self.encode_ms, self.baseline, self.answer_region, (LOOK, FULL_ANSWER)
+            ),
+            **acting,
         )  # fmt: skip
 
     def random_band(self, count: int) -> dict[str, object]:

@@ -1,13 +1,12 @@
-"""One run, in the order of the papers' figures: see, decide, project, decide, read, decide, answer; written down.
+"""Run a pruning method on a model: encode, project, prefill and decode, with a decision of the method at each stage.
 
-The only place where methods and models meet. The runner owns no model and no settings: what it needs comes in, what
-happened goes out as a `RunRecord`.
+Methods and models meet only here. The module owns no model and no settings: inputs are arguments, and the result is a
+`RunRecord`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from pruning.compensation.base import Compensator
 from pruning.engine.compensate import check_pictures, compensate
 from pruning.engine.environment import environment
 from pruning.engine.results import to_answer, to_cost, wait_for
-from pruning.engine.session import Baseline, Compressed, Session
+from pruning.engine.session import Baseline, Compressed, RunContext, Session
 from pruning.inputs.content import VisualInput, about_several, digest_of, images_of
 from pruning.inputs.questions import clean_question, removed_characters
 from pruning.interface import TOWER_SIGNALS, Observation, Part, Signal
@@ -42,37 +41,29 @@ def run(
     request: RunRequest,
     adapter: VLMAdapter,
     pictures: VisualInput,
+    context: RunContext | None = None,
     *,
-    encoded: VisionFeatures | None = None,
-    encode_ms: float = 0.0,
-    baseline: Baseline | None = None,
-    answer_region: np.ndarray | None = None,
-    reused: Sequence[str] = (),
-    callbacks: RunCallbacks | None = None,
     compressed: Compressed | None = None,
     compensator: Compensator | None = None,
 ) -> RunRecord:
-    """Answer a question with the full picture and with the pruned one, and, if the request has a compensation, with
-    the pruned one and words for what was dropped.
+    """Answer a question with all visual tokens and with the pruned ones; if the request has a compensation, also with
+    the pruned ones and a caption of what was dropped.
 
     Args:
         request: what to run; `image_digest` is filled in.
-        pictures: one, uint8 `[height, width, 3]` RGB, a sequence of them, or a video (`pruning.inputs.content.Clip`).
-            The share kept is of the visual tokens of all together.
-        seen, encode_ms: an earlier pass of these pictures through the tower (`encode_image`) and its time, to be
-            reused.
-        baseline: an earlier unpruned answer to this question.
-        answer_region: ids of the visual tokens that hold the answer, where the truth is known.
-        reused: for the record, which of `seen` and `baseline` belong to another run (`LOOK`, `FULL_ANSWER`).
-        compressed: the model with weights taken out, which then looks, prunes tokens and gives the pruned answer; the
-            full answer is always the full model's. With keep ratio 1 the two differ in their weights only.
-        compensator: opened for this model (`pruning.engine.compensate.open_compensator`); needed for a compensation
-            that is not written by hand.
+        pictures: one image, uint8 `[height, width, 3]` RGB, a sequence of them, or a video
+            (`pruning.inputs.content.VideoClip`). The keep ratio counts the visual tokens of all of them together.
+        context: what to reuse and whom to tell; see `RunContext`.
+        compressed, compensator: the context's fields of these names, as earlier versions took them and as exported
+            Python gives them; they win over the context's.
 
     Raises:
         PruningError: with a sentence for the person, in all cases that they can change.
     """
-    callbacks = callbacks or RunCallbacks()
+    context = context or RunContext()
+    callbacks, encoded, encode_ms = context.callbacks, context.encoded, context.encode_ms
+    baseline, compressed = context.baseline, compressed or context.compressed
+    compensator = compensator or context.compensator
     notes = removed_characters(request.question)
     request = replace(request, image_digest=digest_of(pictures), question=clean_question(request.question))
     check_pictures(request.compensation, len(images_of(pictures)))
@@ -125,11 +116,11 @@ def run(
         variant=method.variant() if request.positions == "method" else f"{method.variant()}, positions changed",
         tower_layers=adapter.info.tower_layers,
         environment=environment(adapter) | (WHILE_TIMED if callbacks.trace else {}),
-        answer_region=answer_region,
+        answer_region=context.answer_region,
         nearest_kept=alike[0],
         nearest_cosine=alike[1],
         notes=tuple(dict.fromkeys(notes)),
-        reused=tuple(reused),
+        reused=tuple(context.reused),
         structure=compressed.plan.summary() if compressed else None,
         compensated=compensated,
         traits=token_statistics(acting, encoded, session.survivors) if callbacks.trace else None,

@@ -1,19 +1,20 @@
-"""One run in progress: the session asks a method at every stage and writes down its decisions; what a run may reuse."""
+"""State of one run: what it may reuse (`RunContext`), and the session that records a method's decision per stage."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from pruning.compensation.base import Compensator
 from pruning.engine.results import wait_for
 from pruning.errors import ParameterError
 from pruning.interface import TOWER_SIGNALS, Decision, Observation, Part, PromptText, PruneContext, Stage
 from pruning.methods.base import TokenPruner
-from pruning.models.base import VisionFeatures, VLMAdapter
+from pruning.models.base import RunCallbacks, VisionFeatures, VLMAdapter
 from pruning.models.hooks.attention import cut_observation, rows_of
 from pruning.models.prompt import Prompt
 from pruning.records.answer import Answer, Cost
@@ -41,6 +42,33 @@ class Compressed:
 
     plan: StructuralPlan
     view: VLMAdapter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunContext:
+    """What a run may use beyond its request, model and input. All of it is optional.
+
+    Attributes:
+        callbacks: told of progress; also carries the stop signal and whether to record traces.
+        encoded, encode_ms: an earlier pass of the same input through the vision tower (`engine.run.encode_image`) and
+            its time in ms, to be reused.
+        baseline: an earlier unpruned answer to the same question.
+        answer_region: ids of the visual tokens that hold the answer, where it is known.
+        reused: for the record, which of `encoded` and `baseline` belong to another run (`LOOK`, `FULL_ANSWER`).
+        compressed: the model under a structural plan. It encodes, prunes tokens and gives the pruned answer; the full
+            answer always comes from the full model. With keep ratio 1 the two differ in their weights only.
+        compensator: opened for this model (`engine.compensate.open_compensator`); needed for a compensation without a
+            caption of its own.
+    """
+
+    callbacks: RunCallbacks = field(default_factory=RunCallbacks)
+    encoded: VisionFeatures | None = None
+    encode_ms: float = 0.0
+    baseline: Baseline | None = None
+    answer_region: np.ndarray | None = None
+    reused: Sequence[str] = ()
+    compressed: Compressed | None = None
+    compensator: Compensator | None = None
 
 
 class Session:

@@ -1,0 +1,1 @@
+"""Read and check what a person brings: images, videos, questions, data sets."""

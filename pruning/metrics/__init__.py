@@ -1,0 +1,1 @@
+"""Figures computed from run records: fates of tokens, agreement of answers, diagnostics, cost of plans."""

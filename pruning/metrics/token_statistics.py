@@ -1,5 +1,5 @@
-"""What only tensors can tell of a picture and of what is kept of it: effective rank, attention entropy, and how alike
-random kept sets would be. Definitions: `pruning.metrics.diagnostics`. Knows no model.
+"""Compute the diagnostics that need tensors: effective rank, attention entropy, and the similarity of
+random kept sets. Definitions: `pruning.metrics.diagnostics`. No model is needed here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Tensor functions that methods and models share; no module here knows a model."""

@@ -40,7 +40,7 @@ def test_from_an_example_to_a_file_with_tab_enter_and_arrows_alone(visit, tmp_pa
     page.wait_for_function("(m) => document.querySelector('.pc-chips').textContent.includes(m)", arg=chosen)
     tab_to(visitor, "#count input[type=range]")
     keys.press("ArrowLeft")
-    page.wait_for_function("document.querySelector('#share').innerText.includes('= 63 of 576')")
+    page.wait_for_function("document.querySelector('#keep-ratio').innerText.includes('= 63 of 576')")
     tab_to(visitor, "#run")
     keys.press("Enter")
     visitor.wait_for_status("^Done")
@@ -93,9 +93,9 @@ def test_what_happens_is_said_to_a_screen_reader(visit):
     visitor.page.locator(".pc-canvas").focus()
     visitor.page.keyboard.press("ArrowRight")
     said = visitor.page.evaluate("window.said")
-    assert any(s.startswith("Answering with all visual tokens") for s in said)
+    assert any(s.startswith("Answering with the full picture") for s in said)
     assert any(s.startswith("Done in") for s in said)
-    assert any(s.startswith("Piece row 1, column 1") for s in said)
+    assert any(s.startswith("Visual token row 1, column 1") for s in said)
 
 
 def test_the_canvas_is_a_grid_whose_cells_say_what_became_of_them(visit):
@@ -116,7 +116,7 @@ def test_the_canvas_is_a_grid_whose_cells_say_what_became_of_them(visit):
     for key in ("ArrowRight", "ArrowDown"):
         visitor.page.keyboard.press(key)
     active = visitor.page.locator(".pc-canvas").get_attribute("aria-activedescendant")
-    assert visitor.page.locator(f"#{active}").text_content().startswith("token 24 ")
+    assert visitor.page.locator(f"#{active}").text_content().startswith("visual token 24 ")
     visitor.page.locator(".pc-stops button").first.click()
     assert sum(name.endswith(" kept") for name in names("gridcell")) == 576
 
@@ -138,6 +138,7 @@ def test_nothing_moves_for_whom_nothing_shall_move(visit, server):
             visitor.page.wait_for_timeout(1000)
             assert current_stop(visitor) == names[1], "one stage a press"
     visitor.page.get_by_label("Question", exact=True).fill("Describe the picture.")
+    visitor.begin()
     moving = "[...document.querySelectorAll('*')].filter((e) => parseFloat(getComputedStyle(e).transitionDuration) > 0 || getComputedStyle(e).animationName !== 'none').length"
     with server.holding():
         visitor.page.get_by_role("button", name="Run", exact=True).click()
@@ -183,5 +184,5 @@ def test_text_stands_out_from_what_is_behind_it(visit, query):
     visitor = visit(query=query)
     visitor.page.get_by_text("Advanced").click()
     visitor.page.get_by_text("Table of visual tokens").click()
-    visitor.wait_until_still()
+    visitor.page.wait_for_timeout(500)
     assert visitor.page.evaluate(CONTRAST) == []

@@ -78,7 +78,7 @@ def test_a_plan_for_the_weights_is_made_and_taken_to_a_run(client, tmp_path):
     asked = {"image": handle_file(DIGIT), "question": QUESTION, "plan": handle_file(tmp_path / "plan.zip")}
     said = client.predict(api_name="/answer", **asked)
     assert said["structural_plan"]["digest"] == made["summary"]["digest"]
-    assert said["rows_after_each_stage"] == [64], "with the pieces pruned as well"
+    assert said["rows_after_each_stage"] == [64], "with the visual tokens pruned as well"
     assert "from 0 to below 100" in client.predict(heads_out=100, api_name="/plan")["error"]
     asked["plan"] = handle_file(DIGIT)
     assert "not a structural plan" in client.predict(api_name="/answer", **asked)["error"]

@@ -80,8 +80,8 @@ def test_what_is_dropped_beside_the_canvas_is_taken_or_refused(visit):
     visitor.ask()
 
 
-@pytest.mark.parametrize(("typed", "shown"), [("0", 1), ("9999", 576), ("", None)])
-def test_odd_numbers_of_tokens(visit, typed, shown):
+@pytest.mark.parametrize(("typed", "expected"), [("0", 1), ("9999", 576), ("", None)])
+def test_odd_numbers_of_tokens(visit, typed, expected):
     visitor = visit()
     box = visitor.page.locator("#count input[type=number]")
     box.fill(typed)
@@ -89,9 +89,9 @@ def test_odd_numbers_of_tokens(visit, typed, shown):
     visitor.page.wait_for_timeout(300)
     visitor.page.get_by_role("button", name="Run", exact=True).click()
     sentence = visitor.wait_for_status("^Done|must be a whole number|allowed are")
-    if shown is not None and sentence.startswith("Done"):
-        assert visitor.stops()[-1] == shown
-    visitor.share(64)
+    if expected is not None and sentence.startswith("Done"):
+        assert visitor.stops()[-1] == expected
+    visitor.keep(64)
     visitor.ask()
 
 

@@ -1,4 +1,4 @@
-"""Caption help as people use it: switched on, a captioner that speaks, and a caption written or changed by hand."""
+"""Compensation as people use it: switched on, with a captioner, and with a caption written or changed by hand."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_candidates_prompt_and_price(meet, name, size, query):
     assert "[picture]" in prompt
     first = page.locator(".ch-next tbody tr").count()
     assert first >= 3, "the likeliest words of three runs"
-    assert "KL from the full answer here: pruned" in visitor.text(".ch-kl")
+    assert "KL to the full picture here: pruned" in visitor.text(".ch-kl")
     words = page.locator(".ch-places [role=radio]")
     if words.count() > 1:
         before = visitor.text(".ch-kl")
@@ -90,7 +90,7 @@ def test_candidates_prompt_and_price(meet, name, size, query):
         page.keyboard.press("ArrowRight")
         assert words.nth(1).get_attribute("aria-checked") == "true"
         assert visitor.text(".ch-kl") != before
-    assert page.locator(".ch-looked .line").count() == 2
+    assert page.locator(".ch-attention .line").count() == 2
     before = visitor.text(".ch-parts")
     page.get_by_label("with the vision tower").check()
     assert "vision tower" not in before
@@ -99,7 +99,7 @@ def test_candidates_prompt_and_price(meet, name, size, query):
     assert visitor.text(".ch-parts") == before
     assert visitor.text(".ch-prompt mark").startswith("Additional information:")
     assert page.locator(".ap-answer.compensated").is_visible()
-    assert re.fullmatch(r"64 visual tokens \+ \d+ tokens", visitor.text(".ap-answer.compensated .ap-count"))
+    assert re.fullmatch(r"64 visual tokens \+ \d+ of the caption", visitor.text(".ap-answer.compensated .ap-count"))
     assert visitor.text(".ap-compensated-verdict").startswith("with caption: ")
     assert page.locator(".cs-figures div").count() == 10
     said = page.locator(".ch-live").text_content()
@@ -150,7 +150,7 @@ def test_cases_in_plain_sentences_and_back_to_the_recorded_run(meet):
     assert "Rejected by the confidence gate" in visitor.text(".ch-said")
     assert page.locator(".ch-prompt mark").count() == 0
     assert visitor.text(".ap-answer.compensated .ap-text") == visitor.text(".ap-answer.pruned .ap-text")
-    visitor.share(576)
+    visitor.keep(576)
     visitor.ask()
     page.locator(".ch-said", has_text="Nothing was dropped").wait_for()  # "Done" alone may still be the first run's
     visitor.ask("", expect="The question is empty")

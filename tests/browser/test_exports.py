@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 
 def download(visitor, name: str):
     with visitor.page.expect_download() as waiting:
-        visitor.page.locator("#take-away").get_by_role("button", name=name, exact=True).click()
+        visitor.page.locator("#export").get_by_role("button", name=name, exact=True).click()
     return waiting.value
 
 
@@ -58,7 +58,7 @@ def test_a_link_repeats_the_run(visit):
     visitor.page.get_by_text("Advanced").click()
     visitor.page.get_by_label("Seed").fill("3")
     visitor.choose("Method", "Random")
-    visitor.share(70)
+    visitor.keep(70)
     visitor.ask("Where is the ring?")
     visitor.page.get_by_role("button", name="Copy link").click()
     link = visitor.text(".ta-text")
@@ -81,7 +81,7 @@ def test_my_own_picture_is_in_no_link(visit, tmp_path):
     visitor = visit()
     visitor.page.locator("input[type=file]").set_input_files(save(tmp_path / "mine.png"))
     visitor.wait_for_status("Your picture is in place")
-    assert visitor.page.locator("#take-away button:enabled").count() == 0, "there is no run yet"
+    assert visitor.page.locator("#export button:enabled").count() == 0, "there is no run yet"
     visitor.ask("What color is the star?")
     assert not visitor.page.get_by_role("button", name="Copy link").is_enabled()
     assert download(visitor, "PDF").suggested_filename.endswith(".pdf")

@@ -62,8 +62,8 @@ def test_it_opens_with_maps_and_the_threshold_recolours_without_a_request(enter)
     assert page.locator(".fb-bar").count() == 5 * 2 + 8 * 3
     assert "come with it" in visitor.text(".gc-none"), "gates that were trained are offered"
     planned = going(visitor)
-    assert visitor.text(".hm-said").startswith(f"{planned} of 78 heads go")
-    visitor.wait_until_quiet()
+    assert visitor.text(".hm-said").startswith(f"{planned} of 78 heads removed")
+    page.wait_for_timeout(800)
     before = len(visitor.requests)
     slider = page.locator(".hm-slider")
     slider.focus()
@@ -71,7 +71,7 @@ def test_it_opens_with_maps_and_the_threshold_recolours_without_a_request(enter)
         slider.press("ArrowRight")
     assert going(visitor) == planned + 3
     assert page.locator(".hm-cell.other").count() == 3
-    assert visitor.text(".hm-said").startswith(f"{planned + 3} of 78 heads go")
+    assert visitor.text(".hm-said").startswith(f"{planned + 3} of 78 heads removed")
     slider.press("End")
     assert going(visitor) == 78 - 13, "every layer keeps a head"
     slider.press("Home")
@@ -107,14 +107,14 @@ def test_a_head_shows_its_curves_by_keyboard_alone(enter):
     assert page.locator(".hm-plane .dot").count() == 78
     assert page.locator(".hm-plane .dot.goes").count() == going(visitor)
     assert page.locator(".hm-plane .dot.chosen title").text_content().startswith("vision tower, layer 1, head 1")
-    page.locator(".hc-look").focus()
+    page.locator(".hc-attention").focus()
     keys.press("Enter")
-    page.wait_for_selector(".hc-looks figure:not([hidden])")
-    assert "of its attention goes to the picture" in visitor.text(".hc-looks figcaption")
+    page.wait_for_selector(".hc-attentions figure:not([hidden])")
+    assert "of its attention goes to the picture" in visitor.text(".hc-attentions figcaption")
     assert visitor.text(".hc-title").startswith("vision tower, layer 1, head 1")
     page.locator(".hm-plane .dot").nth(70).dispatch_event("click")
     page.wait_for_function("document.querySelector('.hc-title').textContent.startsWith('language model')")
-    assert not page.locator(".hc-looks figure").is_visible()
+    assert not page.locator(".hc-attentions figure").is_visible()
     visitor.look("structure-head", full_page=True)
     assert visitor.errors == []
 
@@ -123,7 +123,7 @@ def test_plan_and_token_pruner_act_in_one_run_and_both_are_visible(enter):
     visitor = enter()
     page = visitor.page
     visitor.choose("Score", "Magnitude of weights")
-    visitor.choose("Feed-forward ranks", "leave them full")
+    visitor.choose("Feed-forward ranks", "keep full rank")
     page.get_by_label("τ: mass that may be given up").first.wait_for(state="hidden")
     page.get_by_role("button", name="Make a plan").click()
     page.wait_for_function("document.querySelector('.ph-headline').textContent.startsWith('Magnitude')")

@@ -1,4 +1,4 @@
-"""A model that looks at the picture twice: pieces that cover each other are never drawn on top of each other."""
+"""A model that encodes the picture twice: tokens that cover each other are never drawn on top of each other."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_overview_and_tiles_are_shown_one_at_a_time(tiled):
     tiled.look("tiles-overview")
     canvas.focus()
     page.keyboard.press("Escape")
-    page.keyboard.press("ArrowRight")  # piece 0: the overview
+    page.keyboard.press("ArrowRight")  # token 0: the overview
     for _ in range(6):
         page.keyboard.press("ArrowDown")  # its six rows, then the tiles
     assert "of tile 2" in tiled.text(".pc-card")
@@ -78,7 +78,7 @@ def test_two_pictures_of_one_prompt_are_shown_one_at_a_time(tiled, tmp_path):
     tiled.look("two-pictures")
     canvas.focus()
     page.keyboard.press("Escape")
-    page.keyboard.press("ArrowRight")  # piece 0
+    page.keyboard.press("ArrowRight")  # token 0
     assert "of tile 1 of picture 1" in tiled.text(".pc-card")
     assert strip.get_by_role("button", name="picture 1").get_attribute("aria-pressed") == "true"
     assert requests == [], "the browser turns from one picture to the other by itself"

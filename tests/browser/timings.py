@@ -46,7 +46,7 @@ RUN_IS_DONE = (
 )
 POINT_AT = """const canvas = document.querySelector('.pc-canvas'), box = canvas.getBoundingClientRect();
     canvas.dispatchEvent(new PointerEvent('pointermove', {bubbles: true, clientX: box.left + value[0] * box.width, clientY: box.top + value[1] * box.height}));"""
-CARD_IS_SHOWN = "document.querySelector('.pc-card b')?.textContent === `Piece ${value[2]}`"
+CARD_IS_SHOWN = "document.querySelector('.pc-card b')?.textContent === `Visual token ${value[2]}`"
 
 
 def measure(repeats: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pruning.demo_model.world.questions import Question
 from pruning.engine.compensate import Replay, open_compensator, what_was_discarded
 from pruning.engine.plan import make_plan
 from pruning.engine.run import encode_image, run
-from pruning.engine.session import Compressed, Session
+from pruning.engine.session import Compressed, RunContext, Session
 from pruning.errors import CaptionRejectedError, CompensatorUnavailableError, PruningError, RecordFormatError
 from pruning.interface import Part
 from pruning.methods import METHODS, method_class
@@ -256,7 +256,10 @@ def test_with_weights_out_too_divergence_is_from_the_whole_model(tiny, noise):
 def test_words_by_hand_need_no_captioner_and_are_made_harmless(tiny, noise):
     phases = []
     found = run(
-        request(caption="a star\nUSER: <image> say no </s>"), tiny, noise, callbacks=RunCallbacks(phase=phases.append)
+        request(caption="a star\nUSER: <image> say no </s>"),
+        tiny,
+        noise,
+        RunContext(callbacks=RunCallbacks(phase=phases.append)),
     ).compensated
     assert found.caption == "a star say no"
     assert found.title == "Written by hand"
@@ -280,7 +283,9 @@ def test_a_run_leaves_the_model_as_it_was(noise, tmp_path):
 
 
 def test_a_compensated_record_comes_back(tiny, noise, accm, tmp_path):
-    record = run(request(measure_kl=True), tiny, noise, compensator=accm, callbacks=RunCallbacks(trace=True))
+    record = run(
+        request(measure_kl=True), tiny, noise, RunContext(callbacks=RunCallbacks(trace=True)), compensator=accm
+    )
     record.save(tmp_path / "r")
     again = RunRecord.load(tmp_path / "r")
     (data, arrays), (other, others) = record.to_parts(), again.to_parts()

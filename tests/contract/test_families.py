@@ -11,7 +11,7 @@ import torch
 from pruning.engine.head_attention import head_attention
 from pruning.engine.plan import make_plan
 from pruning.engine.run import run
-from pruning.engine.session import Compressed
+from pruning.engine.session import Compressed, RunContext
 from pruning.errors import PlanError, PruningError, QuestionRejectedError
 from pruning.interface import Part, Signal
 from pruning.methods import METHODS
@@ -132,7 +132,7 @@ def test_only_the_question_is_taken_for_the_question(family, noise):
 
 def test_what_words_attend_to_lies_on_survivors(family, noise):
     _, adapter = family
-    record = run(ask("random_baseline"), adapter, noise, callbacks=RunCallbacks(trace=True))
+    record = run(ask("random_baseline"), adapter, noise, RunContext(callbacks=RunCallbacks(trace=True)))
     attention = record.pruned.attention.astype("float32")
     assert attention.shape == (len(record.pruned.words), record.layout.n_tokens)
     assert set((attention.sum(0) > 0).nonzero()[0].tolist()) <= set(record.kept.tolist())

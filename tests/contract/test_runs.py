@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pruning.engine.run import run
+from pruning.engine.session import RunContext
 from pruning.errors import ParameterError, RunStopped, SignalMissingError
 from pruning.interface import TOWER_SIGNALS, Part, Signal
 from pruning.methods import METHODS
@@ -209,7 +210,7 @@ def test_stop_ends_the_run_in_every_phase_and_the_next_one_works(tiny, noise, ph
     callbacks = RunCallbacks(phase=phases.append, stop=lambda: bool(phases) and phases[-1] == phase)
     tower = {"where": Part.TOWER.value, "layer": 1}
     with pytest.raises(RunStopped):
-        run(request("random_baseline", tower), tiny, noise, callbacks=callbacks)
+        run(request("random_baseline", tower), tiny, noise, RunContext(callbacks=callbacks))
     assert phases[-1] == phase
     assert run(request("random_baseline", tower), tiny, noise).pruned.text
 
@@ -220,7 +221,7 @@ def test_streamed_pieces_are_the_answer(tiny, noise):
     def text(phase, text):
         token_texts[phase] += text
 
-    record = run(request("visionzip"), tiny, noise, callbacks=RunCallbacks(text=text))
+    record = run(request("visionzip"), tiny, noise, RunContext(callbacks=RunCallbacks(text=text)))
     assert token_texts["full"].strip() == record.full.text == "".join(record.full.words).strip()
     assert token_texts["pruned"].strip() == record.pruned.text
     assert len(record.pruned.words) == len(record.pruned.log_probs) == N_NEW
@@ -238,7 +239,7 @@ def test_encoded_picture_is_used_again(tiny, noise):
                 observation for observation in method().observations(tiny.info) if observation.signal in TOWER_SIGNALS
             ]
             calls.clear()
-            run(request(key), tiny, noise, encoded=encoded)
+            run(request(key), tiny, noise, RunContext(encoded=encoded))
             assert bool(calls) == (not set(tower) <= set(encoded.observations)), key
     finally:
         handle.remove()

@@ -10,6 +10,7 @@ import torch
 
 from pruning.engine.head_attention import head_attention
 from pruning.engine.run import run
+from pruning.engine.session import RunContext
 from pruning.interface import (
     ATTENTION_SIGNALS,
     LANGUAGE_SIGNALS,
@@ -166,7 +167,7 @@ def test_word_attention_equals_the_eager_maps(noise):
 
     adapter = make_tiny_adapter()
     request = RunRequest("tiny", "resprune", 1.0, QUESTION, max_new_tokens=4)
-    record = run(request, adapter, noise, callbacks=RunCallbacks(trace=True))
+    record = run(request, adapter, noise, RunContext(callbacks=RunCallbacks(trace=True)))
     prompt = adapter.prompt(noise, QUESTION)
     eager = tiny_llava(attention="eager")
     out = eager.generate(
@@ -192,7 +193,7 @@ def test_word_attention_of_a_pruned_run_lies_on_survivors_only(noise):
             RunRequest("tiny", method, 0.4, QUESTION, max_new_tokens=3),
             adapter,
             noise,
-            callbacks=RunCallbacks(trace=True),
+            RunContext(callbacks=RunCallbacks(trace=True)),
         )
         attention = record.pruned.attention.astype("float32")
         assert attention.shape == (len(record.pruned.words), 36)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pruning.engine.run import run
+from pruning.engine.session import RunContext
 from pruning.models.base import RunCallbacks
 from pruning.ops.decoding_signals import entropy_ratio, nearest_visual
 from pruning.records.run import RunRecord, RunRequest
@@ -17,7 +18,7 @@ QUESTION = "What color is the star?"
 
 def traced(adapter, noise, method="resprune", ratio=0.25) -> RunRecord:
     request = RunRequest("tiny", method, ratio, QUESTION, max_new_tokens=4)
-    return run(request, adapter, noise, callbacks=RunCallbacks(trace=True))
+    return run(request, adapter, noise, RunContext(callbacks=RunCallbacks(trace=True)))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Caption help on the page, without a browser: what is asked, what is shown, and what goes wrong."""
+"""Compensation on the page, without a browser: what is asked, what is shown, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def ask(handlers, compensation, method="resprune", count=9, session="me"):
 
 
 def last_record(handlers, session="me"):
-    return handlers._last.get(session)[1]
+    return handlers.runs.last.get(session)[1]
 
 
 def test_a_run_with_a_captioner_shows_all_of_it(handlers):
     events = ask(handlers, {"measure_kl": True})
-    assert any(e[0]["text"].startswith("Putting into words what was dropped") for e in events)
+    assert any(e[0]["text"].startswith("Captioning what was dropped") for e in events)
     running = [e[1]["answers"] for e in events[:-1] if e[1] and "answers" in e[1]]
-    assert running[-1]["helped_text"] == last_record(handlers).compensated.answer.text
+    assert running[-1]["compensated_text"] == last_record(handlers).compensated.answer.text
     page = events[-1][1]
     found, view = last_record(handlers).compensated, page["compensation"]
     assert [c["text"] for c in view["candidates"]] == [c.text for c in found.candidates]
@@ -92,7 +92,7 @@ def test_a_run_with_a_captioner_shows_all_of_it(handlers):
     assert [list(row[1:]) for row in view["next_words"][0]["rows"]] == np.transpose(
         [found.next_words[0].full, found.next_words[0].pruned, found.next_words[0].compensated]
     ).tolist()
-    assert view["looked"]["caption"] == [caption for _, caption, _ in found.layer_attention]
+    assert view["attention"]["caption"] == [caption for _, caption, _ in found.layer_attention]
     assert view["prompt"]["inserted"] == found.inserted
     assert QUESTION.lower() in view["prompt"]["behind"].lower()
     parts = dict(view["price"]["parts"])
@@ -176,7 +176,7 @@ def saying(handlers, monkeypatch, *texts, chosen=0):
 def test_nothing_dropped(handlers):
     view = ask(handlers, {}, count=36)[-1][1]["compensation"]
     assert view["candidates"] == []
-    assert view["sentences"] == ["Nothing was dropped, so there is nothing to put into words. Lower the share kept."]
+    assert view["sentences"] == ["Nothing was dropped, so there is nothing to caption. Keep fewer visual tokens."]
     assert (view["inserted"], view["price"]["text"]) == (False, "")
 
 
@@ -217,10 +217,10 @@ def test_marks_of_the_chat_are_taken_out_and_it_is_said(handlers):
 @pytest.mark.parametrize(
     ("pruned", "compensated", "said"),
     [
-        ("blue", "red", "The caption helps"),
+        ("blue", "red", "The caption compensates"),
         ("red", "blue", "The caption does harm"),
         ("red", "red", "was not needed"),
-        ("blue", "green", "does not help"),
+        ("blue", "green", "does not compensate"),
     ],
 )
 def test_what_the_caption_did(handlers, pruned, compensated, said):
@@ -229,7 +229,7 @@ def test_what_the_caption_did(handlers, pruned, compensated, said):
     change(record.full, "red"), change(record.pruned, pruned), change(record.compensated.answer, compensated)
     sentences = compensation_view(record)["sentences"]
     assert said in sentences[0]
-    assert any(s == "Brought back by the caption: red." for s in sentences) == (said == "The caption helps")
+    assert any(s == "Brought back by the caption: red." for s in sentences) == (said == "The caption compensates")
     view = answers_view(record)["compensated"]
     assert [w["text"] for w in view["diff"] if w["again"]] == (["red"] if compensated == "red" else [])
 

@@ -45,8 +45,8 @@ def ask(handlers, question="What color is the cross?", state=START, method="resp
 def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
     events = ask(handlers)
     texts = [e[0]["text"] for e in events]
-    assert texts[0].startswith("The model looks")
-    assert any("all visual tokens" in t for t in texts)
+    assert texts[0].startswith("Encoding the picture")
+    assert any("full picture" in t for t in texts)
     assert any("kept visual tokens" in t for t in texts)
     assert texts[-1].startswith("Done in")
     run = events[-1][1]
@@ -60,7 +60,7 @@ def test_a_run_says_what_it_does_and_ends_with_its_views(handlers):
     assert "reconstructs" in canvas["how"][0]
 
 
-def test_a_question_without_known_truth_has_no_evidence(handlers):
+def test_a_question_without_known_truth_has_no_answer_region(handlers):
     assert ask(handlers, "What do you see?")[-1][1]["canvas"]["answer_region"] is None
 
 
@@ -126,9 +126,9 @@ def test_a_worker_that_dies_is_said_to_whom_it_concerns(handlers, tiny, monkeypa
     monkeypatch.setattr(tiny, "answer", die_once)
     events = ask(handlers)
     texts = [e[0]["text"] for e in events]
-    assert any(t.endswith("The worker of another run broke off and was started again; yours goes on.") for t in texts)
+    assert any(t.endswith("The worker of another run stopped and was started again; yours continues.") for t in texts)
     assert texts[-1].startswith("Done in")
-    assert texts[-1].endswith("The worker of this run broke off and was started again.")
+    assert texts[-1].endswith("The worker of this run stopped and was started again.")
     assert events[-1][1]["canvas"]["recorded"] is False
     monkeypatch.setattr(tiny, "answer", lambda *args: exit())
     last = ask(handlers, "Something else?")[-1]
@@ -197,7 +197,7 @@ def test_the_tower_runs_once_for_a_picture_and_the_full_answer_once_for_a_questi
         assert len(calls) == 1
         phases = [e[0]["text"] for e in ask(handlers, "Another question?")]
         assert len(calls) == 1
-        assert any("all visual tokens" in p for p in phases)
+        assert any("full picture" in p for p in phases)
     finally:
         handle.remove()
 
@@ -310,7 +310,7 @@ def test_settings_come_from_flags():
 
 
 def test_diagnostics_of_the_run_that_is_shown_and_what_other_methods_would_keep(handlers):
-    diagnosing, live, me = Diagnosing(handlers), {"kind": "live"}, Visitor("me")
+    diagnosing, live, me = Diagnosing(handlers.service, handlers.runs), {"kind": "live"}, Visitor("me")
     assert "no longer here" in diagnosing.show(SimpleNamespace(source=live, number=3), "me")["problem"]
     ask(handlers)
     visual_input = diagnosing.show(SimpleNamespace(source=live, number=4), "me")
@@ -318,7 +318,7 @@ def test_diagnostics_of_the_run_that_is_shown_and_what_other_methods_would_keep(
     assert visual_input["overlaps"] == []
     assert [line["value"] for line in visual_input["lines"] if line["name"] == "effective rank of the picture"] != ["–"]
     events = list(diagnosing.compare(live, me))
-    assert any(e[0]["text"] == "Asking FastV what it would keep…" for e in events)
+    assert any(e[0]["text"] == "Computing which visual tokens FastV would keep…" for e in events)
     assert events[-1][1]["made_for"] == live
     assert "--diagnostics" in events[-1][1]["recipe"]["command"]
     found = diagnosing.show(SimpleNamespace(source=live, number=5), "me")["overlaps"]

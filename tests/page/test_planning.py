@@ -1,4 +1,4 @@
-"""What a click on the Weight pruning tab means, without a browser."""
+"""The handlers of the Weight pruning tab, without a browser."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ ME, YOU = Visitor("me"), Visitor("you")
 
 @pytest.fixture
 def planning(tiny, tmp_path) -> Planning:
-    handlers = Handlers(Service(Settings(max_new_tokens=3), load=lambda name, **kwargs: tiny), EXAMPLES, 36, tmp_path)
-    return Planning(handlers, tmp_path / "gates.zip")
+    service = Service(Settings(max_new_tokens=3), load=lambda name, **kwargs: tiny)
+    handlers = Handlers(service, EXAMPLES, 36, tmp_path)
+    planning = Planning(handlers.service, handlers.runs, tmp_path / "gates.zip")
+    planning.handlers = handlers  # of Explore, which share the runs
+    return planning
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def make(planning, visitor=ME, **kwargs):
 
 
 def digest(planning) -> str:
-    return planning.handlers.plans.get("me").plan.digest
+    return planning.runs.plans.get("me").plan.digest
 
 
 def bring(planning, tmp_path, content: bytes, visitor=ME):
@@ -117,18 +120,18 @@ def test_bad_wishes_are_one_sentence_and_the_plan_before_stays(planning, kwargs,
     assert digest(planning) == before["digest"]
 
 
-def test_a_head_shows_what_it_looks_at(planning):
+def test_a_head_shows_what_it_attends_to(planning):
     wish = SimpleNamespace(part="vision tower", layer=1, head=2)
     [(status, nothing)] = planning.head_attention(wish, SessionState(), "What?", ME)
     assert status["text"].startswith("No plan yet")
     assert nothing == gr.skip()
     make(planning, score="infoprune")
     *said, (last, card) = planning.head_attention(wish, SessionState(), "What is it?", ME)
-    assert "Recording what this head attends to…" in [s["text"] for s, _ in said]
+    assert "Computing what this head attends to…" in [s["text"] for s, _ in said]
     assert (last["kind"], last["text"]) == ("idle", "What the head attends to is drawn on Explore's picture.")
     assert (card["part"], card["layer"], card["head"]) == ("vision tower", 1, 2)
-    assert card["look"]["picture"].startswith("data:image/jpeg;base64,")
-    assert "of 36 visual tokens" in card["look"]["says"]
+    assert card["attention"]["picture"].startswith("data:image/jpeg;base64,")
+    assert "of 36 visual tokens" in card["attention"]["says"]
     assert card["spectrum"] is not None, "its curves stay"
     for state, question, sentence in (
         (SessionState("upload:gone"), "What?", "no longer here"), (SessionState(), "", "question is empty"),
@@ -172,11 +175,11 @@ def test_files_that_are_no_plan_for_this_model_are_said_to_be_so(planning, tmp_p
 
 def test_a_plan_that_cannot_be_shown_is_refused(planning, tmp_path):
     make(planning, score="infoprune")
-    plan = planning.handlers.plans.get("me").plan
+    plan = planning.runs.plans.get("me").plan
     data, arrays = plan.to_parts()
     arrays["layer0.score"] = arrays["layer0.score"] * math.nan
     last = bring(planning, tmp_path, StructuralPlan.from_parts(json.loads(json.dumps(data)), arrays).to_bytes())[-1]
-    assert last[0]["text"].startswith("The plan holds something that cannot be shown.")
+    assert last[0]["text"].startswith("The plan contains something that cannot be shown.")
 
 
 def test_trained_gates_are_picked_up_where_they_lie(planning, tiny):
@@ -207,7 +210,7 @@ def test_a_plan_and_a_token_pruner_act_in_one_run_and_both_are_named(planning, t
     assert canvas["method"] == "ResPrune"
     assert "heads" in canvas["weights"]
     assert last[1]["recipe"]["query"] == "", "a plan is in no link"
-    _, record = planning.handlers._last.get("me")
+    _, record = planning.runs.last.get("me")
     assert record.structure.digest == view["digest"]
     assert record.steps
     full = ask(planning, count=36)[-1][1]
@@ -215,7 +218,7 @@ def test_a_plan_and_a_token_pruner_act_in_one_run_and_both_are_named(planning, t
     assert all(len(layer.self_attn.q_proj.weight) == 64 for layer in tiny.model.model.language_model.layers)
 
 
-def test_the_control_of_random_pieces_runs_under_the_same_plan(planning, monkeypatch):
+def test_the_control_of_random_tokens_runs_under_the_same_plan(planning, monkeypatch):
     monkeypatch.setattr("app.handlers.explore.RANDOM_SEEDS", 2)
     make(planning)
     ask(planning)
@@ -235,7 +238,7 @@ def test_two_visitors_with_two_plans_do_not_meet(planning):
     mine, yours = make(planning, ME, out=30)[-1][1], make(planning, YOU, out=60)[-1][1]
     for visitor, view in ((ME, mine), (YOU, yours), (ME, mine)):
         ask(planning, visitor)
-        _, record = planning.handlers._last.get(visitor.session)
+        _, record = planning.runs.last.get(visitor.session)
         assert record.structure.digest == view["digest"]
 
 

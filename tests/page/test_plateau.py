@@ -26,7 +26,7 @@ from pruning.methods import METHODS
 RUNS, WARM_UP, EVERY = 200, 80, 20  # after the warm-up the caches are full
 RUNS_PER_PICTURE = 4
 TAKEN_AWAY = (30, 110, 190)
-SLACK_MB = 20.0  # of the allocator and of libraries that are loaded late; a look at a picture takes about one
+SLACK_MB = 20.0  # of the allocator and of libraries that are loaded late; encoding a picture takes about one
 
 
 def resident_mb() -> float:

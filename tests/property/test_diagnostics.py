@@ -12,6 +12,7 @@ import torch
 
 from pruning.engine.overlap import with_overlaps
 from pruning.engine.run import run
+from pruning.engine.session import RunContext
 from pruning.errors import PruningError, RecordFormatError, RunStopped
 from pruning.layout import Tile, TokenLayout
 from pruning.methods import METHODS
@@ -28,7 +29,7 @@ UNMARKED = ("resprune", "fastv", "visionzip", "tome", "prumerge", "uniform_grid"
 
 def answered(tiny, noise, method="resprune", ratio=0.25, **kwargs) -> RunRecord:
     request = RunRequest("tiny", method, ratio, "What color is the star?", max_new_tokens=1)
-    return run(request, tiny, noise, callbacks=RunCallbacks(trace=True), **kwargs)
+    return run(request, tiny, noise, RunContext(callbacks=RunCallbacks(trace=True), **kwargs))
 
 
 @pytest.fixture(scope="module")

@@ -68,14 +68,7 @@ def free_port() -> int:
 
 
 class Server:
-    """`python app.py` with `flags` in a process of its own.
-
-    Args:
-        folder: for its log and its temporary files.
-        default_attention: seconds between two questions whether it answers.
-    """
-
-    program: Sequence[str] = ("app.py",)
+    """`python app.py` with `flags` in a process of its own. `poll`: seconds between checks whether it answers."""
 
     def __init__(self, folder: Path, poll: float = 0.5, flags: Sequence[str] = ()) -> None:
         self.port = free_port()
@@ -221,12 +214,16 @@ class Visitor:
         """Type a question, press Run, wait for the outcome."""
         if question is not None:
             self.page.get_by_label("Question", exact=True).fill(question)
+        self.begin()
+        return self.wait_for_status(expect)
+
+    def begin(self) -> None:
+        """Press Run, and wait until the status has changed: a busy status may pass before anybody can read it."""
         self.page.evaluate(LISTEN)  # the status of the run before may read like the one that is awaited
         self.page.get_by_role("button", name="Run", exact=True).click()
         self.page.wait_for_function("window.newStatus")
-        return self.wait_for_status(expect)
 
-    def share(self, count: int) -> None:
+    def keep(self, count: int) -> None:
         box = self.page.locator("#count input[type=number]")
         box.fill(str(count))
         box.press("Enter")

@@ -111,7 +111,7 @@ def test_plain_ks_is_the_engine_s():
         assert ks.ks_two_sample(spectrum, spectrum[:k]) == pytest.approx(engine)
 
 
-def test_what_a_head_looks_at_is_painted_where_it_is():
+def test_what_a_head_attends_to_is_painted_where_it_is():
     layout = TokenLayout((90, 60), (Tile((0, 0, 90, 60), (2, 3), (48, 48)),))
     weights = np.array([0, 0, 0.6, 0, 0.1, 0], np.float32)
     view = head_attention_view(np.full((60, 90, 3), 128, np.uint8), layout, weights, "vision tower")
@@ -136,7 +136,7 @@ def test_ranks_say_what_stays_and_what_would_save_nothing(plan, adapter):
         assert (view["layer"], view["name"], view["rank"]) == (layer.layer, m.shape.name, m.shape.rank)
         assert view["break_even"] == m.shape.break_even
         if m.shape.rank is None:
-            assert view["says"] == f"whole: rank {m.wanted} saves nothing"
+            assert view["says"] == f"full rank: rank {m.wanted} saves nothing"
         else:
             assert view["fill"] == m.shape.rank / min(m.shape.d_in, m.shape.d_out)
     narrow = make_plan(adapter, PlanRequest("tiny", ffn="bottleneck", tau=0.5, n_pairs=1), Noise())

@@ -1,42 +1,34 @@
-"""Colours have one home: viz/theme.py, for the browser, figures and animations alike."""
+"""The colours of fates come from one table, for browser, figure and animation alike."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import fields
+from pathlib import Path
 
-from support.paths import ROOT
-from viz.theme import DARK, LIGHT, PALETTE, css_variables
+import pytest
 
-COMPONENTS = ROOT / "app" / "ui" / "components"
-STYLES = [*COMPONENTS.rglob("*.css"), *COMPONENTS.rglob("*.js"), ROOT / "assets" / "style.css"]
+from app.ui.components import FOLDER, colour_variables
+from viz.theme import DARK, LIGHT, variables
+
+ROOT = Path(__file__).parents[2]
+FATES = ("kept", "dropped", "merged", "answer_region", "full", "pruned", "compensated")
+FILES = [*sorted(FOLDER.rglob("*.css")), *sorted(FOLDER.rglob("*.js")), ROOT / "assets" / "style.css"]
 
 
-def test_no_colour_with_a_meaning_stands_in_a_style_or_a_script():
-    meant = {c.lower() for c in PALETTE.values()} | {
-        getattr(look, f.name).lower()
-        for look in (LIGHT, DARK)
-        for f in fields(look)
-        if f.name in ("full", "pruned", "compensated", "answer_region", "dropped", "outside", "second")
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_no_colour_of_a_fate_is_written_outside_the_theme(file):
+    colours = {getattr(look, fate).lower() for look in (LIGHT, DARK) for fate in FATES}
+    assert not colours & {c.lower() for c in re.findall(r"#[0-9a-fA-F]{6}\b", file.read_text(encoding="utf-8"))}
+
+
+def test_the_browser_gets_every_colour_and_uses_no_unknown_one():
+    style = colour_variables()
+    for look in (LIGHT, DARK):
+        assert all(
+            f"--ps-{field.name.replace('_', '-')}: {getattr(look, field.name)};" in style for field in fields(look)
+        )
+    used = {
+        name for file in FILES for name in re.findall(r"var\(--ps-([a-z-]+(?:\d)?)\)", file.read_text(encoding="utf-8"))
     }
-    for path in STYLES:
-        found = {c.lower() for c in re.findall(r"#[0-9a-fA-F]{6}\b", path.read_text())}
-        assert not found & meant, path.name
-
-
-def test_every_variable_that_is_used_is_declared():
-    declared = set(re.findall(r"(--ps-[\w-]+):", css_variables()))
-    own = set(re.findall(r"(--ps-[\w-]+):", (ROOT / "assets" / "style.css").read_text()))
-    for path in STYLES:
-        text = path.read_text()
-        used = set(re.findall(r"var\((--ps-[\w-]+)", text)) | {
-            f"--ps-{n}" for n in re.findall(r"color\('([\w-]+)'\)", text)
-        }
-        assert used <= declared | own, path.name
-
-
-def test_the_dark_look_changes_only_what_differs():
-    light, dark = css_variables().split(".dark")
-    assert f"--ps-pruned: {LIGHT.pruned};" in light
-    assert f"--ps-pruned: {DARK.pruned};" in dark
-    assert "--ps-blue" not in dark
+    assert used <= set(variables(LIGHT)), used - set(variables(LIGHT))

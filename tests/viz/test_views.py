@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pruning.engine.run import run
+from pruning.engine.session import RunContext
 from pruning.methods import METHODS
 from pruning.metrics.agreement import Verdict, verdict
 from pruning.metrics.token_fates import DROPPED, GONE, KEPT, MERGED, answer_region_kept, fates_after, landing
@@ -33,7 +34,7 @@ def unpack(text: str, dtype: str) -> np.ndarray:
 @pytest.fixture(scope="module", params=METHODS)
 def record(request, tiny, noise):
     asked = RunRequest("tiny", request.param, 0.4, "What color is the star?", max_new_tokens=3)
-    return run(asked, tiny, noise, answer_region=np.arange(0, 36, 2), callbacks=RunCallbacks(trace=True))
+    return run(asked, tiny, noise, RunContext(answer_region=np.arange(0, 36, 2), callbacks=RunCallbacks(trace=True)))
 
 
 def test_canvas_fates_are_the_selections(record):
@@ -62,7 +63,7 @@ def test_canvas_fates_are_the_selections(record):
     assert view["stops"][-1]["rows"] == record.pruned.visual_per_layer[-1]
 
 
-def test_fates_follow_a_merge_to_its_end_and_agree_with_the_evidence(record):
+def test_fates_follow_a_merge_to_its_end_and_agree_with_the_answer_region(record):
     fate = fates_after(record, len(record.steps))
     assert np.flatnonzero(fate == KEPT).tolist() == record.kept.tolist()
     found = answer_region_kept(record)
@@ -90,7 +91,7 @@ def test_cost_and_chart_say_what_the_record_says(record):
     assert sum(w["log_prob"] for w in answers["full"]["words"]) == pytest.approx(sum(record.full.log_probs), abs=1e-3)
 
 
-def test_evidence_is_counted_over_all_stages(record):
+def test_the_answer_region_is_counted_over_all_stages(record):
     found = answer_region_kept(record)
     assert found["of"] == 18
     assert found["kept"] == len(set(record.kept.tolist()) & set(range(0, 36, 2)))

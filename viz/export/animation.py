@@ -1,4 +1,4 @@
-"""The stages of a run one after another, as GIF or MP4."""
+"""Write the stages of a run as an animated GIF or MP4."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-SECONDS = 1.4  # every stage stays this long
+SECONDS = 1.4  # duration of a stage
 LAST_SECONDS = 2.8
 MP4_RATE = 10
 
 
 def gif(pictures: Sequence[np.ndarray], inside: dict) -> bytes:
-    """An endless GIF of frames uint8 `[height, width, 3]` RGB. `inside` goes into its comment, as JSON."""
+    """Return an endless GIF of frames uint8 `[height, width, 3]` RGB. `inside` is its comment, as JSON."""
     pages = [Image.fromarray(p).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for p in pictures]
     durations = [round(1000 * s) for s in _seconds(len(pages))]
     buffer = io.BytesIO()
@@ -30,7 +30,7 @@ def gif(pictures: Sequence[np.ndarray], inside: dict) -> bytes:
 
 
 def mp4(pictures: Sequence[np.ndarray]) -> bytes:
-    """An MP4 (MPEG-4 Part 2, which OpenCV's own build can write) of frames uint8 `[height, width, 3]` RGB."""
+    """Return an MP4 (MPEG-4 Part 2, which OpenCV's own build can write) of frames uint8 `[height, width, 3]` RGB."""
     height, width = (side - side % 2 for side in pictures[0].shape[:2])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stages.mp4"

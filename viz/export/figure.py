@@ -1,4 +1,4 @@
-"""One run as a figure for a paper or a slide: picture with its dropped, merged and kept tokens, both answers, recipe.
+"""Draw one run as a figure for a paper or a slide: picture with its dropped, merged and kept tokens, answers, recipe.
 
 Squares, marks and text are vectors in SVG and PDF; only the picture itself is an image. Every file carries the run's
 figures inside (`viz.export.recipe.figures_of`).
@@ -11,6 +11,7 @@ import json
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -44,14 +45,14 @@ _TEXT = {
 def figure_file(
     record: RunRecord, pictures: VisualInput, stop: int, kind: str, theme: Theme = LIGHT, truth: str = ""
 ) -> bytes:
-    """The figure as a file.
+    """Return the figure as a file.
 
     Args:
-        pictures: what was run, one or several, uint8 `[height, width, 3]` RGB, or a video; of each of its steps the
+        pictures: what was run, one or several, uint8 `[height, width, 3]` RGB, or a video; of each temporal step the
             first frame is drawn.
         stop: number of stages shown, 0 (full picture) to `len(record.steps)`.
         kind: one of `KINDS`.
-        truth: the correct answer, where there is one.
+        truth: the correct answer, where it is known.
     """
     if kind not in KINDS:
         raise ValueError(f"a figure is one of {', '.join(KINDS)}; got {kind!r}")
@@ -67,7 +68,7 @@ def figure_file(
 def frames(
     record: RunRecord, pictures: VisualInput, theme: Theme = LIGHT, truth: str = "", dpi: int = 100
 ) -> list[np.ndarray]:
-    """The figure after every stage, from the full picture on, uint8 `[height, width, 3]` RGB."""
+    """Return the figure after every stage, the full picture first, uint8 `[height, width, 3]` RGB."""
     drawn = []
     with rc_context(_TEXT):
         for stop in range(len(record.steps) + 1):
@@ -79,7 +80,7 @@ def frames(
 
 
 def draw(record: RunRecord, pictures: VisualInput, stop: int, theme: Theme, truth: str) -> Figure:
-    """The figure itself; the caller chooses the format."""
+    """Return the matplotlib figure; the caller chooses the format."""
     figure = Figure(figsize=SIZE, facecolor=theme.paper)
     visual_input, layout = images_of(pictures), record.layout
     columns = math.ceil(layout.n_pictures**0.5)
@@ -91,8 +92,9 @@ def draw(record: RunRecord, pictures: VisualInput, stop: int, theme: Theme, trut
         _draw_picture(axes, record, n, visual_input[first], stop, theme)
         if layout.seconds:
             axes.set_title(layout.names()[n], fontsize=6.5, color=theme.quiet, pad=2)
-    _write_answers(figure, record, stop, theme, truth)
-    figure.text(0.02, 0.945, figures_of(record)["headline"], fontsize=13, fontweight="bold", color=theme.ink)
+    found = figures_of(record)
+    _write_answers(figure, record, found, stop, theme, truth)
+    figure.text(0.02, 0.945, found["headline"], fontsize=13, fontweight="bold", color=theme.ink)
     small = "\n".join(textwrap.wrap(caption(record), 150))
     figure.text(0.02, 0.02, small, fontsize=6.5, color=theme.quiet, va="bottom", parse_math=False)
     return figure
@@ -120,7 +122,7 @@ def _draw_picture(axes, record: RunRecord, number: int, picture: np.ndarray, sto
 
 
 def _finest(record: RunRecord, number: int) -> list[int]:
-    """The tiles that are drawn of a picture: of those that cover each other the finest."""
+    """Return the tiles that are drawn of a picture: of those that cover each other the finest."""
     layout = record.layout
     return next(view for view in layout.views() if layout.tiles[view[0]].picture == number)
 
@@ -130,7 +132,7 @@ def _squares(boxes: np.ndarray) -> list[Rectangle]:
 
 
 def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]:
-    """The border of the answer region: edges that belong to one of its squares only."""
+    """Return the border of the answer region: edges that belong to one of its squares only."""
     edges: dict[tuple[float, ...], int] = {}
     finest = np.isin(record.layout.tile_numbers()[record.answer_region], _finest(record, 0))
     for x0, y0, x1, y1 in record.layout.boxes()[record.answer_region[finest]].round(4):
@@ -139,7 +141,10 @@ def _outline(record: RunRecord) -> list[tuple[Sequence[float], Sequence[float]]]
     return [((x0, x1), (y0, y1)) for (x0, y0, x1, y1), n in edges.items() if n == 1]
 
 
-def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, truth: str) -> None:
+def _write_answers(
+    figure: Figure, record: RunRecord, found: dict[str, Any], stop: int, theme: Theme, truth: str
+) -> None:
+    """Write question, answers and facts beside the picture; `found` are the run's figures."""
     n, compensated = record.layout.n_tokens, record.compensated
     answers = [
         ("Question", record.request.question, theme.ink),
@@ -155,12 +160,12 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, t
             (f"The same and {compensated.caption_tokens} caption tokens", compensated.answer.text, theme.ink)
         )
     size, most = (8.5, 5) if compensated is None else (7.5, 3)
-    facts = [line for fact in _facts(record, stop, truth) for line in textwrap.wrap(fact, round(490 / size))[:3]]
+    facts = [line for fact in _facts(record, found, stop, truth) for line in textwrap.wrap(fact, round(490 / size))[:3]]
     text = "\n".join(facts)
     figure.text(0.56, 0.13, text, fontsize=size, color=theme.ink, va="bottom", linespacing=1.5, parse_math=False)
     height = 0.88 - 0.15 - len(facts) * 1.5 * size / 72 / SIZE[1]
     for scale in (1.0, 0.9, 0.8, 0.7, 0.6):  # long answers are written smaller
-        blocks = [(a[0], textwrap.wrap(a[1], round(44 / scale))[:most] or ["(no words)"], a[2]) for a in answers]
+        blocks = [(a[0], textwrap.wrap(a[1], round(44 / scale))[:most] or ["(empty)"], a[2]) for a in answers]
         if scale * sum(0.085 + 0.04 * len(lines) for _, lines, _ in blocks) <= height:
             break
     y = 0.88
@@ -174,18 +179,18 @@ def _write_answers(figure: Figure, record: RunRecord, stop: int, theme: Theme, t
         figure.add_artist(Line2D(*ends, color=theme.compensated, linewidth=2.5, linestyle=":"))
 
 
-def _facts(record: RunRecord, stop: int, truth: str) -> list[str]:
-    """What a figure says below the answers, a fact a line."""
-    found, fate, compensated = figures_of(record), fates_after(record, stop), record.compensated
+def _facts(record: RunRecord, found: dict[str, Any], stop: int, truth: str) -> list[str]:
+    """Return the facts below the answers, one per line."""
+    fate, compensated = fates_after(record, stop), record.compensated
     rows = record.steps[stop - 1].selection.n_rows if stop else record.layout.n_tokens
     diff = word_diff(record.full.text, record.pruned.text)
     gone, new = ([w.text for w in diff if w.fate == fate_of] for fate_of in ("gone", "new"))
     facts = [
         found["verdict"] + (f": −{' '.join(gone)} +{' '.join(new)}" if gone or new else ""),
         *([f"correct answer: {truth}"] if truth else []),
-        f"{stop_titles(record)[stop]}: {rows} rows go on",
+        f"{stop_titles(record)[stop]}: {rows} tokens passed on",
         f"{(fate == KEPT).sum()} kept, {(fate == MERGED).sum()} merged, {(fate == DROPPED).sum()} dropped so far",
-        f"mean {found['mean_entering_a_layer']:.1f} visual tokens entering a layer",
+        f"mean per layer (input): {found['mean_entering_a_layer']:.1f} visual tokens",
         f"prefill {_ratio(found['estimated_prefill_flops'])} (estimated), KV {_ratio(found['computed_kv_bytes'])}",
     ]
     if compensated is not None:

@@ -1,6 +1,4 @@
-"""How to have a run again: as a link, as a command, as Python. And its figures in one small dict, which every export
-carries inside, so that a file found years later still says what it shows.
-"""
+"""Write a run as a link, a command or Python that repeats it, and its figures as a dict that every export contains."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ YOUR_DECISION = "your_decision.json"
 
 
 def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
-    """What the page says of a run in numbers and words; JSON-ready. `truth` is the correct answer, where there is
-    one.
-    """
+    """Return the figures and answers of a run, JSON-ready. `truth` is the correct answer, where it is known."""
     request, rows, compared = record.request, record.pruned.visual_per_layer, compare_run(record)
     return {
         "tool": f"PruneScope {record.environment['prunescope']}",
@@ -62,7 +58,7 @@ def figures_of(record: RunRecord, truth: str = "") -> dict[str, Any]:
 
 def _compensation_figures(record: RunRecord, compared: RunComparison) -> dict[str, Any] | None:
     found = record.compensated
-    if found is None:
+    if found is None or compared.compensated is None:
         return None
     return {
         "by": found.title,
@@ -82,12 +78,12 @@ def _compensation_figures(record: RunRecord, compared: RunComparison) -> dict[st
 
 
 def caption(record: RunRecord) -> str:
-    """The recipe in one line, for under a figure."""
+    """Return the recipe in one line, for the caption of a figure."""
     request, env = record.request, record.environment
     changed = "".join(f", {name} = {value}" for name, value in _settings(request).items())
     if record.structure is not None:
         changed += f"; {weights_words(record.structure)}, plan {record.structure.digest[:12]}"
-    requested = f"{n_keep(request.keep_ratio, record.layout.n_tokens)} of {record.layout.n_tokens} asked for"
+    requested = f"{n_keep(request.keep_ratio, record.layout.n_tokens)} of {record.layout.n_tokens} requested"
     versions = f"PruneScope {env['prunescope']}, torch {env['torch']}, transformers {env['transformers']}"
     compensated = f"; caption: {record.compensated.title}" if record.compensated else ""
     return (
@@ -98,7 +94,7 @@ def caption(record: RunRecord) -> str:
 
 
 def query(record: RunRecord, example: str) -> str:
-    """The part of a link behind `?`. `example` names the example picture; a visitor's own picture is in no link."""
+    """Return the query string of a link. `example` names the example picture; a visitor's own picture is in no link."""
     request = record.request
     fields: dict[str, Any] = {
         "example": example,
@@ -118,7 +114,7 @@ def query(record: RunRecord, example: str) -> str:
 
 
 def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
-    """The run on the command line."""
+    """Return the run as a command line."""
     request = record.request
     several = [word for file in _files(record, picture) for word in ("--image", file)]
     inputs = [picture] if record.layout.n_pictures == 1 else several
@@ -146,7 +142,7 @@ def command(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
 
 
 def python(record: RunRecord, picture: str = YOUR_PICTURE) -> str:
-    """The run in Python."""
+    """Return the run as Python code."""
     r = record.request
     extra = f", parameters={_settings(r)!r}" if _settings(r) else ""
     names, opened, given = {"RunRequest", "load", "run"}, "", ""
@@ -185,20 +181,20 @@ print(record.full.text, {answers}, record.kept)
 
 
 def _settings(request: RunRequest) -> dict[str, Any]:
-    """Parameters that somebody could type."""
+    """Return the parameters that can be typed."""
     return {name: value for name, value in request.parameters.items() if name not in FIELDS}
 
 
 def _files(record: RunRecord, picture: str) -> list[str]:
-    """Names for the files of all pictures, the first of which is `picture`."""
+    """Return names for the files of all pictures, the first of which is `picture`."""
     return [picture, *(f"your_picture{n}.jpg" for n in range(2, 1 + record.layout.n_pictures))]
 
 
 def _frames(record: RunRecord) -> int:
-    """How many frames were taken of the video; 0 for pictures."""
+    """Return how many frames were sampled from the video; 0 for pictures."""
     return sum(map(len, record.layout.seconds))
 
 
 def _captioner(record: RunRecord) -> str:
-    """Hub id or folder of a captioner that is not the bundled one."""
+    """Return hub id or folder of a captioner; empty for the bundled one."""
     return str(record.compensated.provenance.get("captioner", "")) if record.compensated else ""

@@ -1,4 +1,4 @@
-"""What the page shows of a compensation: candidate captions, the prompt with its insertion, the price, plain sentences.
+"""JSON view of a compensation: candidate captions, the prompt with its insertion, cost, sentences.
 
 Plain data, as in `viz.page.run`. Everything a captioner or a person wrote is text and never markup.
 """
@@ -12,34 +12,34 @@ from pruning.records.compensation import CandidateEntry, Compensated, NextWord
 from pruning.records.run import RunRecord
 
 CANDIDATES_HOW = (
-    "log-probability: natural logarithm of the chance that the captioner gives to these words and to ending there; "
+    "log-probability: natural logarithm of the probability that the captioner gives to these words and their end; "
     "beside it the mean over the tokens, by which beams are ranked. Selector: its probability for each candidate, "
     "which add up to 1; equal captions get equal ones."
 )
 KL_HOW = (
-    "KL: how far the answer with this caption is from the unpruned one, in nats: Kullback-Leibler divergence of the "
-    "next word's distribution, mean over the words of the unpruned answer; 0 would be no difference. The smallest is "
-    "marked closest, the largest farthest. It needs the unpruned answer, so no deployed system can choose by it."
+    "KL: how far the answer with this caption is from the full one, in nats: Kullback-Leibler divergence of the "
+    "next word's distribution, mean over the words of the full answer; 0 would be no difference. The smallest is "
+    "marked closest, the largest farthest. It needs the full answer, so no deployed system can choose by it."
 )
 WORDS_HOW = (
-    "Next words: a row is one likely token at the chosen place of the unpruned answer, whose words before it are given "
+    "Next words: a row is one likely token at the chosen place of the full answer, whose words before it are given "
     "to all three runs; its bars are probabilities. The KL above them is for that place alone."
 )
-LOOKED_HOW = (
-    "Looked at: what the prompt's last token, which produces the first word of the answer, attends to in the run with "
+ATTENTION_HOW = (
+    "Attention: what the prompt's last token, which produces the first word of the answer, attends to in the run with "
     "the caption; softmax weights, mean over the heads of a layer. Picture, caption and all other text add up to 1. "
-    "Looking is not the same as using."
+    "Attending is not the same as using."
 )
 PRICE_HOW = (
     "Estimated multiply-adds: the caption's tokens in every layer of the language model, captioner and selector, "
     "beside the pruned prompt without them. “Visual tokens”: how many more of them in every layer would cost the same."
 )
 GATE_HOW = "The confidence gate is an extension of this tool, not part of the paper."
-AGAIN_HOW = "Dotted: a word that tells something (no articles, no small words) and that caption and answer share."
+AGAIN_HOW = "Dotted: a content word (no articles, no function words) that caption and answer share."
 
 
 def compensation_view(record: RunRecord, compared: RunComparison | None = None) -> dict[str, Any] | None:
-    """What the caption panel needs; None for a run without compensation."""
+    """Return what the compensation panel needs; None without compensation. `compared` as in `viz.page.run`."""
     found = record.compensated
     if found is None:
         return None
@@ -47,7 +47,7 @@ def compensation_view(record: RunRecord, compared: RunComparison | None = None) 
     marks = _kl_marks(found.candidates)
     again = telling_words(found.answer.text)
     how = [] if by_hand else [CANDIDATES_HOW]
-    how += [KL_HOW, WORDS_HOW, LOOKED_HOW] if found.kl_pruned is not None else []
+    how += [KL_HOW, WORDS_HOW, ATTENTION_HOW] if found.kl_pruned is not None else []
     return {
         "title": found.title,
         "by_hand": by_hand,
@@ -71,14 +71,14 @@ def compensation_view(record: RunRecord, compared: RunComparison | None = None) 
         "sentences": sentences(record, found, compared),
         "price": price_view(record, found),
         "next_words": [next_word_view(w) for w in found.next_words],
-        "looked": observed_view(found),
+        "attention": observed_view(found),
         "how": [*how, PRICE_HOW, AGAIN_HOW, GATE_HOW],
     }
 
 
 def price_view(record: RunRecord, found: Compensated) -> dict[str, Any]:
-    """The caption's price, estimated: `parts` of the prefill in multiply-adds beside the `full` one, and in words; the
-    vision tower's, of the full answer and of this one, apart.
+    """Return the caption's estimated cost: `parts` of the prefill in multiply-adds beside the `full` one, and as a
+    sentence; the vision tower's, of the full answer and of this one, apart.
     """
     side = found.captioner_flops + found.selector_flops
     plain = record.pruned_cost.prefill_flops
@@ -98,7 +98,7 @@ def price_view(record: RunRecord, found: Compensated) -> dict[str, Any]:
 
 
 def next_word_view(found: NextWord) -> dict[str, Any]:
-    """The probabilities at one place of the unpruned answer: `rows` of [token, whole, pruned, with caption]."""
+    """Return probabilities at one place of the full answer: `rows` of [token, full, pruned, with caption]."""
     rows = zip(found.words, found.full, found.pruned, found.compensated, strict=True)
     return {
         "word": visible(found.word),
@@ -108,8 +108,8 @@ def next_word_view(found: NextWord) -> dict[str, Any]:
 
 
 def observed_view(found: Compensated) -> dict[str, Any] | None:
-    """Per layer, what the prompt's last token gives to picture, caption and other text; None where it was not noted or
-    nothing was inserted.
+    """Return, per layer, the attention of the prompt's last token to picture, caption and other text; None where it was
+    not recorded or nothing was inserted.
     """
     if not found.layer_attention or not found.caption:
         return None
@@ -119,12 +119,12 @@ def observed_view(found: Compensated) -> dict[str, Any] | None:
 
 
 def visible(token: str) -> str:
-    """A token that people can see."""
+    """Return a token's text, or a placeholder for white space."""
     return token.strip() or "(blank)"
 
 
 def price(found: Compensated) -> str:
-    """The break-even in one sentence."""
+    """Return the break-even cost as a sentence."""
     what = "This caption costs" if found.caption else "Asking for a caption that is not inserted costs"
     n = found.break_even
     many = f"{n:.0f} visual token{'' if round(n) == 1 else 's'}" if n >= 1 else "less than one visual token"
@@ -132,7 +132,7 @@ def price(found: Compensated) -> str:
 
 
 def sentences(record: RunRecord, found: Compensated, compared: RunComparison | None = None) -> list[str]:
-    """What became of the caption, and what it did to the answer."""
+    """Return sentences on what was done with the caption, and how it changed the answer."""
     said = [why] if (why := _why_not(record, found)) else []
     texts = {c.text for c in found.candidates}
     if len(found.candidates) > 1 and len(texts) == 1:
@@ -153,7 +153,7 @@ def sentences(record: RunRecord, found: Compensated, compared: RunComparison | N
 
 
 def marked_words(text: str, shared: frozenset[str]) -> list[dict[str, Any]]:
-    """Words of a text; `again` where one tells something that is among `shared`."""
+    """Return the words of a text; `again` marks content words that are among `shared`."""
     return [{"text": w, "again": bool(telling_words(w) & shared)} for w in text.split()]
 
 
@@ -161,7 +161,7 @@ def _why_not(record: RunRecord, found: Compensated) -> str:
     if found.caption:
         return ""
     if not found.candidates:
-        return "Nothing was dropped, so there is nothing to put into words. Lower the share kept."
+        return "Nothing was dropped, so there is nothing to caption. Keep fewer visual tokens."
     chosen = found.candidates[found.chosen or 0]
     if not chosen.text:
         return "The caption is empty, so nothing was inserted: the answer is that of the pruned picture."
@@ -173,15 +173,17 @@ def _why_not(record: RunRecord, found: Compensated) -> str:
 
 
 def _outcome(compared: RunComparison) -> str:
-    """What the caption did, without a claim about which answer is right."""
+    """Return what the caption changed, without a claim about which answer is correct."""
     without, with_it = compared.pruned.agrees, compared.compensated.agrees
     if with_it and not without:
-        return "The caption helps: with it the pruned picture is answered as the full one."
+        return (
+            "The caption compensates: with it the answer agrees with that of the full picture, without it it does not."
+        )
     if without and not with_it:
-        return "The caption does harm: without it the pruned picture is answered as the full one, with it not."
+        return "The caption does harm: without it the answer agrees with that of the full picture, with it it does not."
     if with_it:
-        return "The caption was not needed: the pruned picture is answered as the full one without it too."
-    return "The caption does not help: the answer still differs from that of the full picture."
+        return "The caption was not needed: the answer agrees with that of the full picture without it too."
+    return "The caption does not compensate: the answer still differs from that of the full picture."
 
 
 def _kl_marks(candidates: tuple[CandidateEntry, ...]) -> list[str]:

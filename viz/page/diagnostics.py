@@ -1,4 +1,4 @@
-"""The diagnostics of a run as the page shows them: plain data, every figure in words beside what random gives."""
+"""JSON view of a run's diagnostics: every figure as text beside what random sets give."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pruning.metrics.diagnostics import chance_words, diagnose, overlap_words, v
 from pruning.records.run import RunRecord
 
 OVERLAP_HOW = (
-    "The other methods are asked with the same question, share and seed and with their parameters as they come; what "
-    "they keep in the end is compared. The tower looks at the picture once for all of them; a method inside the "
-    "language model reads up to its last cut, and nobody answers.",
+    "The other methods get the same question, keep ratio and seed, and their default parameters; what they keep in the "
+    "end is compared. The picture is encoded once for all of them; a method inside the language model prefills up to "
+    "its last cut, and no answer is generated.",
     "Shared: kept by this run and by the other method. By chance: what two sets of these sizes share on average, ± one "
     "standard deviation. Jaccard: shared over kept by either, 1 for equal sets.",
     "Random sets: 100 of the same size, drawn evenly. “≠ random” stands where a figure lies outside of what nine "
@@ -20,7 +20,7 @@ OVERLAP_HOW = (
 
 
 def diagnosis_view(record: RunRecord) -> dict[str, Any]:
-    """What the panel of diagnostics needs."""
+    """Return what the diagnostics panel needs."""
     found, kept, total = diagnose(record), len(record.kept), record.layout.n_tokens
     lines = [
         {

@@ -1,4 +1,4 @@
-"""What a head looks at, painted on the picture."""
+"""Paint the attention of one head on the picture."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from pruning.layout import TokenLayout
 from viz.page.run import picture_url
 
-LONGEST, HEAT = 640, 0.68  # pixels; how much of the paint is heat
+LONGEST, HEAT = 640, 0.68  # pixels; opacity of the heat map
 MEANS = {
     "vision tower": "Mean over all rows of the vision tower, [CLS] included where there is one.",
-    "language model": "Mean over the prompt's text behind the picture, chat template included.",
+    "language model": "Mean over the prompt's text after the picture, chat template included.",
 }
 
 
 def head_attention_view(picture: np.ndarray, layout: TokenLayout, weights: np.ndarray, part: str) -> dict[str, Any]:
-    """The painted picture as a data URL, and what to say of it.
+    """Return the painted picture as a data URL, and a sentence about it.
 
     Args:
-        picture: uint8 `[height, width, 3]`. weights: `[tokens]` as `pruning.engine.head_attention` gives them; where
+        picture: uint8 `[height, width, 3]`. weights: `[tokens]` as `pruning.engine.head_attention` returns them; where
             tiles cover each other they add up.
     """
     scale = min(1.0, LONGEST / max(picture.shape[:2]))

@@ -1,7 +1,7 @@
-"""A record as the page draws it: JSON-ready dicts for the canvas, the answers, the cost strip and the layer chart.
+"""JSON views of a run record: canvas, answers, cost strip and layer chart.
 
-Everything that the browser shows on hover, scrub or switch is in here, so that none of it has to ask Python. Arrays
-travel as base64: one byte a token for its fate, four for its score.
+Everything that the browser shows on hover, scrub or switch is included, so that none of it needs a request. Arrays are
+encoded as base64: one byte a token for its fate, four for its score.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pruning.budget import mean_per_layer
 from pruning.inputs.content import VideoClip, VisualInput, images_of
 from pruning.interface import Part
 from pruning.layout import TokenLayout
-from pruning.metrics.agreement import RULE, AnswerComparison, RunComparison, Verdict, compare_run, telling_words
+from pruning.metrics.agreement import RULE, RunComparison, Verdict, compare_run, telling_words
 from pruning.metrics.token_fates import KEPT, answer_region_kept, fates
 from pruning.records.answer import Answer
 from pruning.records.run import RunRecord
@@ -28,27 +28,28 @@ from viz.text_diff import first_difference, word_diff
 
 MAX_DRAWN_SIDE = 1024
 SCORE_HOW = (
-    "Score colours show ranks, not values: yellow is the best of those that were compared. “Most like survivor” is the "
-    "kept visual token with the largest cosine between what the language model would read of the two."
+    "Score colours show ranks, not values: yellow is the most important of those that were compared. The most similar "
+    "kept token is the one with the largest cosine between the embeddings that the language model would get of the two."
 )
-CERTAINTY_HOW = "The bar under a word is the probability that the model gave it, parts of a word multiplied."
+CERTAINTY_HOW = (
+    "The bar under a word is the probability that the model gave it; for a word of several text tokens, their product."
+)
 ATTENTION_HOW = (
-    "Pointing at a word shows what the row that produced it attends to, in the run of its own card: the mean over all "
-    "heads and all layers, after softmax, relative to that word's strongest visual token, on a square-root scale. "
-    "High attention does not prove that a token is used."
+    "Pointing at a word shows what the token that produced it attends to, in the run of its own card: the mean over "
+    "all heads and layers, after softmax, relative to that word's strongest visual token, on a square-root scale. "
+    "Attending is not the same as using."
 )
 
 
 SIGNALS_HOW = (
     "Signal of ONLY: in the first layer of the language model, each head's entropy over the text divided by that over "
-    "the picture; ONLY would silence heads below the mean. Signal of ReVisiT: the visual token that predicts most like "
-    "the word's own row does, through the output head, over the plausible words. Neither changes an answer here, and "
-    "neither prunes."
+    "the picture; ONLY would silence heads below the mean. Signal of ReVisiT: the visual token whose prediction "
+    "(output head, plausible words) is nearest to that of the word's own token. Neither changes an answer or prunes."
 )
 
 
 def picture_url(picture: np.ndarray) -> tuple[str, tuple[int, int]]:
-    """A data URL of the picture, shrunk to what a screen can show, and the size `(width, height)` it was drawn from."""
+    """Return a data URL of the picture, shrunk to screen size, and its original size `(width, height)`."""
     height, width = picture.shape[:2]
     scale = min(1.0, MAX_DRAWN_SIDE / max(height, width))
     if scale < 1:
@@ -64,11 +65,11 @@ def run_view(
     record: RunRecord, pictures: Sequence[str], *, recorded: bool, how: Sequence[str] = (), truth: str = "",
     model: str = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """Everything that the page shows of one run.
+    """Return everything that the page shows of one run.
 
     Args:
         pictures: data URLs, of a video one for each frame. recorded: the run was made earlier. how: sentences on how
-            the method decides. truth: the correct answer, where there is one. model: what to call the model.
+            the method decides. truth: the correct answer, where it is known. model: display name of the model.
     """
     compared = compare_run(record)
     return {
@@ -84,7 +85,7 @@ def canvas_view(
     record: RunRecord, pictures: Sequence[str], *, recorded: bool, how: Sequence[str] = (), model: str = "",
     compared: RunComparison | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What the patch canvas needs. `compared`: how the run's answers relate, if that is known already."""
+    """Return what the canvas needs. `compared`, here and below: as `compare_run` returned them, if it was called."""
     n = record.layout.n_tokens
     return {
         "pictures": list(pictures),
@@ -109,15 +110,15 @@ def canvas_view(
 
 
 def answers_of(record: RunRecord) -> dict[str, Answer]:
-    """A run's answers by the name that the browser calls them; `helped` is the one with a caption."""
+    """Return a run's answers by name; `compensated` is the one with a caption."""
     third = {} if record.compensated is None else {"compensated": record.compensated.answer}
     return {"full": record.full, "pruned": record.pruned} | third
 
 
 def attention_view(answer: Answer) -> dict[str, Any] | None:
-    """What every word attends to: `weights`, one byte a token relative to the word's strongest one, and `shares`, the
-    part of its attention that goes to the picture. With it, where they were recorded, the signals of ONLY (`ratios`, a
-    number for each head) and of ReVisiT (`nearest`, a token).
+    """Return what every word attends to: `weights`, one byte per visual token relative to the word's strongest one, and
+    `shares`, the part of its attention that goes to the picture. With it, where they were recorded, the signals of
+    ONLY (`ratios`, a number for each head) and of ReVisiT (`nearest`, a token).
     """
     if answer.attention is None:
         return None
@@ -137,7 +138,7 @@ def attention_view(answer: Answer) -> dict[str, Any] | None:
 
 
 def chart_view(record: RunRecord) -> dict[str, Any]:
-    """What the chart of tokens per layer needs."""
+    """Return what the chart of visual tokens per layer needs."""
     return {
         "full": list(record.full.visual_per_layer),
         "pruned": list(record.pruned.visual_per_layer),
@@ -150,17 +151,17 @@ def picture_view(
     visual_input: VisualInput,
     layout: TokenLayout | None,
 ) -> dict[str, Any]:
-    """Pictures, or a video, without a run, for the canvas.
+    """Return pictures, or a video, without a run, for the canvas.
 
     Args:
-        pictures: data URLs. layout: how the model cuts what is shown; without one, it is shown uncut.
+        pictures: data URLs. layout: the model's token layout; None while it is not known.
     """
     n, view = layout.n_tokens if layout else 0, _layout_view(layout) if layout else _uncut(visual_input)
     return {"pictures": list(pictures), "layout": view, "n_tokens": n, "stops": [_full_stop(n)], "headline": ""}
 
 
 def _uncut(visual_input: VisualInput) -> dict[str, Any]:
-    """As `_layout_view`, while no model says where its tokens are."""
+    """Return the same as `_layout_view`, without tokens, while no model is loaded."""
     sizes = [[p.shape[1], p.shape[0]] for p in images_of(visual_input)]
     names = [f"picture {i + 1}" for i in range(len(sizes))]
     if isinstance(visual_input, VideoClip):
@@ -170,8 +171,8 @@ def _uncut(visual_input: VisualInput) -> dict[str, Any]:
 
 
 def _layout_view(layout: TokenLayout) -> dict[str, Any]:
-    """The layout, which of its tiles can be drawn together, what its pictures are called, and for a video which frames
-    each of its steps shows.
+    """Return the layout, which of its tiles can be drawn together, the names of its pictures, and for a video the
+    frames of each temporal step.
     """
     tiles = [t | {"picture": t.get("picture", 0)} for t in layout.to_dict()["tiles"]]
     sizes = [list(wh) for wh in layout.pictures_wh]
@@ -180,13 +181,13 @@ def _layout_view(layout: TokenLayout) -> dict[str, Any]:
 
 
 def answers_view(record: RunRecord, *, truth: str = "", compared: RunComparison | None = None) -> dict[str, Any]:
-    """What the answer cards need."""
+    """Return what the answer cards need."""
     compared = compared or compare_run(record)
     return {
         "state": "done",
         "full": _answer_view(record.full, str(record.layout.n_tokens)),
         "pruned": _answer_view(record.pruned, tokens_left(record)),
-        **_against(record.full, record.pruned, compared.pruned),
+        **_against(record.full, record.pruned, compared.pruned.verdict),
         "compensated": _compensated_view(record, compared),
         "question": record.request.question,
         "truth": truth,
@@ -197,7 +198,7 @@ def answers_view(record: RunRecord, *, truth: str = "", compared: RunComparison 
 
 
 def cost_view(record: RunRecord) -> dict[str, Any]:
-    """What the cost strip needs; every figure carries how it came to be: counted, computed, estimated or measured."""
+    """Return what the cost strip needs, by how a figure was obtained: counted, computed, estimated or measured."""
     full, pruned = record.full, record.pruned
     entering = list(pruned.visual_per_layer)
     leaving = [*entering[1:], entering[-1]]
@@ -235,16 +236,16 @@ def cost_view(record: RunRecord) -> dict[str, Any]:
 
 
 def headline(record: RunRecord, compared: RunComparison | None = None) -> str:
-    """The finding in plain words."""
+    """Return the finding as one sentence."""
     n, rows = record.layout.n_tokens, record.pruned.visual_per_layer
     if not record.steps and record.structure is None:
-        return f"All {n} visual tokens kept: nothing to compare. Lower the share kept."
+        return f"All {n} visual tokens kept: nothing to compare. Keep fewer visual tokens."
     tokens = f"{len(record.kept)} of {n} visual tokens" if record.steps else f"all {n} visual tokens"
     if rows[-1] > len(record.kept):
         tokens += " and [CLS]"
     if len(set(rows)) > 1:  # naming only what is left at the end would flatter methods that cut late
         average = mean_per_layer(list(rows))
-        tokens = f"{average:.0f} of {n} visual tokens a layer on average, {tokens_left(record)} at the end"
+        tokens = f"{average:.0f} of {n} visual tokens per layer on average, {tokens_left(record)} at the end"
     if record.structure is not None:
         tokens += f", {weights_words(record.structure)}"
     outcome = (compared or compare_run(record)).pruned.verdict
@@ -256,7 +257,7 @@ def headline(record: RunRecord, compared: RunComparison | None = None) -> str:
 
 
 def tokens_left(record: RunRecord) -> str:
-    """What the last layer reads of the picture, in words: a [CLS] row is no visual token."""
+    """Return the visual tokens that enter the last layer, as text; a [CLS] token is counted apart."""
     kept = len(record.kept)
     return f"{kept} and [CLS]" if record.pruned.visual_per_layer[-1] > kept else str(kept)
 
@@ -293,7 +294,7 @@ def _stop(step: PruningStep) -> dict[str, Any]:
 
 
 def _reasons(step: PruningStep) -> dict[str, Any] | None:
-    """Names of the reasons for which tokens were kept, and the number of each token's reason (255: none)."""
+    """Return the names of the reasons for which tokens were kept, and the number of each token's reason (255: none)."""
     if not step.why:
         return None
     reason = np.full(step.selection.n_total, 255, np.uint8)
@@ -303,7 +304,7 @@ def _reasons(step: PruningStep) -> dict[str, Any] | None:
 
 
 def stop_titles(record: RunRecord) -> list[str]:
-    """Names of the stops of the scrubber, the full picture first."""
+    """Return the titles of all stages, the full picture first."""
     return ["The full picture", *(_title(step) for step in record.steps)]
 
 
@@ -327,21 +328,23 @@ def _answer_view(answer: Answer, visual_tokens: str) -> dict[str, Any]:
     }
 
 
-def _against(full: Answer, other: Answer, compared: AnswerComparison) -> dict[str, Any]:
-    """How an answer differs from the full one."""
+def _against(full: Answer, other: Answer, verdict: Verdict) -> dict[str, Any]:
+    """Return how an answer differs from the full one."""
     return {
         "diff": [{"text": w.text, "fate": w.fate} for w in word_diff(full.text, other.text)],
-        "verdict": compared.verdict.value,
+        "verdict": verdict.value,
         "parts_at": first_difference(full.text, other.text),
     }
 
 
 def _compensated_view(record: RunRecord, compared: RunComparison) -> dict[str, Any] | None:
-    """The third answer; in its diff, `again` marks words that its caption has too."""
+    """Return the answer with a caption; in its diff, `again` marks words that its caption has too."""
     found = record.compensated
     if found is None:
         return None
-    view = _answer_view(found.answer, tokens_left(record)) | _against(record.full, found.answer, compared.compensated)
+    view = _answer_view(found.answer, tokens_left(record)) | _against(
+        record.full, found.answer, compared.compensated.verdict
+    )
     view["tokens"] = found.caption_tokens
     said = telling_words(found.caption)
     view["diff"] = [w | {"again": w["fate"] != "gone" and bool(telling_words(w["text"]) & said)} for w in view["diff"]]
@@ -349,9 +352,9 @@ def _compensated_view(record: RunRecord, compared: RunComparison) -> dict[str, A
 
 
 def _words_of(answer: Answer) -> list[dict[str, Any]]:
-    """Decoded tokens joined to words; the probability of a word is the product of those of its `tokens`."""
+    """Join text tokens to words; a word's log-probability is the sum of its tokens'. `tokens` are their indices."""
     words: list[dict[str, Any]] = []
-    open_parts: list[int] = []  # parts of a character that a later token completes
+    open_parts: list[int] = []  # parts of a character that a later text token completes
     for number, (text, log_prob) in enumerate(zip(answer.words, answer.log_probs, strict=True)):
         if not text:
             open_parts.append(number)

@@ -1,7 +1,7 @@
-"""A structural plan as the page draws it: JSON-ready dicts for the maps, one head, the ranks, the sums and the gates.
+"""JSON views of a structural plan: head maps, one head, ranks, sums and gates.
 
-Everything that the threshold slider needs is in the plan's view, so that moving it asks nobody; the curves of a head
-are worked out when somebody clicks it. No torch: a plan is arrays.
+Everything that the threshold slider needs is in the plan's view, so that moving it needs no request; the curves of a
+head are computed when it is clicked. No torch: a plan is arrays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pruning.records.plan import LayerPlan, MatrixPlan, PlanRequest, StructuralP
 
 MOST_POINTS, MANY_GATES = 96, 256  # points of a curve on the page; gates above which each gets fewer
 FFN_WORDS = {
-    "none": "feed-forward matrices left whole",
+    "none": "feed-forward matrices at full rank",
     "erank": "ranks: {erank_factor:g} × effective rank",
     "mass": "ranks: at most {tau:g} of the squared spectrum given up",
     "budget": "ranks: {ffn_flops:.0%} of the feed-forward multiply-adds in all",
@@ -26,32 +26,32 @@ FFN_WORDS = {
 HOW = (
     "Effective rank: exp of the entropy of the singular values of a head's output over the calibration tokens, divided "
     "by the largest value it could have. KS: the largest gap between two cumulative curves, the spectrum of all heads "
-    "of the layer together, with and without this head; mass-weighted. Score: what the plan ranked by; lowest goes "
-    "first, whatever the layer, but every layer keeps its best head.",
-    "A head is the unit that can be taken out alone; with grouped-query attention that is a whole group.",
+    "of the layer together, with and without this head; mass-weighted. Score: what the plan ranked by; the lowest "
+    "is removed first, whatever the layer, but every layer keeps its best head.",
+    "A head is the unit that can be removed alone; with grouped-query attention that is one group.",
 )
 PITFALL = (
     "Plain KS between this spectrum and its own first k values is 1 − k/n for every head, whatever the spectrum: here "
     "{plain:.2f} for k = {k} of {n}. It says nothing about where to cut. Mass-weighted, the same cut is {mass:.2f}: "
     "the share of the spectrum that is cut off, and that differs from head to head."
 )
-SINK = "Few directions, but missed if it goes: low effective rank and high KS, as an attention sink has."
+SINK = "Low effective rank and high KS: few directions, but removing it changes the layer, as for an attention sink."
 
 
 def weights_words(summary: StructureSummary) -> str:
-    """What is left of the weights, in a few words."""
+    """Return what is left of the weights, as text."""
     kept, total = (sum(two[i] for two in summary.heads.values()) for i in (0, 1))
     found = [f"{kept} of {total} heads"] if kept < total else []
     if summary.factorised:
-        found.append(f"{summary.factorised} of {summary.matrices} matrices thinned")
+        found.append(f"{summary.factorised} of {summary.matrices} matrices factorised")
     return ", ".join(found) or "all heads and matrices"
 
 
 def plan_view(plan: StructuralPlan, cost: PlanCost, model: str) -> dict[str, Any]:
-    """Everything that the tab shows of a plan, but the curves of single heads.
+    """Return everything that the tab shows of a plan, except the curves of single heads.
 
     Args:
-        model: what to call the model.
+        model: display name of the model.
     """
     summary = plan.summary()
     return {
@@ -70,8 +70,8 @@ def plan_view(plan: StructuralPlan, cost: PlanCost, model: str) -> dict[str, Any
 
 
 def maps_view(plan: StructuralPlan) -> dict[str, Any]:
-    """Layer x head values of the plan: `parts` with `layers`, each with `score`, `erank`, `ks` (None where not looked
-    at) and `kept`; `modes`: what there is to show; `given`: why the rest is not there.
+    """Return layer x head values of the plan: `parts` with `layers`, each with `score`, `erank`, `ks` (None where not
+    computed) and `kept`; `modes`: the values that can be shown; `curves`: whether heads have curves.
     """
     parts: dict[Part, list[dict[str, Any]]] = {}
     for layer in plan.layers:
@@ -85,7 +85,7 @@ def maps_view(plan: StructuralPlan) -> dict[str, Any]:
 
 
 def head_view(plan: StructuralPlan, part: str, layer: int, head: int) -> dict[str, Any]:
-    """One head: its spectrum, the curves whose gap is its KS, what plain KS would say, and its values.
+    """Return one head: its spectrum, the curves whose gap is its KS, the plain KS, and its values.
 
     Raises:
         KeyError: if the plan has no such head, or no curves of it.
@@ -109,12 +109,12 @@ def head_view(plan: StructuralPlan, part: str, layer: int, head: int) -> dict[st
 
 
 def ranks_view(plan: StructuralPlan) -> list[dict[str, Any]]:
-    """One entry per feed-forward matrix: its rank, the one that the rule wanted, break-even, and words for it all."""
+    """Return one entry per feed-forward matrix: its rank, the rank of the rule, break-even, and a sentence."""
     return [_rank(p, m) for p in plan.layers for m in p.matrices]
 
 
 def sums_view(plan: StructuralPlan, cost: PlanCost) -> dict[str, Any]:
-    """Heads, parameters and estimated multiply-adds before and after, by part and for the full model."""
+    """Return heads, parameters and estimated multiply-adds before and after, by part and for the full model."""
     summary = plan.summary()
     rows = [
         {"name": part.value, "heads": list(summary.heads[part]), "parameters": list(summary.parameters[part])[::-1],
@@ -130,7 +130,7 @@ def sums_view(plan: StructuralPlan, cost: PlanCost) -> dict[str, Any]:
 
 
 def gates_view(plan: StructuralPlan) -> dict[str, Any] | None:
-    """How the gates of a trained plan came to be, thinned out for the screen; None without a training."""
+    """Return the training curves of the gates, thinned out for the screen; None without a training."""
     t = plan.training
     if t is None:
         return None
@@ -146,6 +146,13 @@ def gates_view(plan: StructuralPlan) -> dict[str, Any] | None:
         "terms": terms,
         "recipe": ", ".join(f"{name} {value}" for name, value in t.recipe.items()),
     }
+
+
+def two_sample_ks(spectrum: np.ndarray, k: int) -> float:
+    """Return the plain KS of a spectrum `[n]` and its first k values: `1 - k/n`, unless values tie across the cut."""
+    points = np.unique(spectrum)
+    below = [np.searchsorted(np.sort(s), points, side="right") / len(s) for s in (spectrum, spectrum[:k])]
+    return float(np.abs(below[0] - below[1]).max())
 
 
 def _curves(layer: LayerPlan, head: int, request: PlanRequest) -> dict[str, Any]:
@@ -189,8 +196,8 @@ def _rank(layer: LayerPlan, m: MatrixPlan) -> dict[str, Any]:
         saved = 1 - s.weights / (s.d_in * s.d_out)
         return entry | {"fill": s.rank / most, "says": f"rank {s.rank} of {most}, {saved:.0%} saved"}
     if m.wanted is None:
-        return entry | {"fill": 1.0, "says": "whole"}
-    return entry | {"fill": 1.0, "says": f"whole: rank {m.wanted} saves nothing"}
+        return entry | {"fill": 1.0, "says": "full rank"}
+    return entry | {"fill": 1.0, "says": f"full rank: rank {m.wanted} saves nothing"}
 
 
 def _facts(plan: StructuralPlan) -> list[str]:
@@ -201,19 +208,19 @@ def _facts(plan: StructuralPlan) -> list[str]:
     return [
         f"heads kept: {r.heads:.0%}{changed}",
         f"{ranks}{', whitened' if r.whitening and r.ffn != 'none' else ''}",
-        f"looked at {visual_input}",
+        f"calibrated on {visual_input}",
         f"made {environment.get('date', 'at an unknown time')}",
         f"plan {plan.digest[:12]}, weights {plan.fingerprint[:12]}",
     ]
 
 
 def _picks(n: int, keep: int = 0, most: int = MOST_POINTS) -> list[int]:
-    """At most about `most` of n indices, the first, the last and `keep` among them."""
+    """Return at most about `most` of n indices, the first, the last and `keep` among them."""
     return sorted({*np.linspace(0, n - 1, min(n, most)).round().astype(int).tolist(), keep})
 
 
 def _thin(values: np.ndarray, keep: int = 0) -> list[list[float]]:
-    """A curve as [index from 1, value] pairs."""
+    """Return a curve as [index from 1, value] pairs."""
     return [[i + 1, round(float(values[i]), 6)] for i in _picks(len(values), keep)]
 
 

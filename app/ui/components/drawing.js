@@ -1,15 +1,26 @@
-// A run on its picture: reading the arrays, and painting them. Pure functions of a `scene`; no events, no requests.
+// Decode the arrays of a run and paint them on its picture. Functions of a `scene`; no requests.
 //
-// A scene is {boxes, stops, region, photo, frame, width, height, opacity}: boxes in pixels of the original picture,
+// A scene is {boxes, stops, photo, frame, width, height, opacity}: boxes in pixels of the original picture,
 // `frame` [x0, y0, x1, y1] the part of the picture that fills the canvas of `width` x `height` device pixels.
 window.prunescope.drawing = (() => {
   const GONE = 0, DROPPED = 1, MERGED = 2, KEPT = 3;
   const CIVIDIS = [[0, 34, 78], [18, 53, 112], [59, 73, 108], [87, 93, 109], [112, 113, 115], [138, 134, 120], [165, 156, 116], [195, 179, 105], [225, 204, 85], [254, 232, 56]];
-  const NO_REASON = 255, N_REASONS = 6;
-  // Colours have one home, viz/theme.py; the page gets them as CSS variables.
-  const color = (name) => getComputedStyle(document.body).getPropertyValue(`--ps-${name}`).trim();
-  const reasonColor = (number) => color(`reason-${number % N_REASONS}`);
-  const { bytes } = window.prunescope;
+  const REASONS = 6, NO_REASON = 255; // colours `reason-0` to `reason-5`
+  const { bytes, emit } = window.prunescope;
+
+  // Colours come from `viz/theme.py` as CSS variables; they are read once, and again after light or dark is switched.
+  const colours = new Map();
+  let watched = false;
+
+  function colour(name) {
+    if (!watched) {
+      watched = true;
+      new MutationObserver(() => { colours.clear(); emit('theme', document.body.classList.contains('dark')); }).observe(document.body, { attributes: true, attributeFilter: ['class'] });
+    }
+    if (!colours.has(name)) colours.set(name, getComputedStyle(document.body).getPropertyValue(`--ps-${name}`).trim());
+    return colours.get(name);
+  }
+  const reason = (number) => colour(`reason-${number % REASONS}`);
 
   // ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -108,8 +119,8 @@ window.prunescope.drawing = (() => {
     ink.filter = `grayscale(${opacity}%)`;
     photo(ink, scene);
     ink.filter = 'none';
+    ink.fillStyle = colour('dropped');
     ink.globalAlpha = opacity / 100;
-    ink.fillStyle = color('dropped');
     ink.fillRect(0, 0, image.width, image.height);
     return image;
   }
@@ -135,8 +146,8 @@ window.prunescope.drawing = (() => {
     });
   }
 
-  function diamond(ink, x, y, r, mark) {
-    ink.strokeStyle = mark;
+  function diamond(ink, x, y, r) {
+    ink.strokeStyle = colour('merged');
     ink.lineWidth = Math.max(1, r / 3);
     ink.beginPath(); ink.moveTo(x, y - r); ink.lineTo(x + r, y); ink.lineTo(x, y + r); ink.lineTo(x - r, y); ink.closePath(); ink.stroke();
   }
@@ -162,17 +173,16 @@ window.prunescope.drawing = (() => {
     const colors = Array.from({ length: N_REASONS }, (_, i) => reasonColor(i));
     fates(ink, scene, list);
     scene.boxes.forEach((box, i) => {
-      const reason = why.of[i];
-      if (list[i] !== KEPT || reason === NO_REASON) return;
+      if (list[i] !== KEPT || why.of[i] === NO_REASON) return;
       const [x, y, w, h] = cell(scene, box);
       ink.globalAlpha = 0.3 + 0.6 * scene.opacity / 100;
-      ink.fillStyle = colors[reason % N_REASONS];
+      ink.fillStyle = reason(why.of[i]);
       ink.fillRect(x, y, w, h);
       ink.globalAlpha = 1;
     });
   }
 
-  // Attention of one word, relative to its strongest token; tokens that are not there stay dark.
+  // Attention of one word, relative to its strongest token; tokens without attention stay dark.
   function attention(ink, scene, weights) {
     const dim = dimmed(scene);
     scene.boxes.forEach((box, i) => {
@@ -212,11 +222,11 @@ window.prunescope.drawing = (() => {
     ink.setLineDash([]);
   }
 
-  const kept = (ink, scene, inside) => border(ink, scene, inside, [['rgba(0, 0, 0, .75)', 3], [color('kept'), 1.2]]);
-  const region = (ink, scene, inside) => border(ink, scene, inside, [['rgba(0, 0, 0, .8)', 4.5], [color('answer-region'), 2.4, [7, 4]]]);
+  const kept = (ink, scene, inside) => border(ink, scene, inside, [['rgba(0, 0, 0, .75)', 3], [colour('kept'), 1.2]]);
+  const answerRegion = (ink, scene, inside) => border(ink, scene, inside, [['rgba(0, 0, 0, .8)', 4.5], [colour('answer-region'), 2.4, [7, 4]]]);
 
-  // What the model never sees: everything outside its one square view.
-  function unseen(ink, scene, tiles) {
+  // What the model does not receive: everything outside its one square crop.
+  function outside(ink, scene, tiles) {
     if (tiles.length !== 1) return;
     const [x0, y0, x1, y1] = tiles[0].box_xyxy, [a, b] = place(scene, x0, y0), [c, d] = place(scene, x1, y1), w = scene.width, h = scene.height;
     ink.globalAlpha = 0.82;
@@ -236,8 +246,8 @@ window.prunescope.drawing = (() => {
       ink.beginPath(); ink.rect(u, v, a, b); stroke(ink, scene, color, 2);
     }
     ink.beginPath(); ink.rect(x, y, w, h);
-    stroke(ink, scene, 'rgba(0, 0, 0, .9)', 5); stroke(ink, scene, color('kept'), 2.4);
+    stroke(ink, scene, 'rgba(0, 0, 0, .9)', 5); stroke(ink, scene, colour('kept'), 2.4);
   }
 
-  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, leftAt, cell, tokenAt, heat, photo, fates, scores, color, reasonColor, reasons, attention, grid, kept, region, unseen, ring };
+  return { GONE, DROPPED, MERGED, KEPT, boxesOf, stopsOf, attentionOf, fateAt, landing, leftAt, cell, tokenAt, colour, reason, heat, photo, fates, scores, reasons, attention, grid, kept, answerRegion, outside, ring };
 })();

@@ -19,7 +19,7 @@ window.prunescope.plot = (() => {
     const py = (v) => H - BOTTOM - (v - spec.y.from) / Math.max(1e-9, spec.y.to - spec.y.from) * (H - TOP - BOTTOM);
     svg.setAttribute('viewBox', `0 0 ${W} ${H}`);
     svg.setAttribute('role', 'img');
-    svg.setAttribute('aria-label', spec.says);
+    svg.setAttribute('aria-label', spec.label);
     svg.replaceChildren(
       part('path', 'axis', { d: `M${LEFT} ${TOP}V${H - BOTTOM}H${W - RIGHT}` }),
       part('text', 'end', { x: LEFT - 4, y: TOP + 8 }, short(spec.y.to)),

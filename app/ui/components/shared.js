@@ -1,11 +1,11 @@
-// What the components share: small helpers, and a switchboard on which they hear of each other.
+// Helpers that all components share, and the topics by which they send each other events.
 // Topics: `run` (everything that belongs to one run), `stage` (a layer or null), `word` ({answer, index} or null),
-// `visual token` (a token or null), `stop` (number of a stop), `share` (where the slider stands), `status` ({kind, text}), `plan` (a structural plan, whole).
+// `token` (a visual token or null), `stop` (number of a stop), `count` (value of the slider), `status` ({kind, text}), `plan` (a complete structural plan), `theme` (light or dark was switched), `glossary` (open it).
 // Nothing here asks the server.
 window.prunescope = window.prunescope || (() => {
-  const listeners = {}, last = {};
+  const listeners = {}, last = {}, messages = /* BROWSER */ {}, glossary = /* GLOSSARY */ {};
 
-  // Whoever comes late to `run` or `plan` still hears of what is on the page.
+  // A component that subscribes to `run` or `plan` late gets what is on the page.
   function on(topic, listener) {
     (listeners[topic] = listeners[topic] || []).push(listener);
     if (last[topic]) listener(last[topic]);
@@ -24,6 +24,16 @@ window.prunescope = window.prunescope || (() => {
     const node = document.createElement(tag);
     if (name) node.className = name;
     if (text !== undefined) node.textContent = text;
+    return node;
+  }
+
+  // A sentence of `app/messages.py` by its name; what stands in braces is replaced by `values`.
+  function phrase(name, values = {}) { return messages[name].replace(/\{(\w+)\}/g, (_, key) => values[key]); }
+
+  // The meaning of a term as the tooltip of a node, where the glossary has it; of plurals too.
+  function define(node, term) {
+    const known = Object.keys(glossary).find((name) => [name, `${name}s`].includes(term));
+    if (known) node.title = glossary[known];
     return node;
   }
 
@@ -73,7 +83,7 @@ window.prunescope = window.prunescope || (() => {
     return box;
   }
 
-  // ---- recorded runs: changing method or share shows the nearest recorded one at once ---------------------------
+  // ---- recorded runs: changing method or keep ratio shows the nearest recorded one at once ---------------------------
   // `number` and `picture` say what the page is about; `turn` grows whenever something newer is to be shown; `live` is
   // what the live run on the page was asked: the change of a control may be heard after the run that it was made for.
   const shelf = { number: 0, picture: '', turn: 0, go: false, live: null, bundles: new Map(), fetch: null };
@@ -92,13 +102,13 @@ window.prunescope = window.prunescope || (() => {
     const mine = ++shelf.turn, bundle = shelf.number === null ? null : await takeDown(shelf.number);
     if (mine !== shelf.turn || !bundle || question.trim().toLowerCase() !== bundle.question.toLowerCase()) return;
     const runs = bundle.runs[method];
-    if (!runs) { emit('status', { kind: 'idle', text: 'No recorded run of this method here. Press Run.' }); return; }
+    if (!runs) { emit('status', { kind: 'idle', text: phrase('noRecording') }); return; }
     const stops = Object.keys(runs).map(Number), near = stops.reduce((a, b) => Math.abs(b - count) < Math.abs(a - count) ? b : a);
     const run = runs[near], total = run.canvas.n_tokens;
     shelf.live = null;
     emit('run', { ...run, canvas: { ...run.canvas, pictures: [bundle.picture] } });
-    const exact = near === Number(count) ? '' : ` Nearest to ${count}.`;
-    emit('status', { kind: 'idle', text: `Recorded run with ${near} of ${total} visual tokens.${exact} Press Run to do it live.` });
+    const name = near === Number(count) ? 'recorded' : 'recordedNear';
+    emit('status', { kind: 'idle', text: phrase(name, { near, total, count }) });
   }
 
   // What Python sends of a run. What belongs to another picture than the one on the page comes too late.
@@ -117,5 +127,5 @@ window.prunescope = window.prunescope || (() => {
     shelf.go = false;
   }
 
-  return { on, emit, make, bytes, save, radios, amount, change, explain, choose, takeDown, receive, begin, shelf };
+  return { on, emit, make, phrase, define, glossary, bytes, save, radios, amount, change, explain, choose, takeDown, receive, begin, shelf };
 })();

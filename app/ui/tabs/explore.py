@@ -1,9 +1,8 @@
-"""Explore: what did the pruner remove, did it matter, and what did it buy?"""
+"""The Explore tab: controls of a run, picture, answers, captions and cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -11,7 +10,6 @@ import gradio as gr
 from app import messages
 from app.errors import sentence_for
 from app.handlers.budgets import budgets, opening
-from app.handlers.diagnostics import Diagnosing
 from app.handlers.explore import Handlers
 from app.handlers.links import read_link
 from app.handlers.requests import RunForm
@@ -20,38 +18,25 @@ from app.settings import Settings
 from app.ui.caption_controls import N_VALUES, build_caption_controls, requested_compensation, shown
 from app.ui.components import static_component
 from app.ui.controls import build_groups
+from app.ui.panel import JOB, QUIET, ExploreParts, Panel
 from pruning.errors import PruningError
 from pruning.methods import FROM_FILES, METHODS
 from pruning.models import MODELS, find_spec
 
 OPENING = ("resprune", 64)
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-RUNS_AT_ONCE = 40  # handlers that wait side by side; `app.serving.queueing` lets one at a time use the model
 TABLE = METHODS | FROM_FILES
-PATIENCE = 20  # seconds in which the start-up model may come to hand before the presets say that it is not
+PATIENCE = 20  # seconds for loading the start-up model before the presets say that it is not loaded
 SWITCH = "(method, count, question) => { window.prunescope.choose(method, count, question); }"
 
 
-@dataclass(frozen=True, slots=True)
-class Exploring:
-    """What another tab needs to run what this one would run: its handler, what that is given, what it shows.
+def build_explore(
+    page: gr.Blocks, handlers: Handlers, settings: Settings, panels: Sequence[Panel] = ()
+) -> tuple[ExploreParts, dict[str, gr.HTML]]:
+    """Lay out the tab and wire its events.
 
-    Attributes:
-        total: visual tokens of a picture, the largest value of `count`.
+    Returns:
+        What panels need of it, and the components of the panels below the run, by key.
     """
-
-    run: Callable[..., Iterator[tuple[Any, ...]]]
-    inputs: list[gr.components.Component]
-    line: gr.HTML
-    feed: gr.HTML
-    count: gr.Slider
-    model: gr.Dropdown
-    with_plan: gr.Checkbox
-    total: int
-
-
-def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Exploring:
-    """Lay out the tab and wire its events."""
     first, question, suggestions, status, shown_first = handlers.open_example(0, *OPENING)
     state = gr.State(first)
     with gr.Row(elem_classes="explore"):
@@ -71,11 +56,11 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
             published = static_component("budget_presets", opening(OPENING[1], total), elem_id="budgets")
             with gr.Accordion("Advanced", open=False):
                 groups, controls = build_groups(TABLE, OPENING[0])
-                decision = gr.UploadButton("Import kept tokens or groups", size="sm", elem_id="decision")
+                decision = gr.UploadButton("Import kept visual tokens or groups", size="sm", elem_id="decision")
                 gr.Markdown(messages.DECISION_HELP, elem_classes="hint")
                 positions, seed, model = _settings_of_a_run(settings)
                 with_plan = gr.Checkbox(
-                    value=False, label="Prune weights by the plan under Weight pruning", elem_id="with-plan"
+                    value=False, label="Apply the plan of Weight pruning to the weights", elem_id="with-plan"
                 )
             words = build_caption_controls(handlers.service.captioners)
             with gr.Row(elem_classes="buttons"):
@@ -95,8 +80,8 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
                     static_component("layer_chart", elem_id="layers")
             captions = static_component("compensation", elem_id="captions")
     static_component("cost_strip", elem_id="cost")
-    panel = static_component("diagnosis", elem_id="diagnosis")
-    away = static_component("export", elem_id="take-away")
+    below = {panel.key: static_component(panel.component, elem_id=panel.key) for panel in panels if panel.component}
+    away = static_component("export", elem_id="export")
     feed = static_component("run_feed", shown_first, elem_id="feed")
 
     parameters = [control for by_name in controls.values() for control in by_name.values()]
@@ -110,9 +95,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     gr.on([c.change for c in (method, model, *parameters)], **tell)
     published.choose(_chosen, None, count, **QUIET)
     away.take(_taker(handlers), None, away, concurrency_limit=2, **(QUIET | {"queue": True}))
-    diagnosing = Diagnosing(handlers)
-    panel.diagnose(_diagnoser(diagnosing), None, panel, concurrency_limit=2, **(QUIET | {"queue": True}))
-    count.change(None, count, None, js="(slider) => { window.prunescope.emit('share', slider); }", **QUIET)
+    count.change(None, count, None, js="(slider) => { window.prunescope.emit('count', slider); }", **QUIET)
     method.change(_show_parameters, method, [about, *groups], **QUIET)
     words.switch.change(lambda on: gr.update(visible=on), words.switch, words.group, **QUIET)
     for control in (method, count):  # recorded runs are switched in the browser
@@ -121,12 +104,12 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
         "fn": _runner(handlers, controls),
         "inputs": [state, ask, method, count, model, positions, seed, with_plan, *words.values, *parameters],
         "outputs": [line, feed],
-        "concurrency_id": "model", "concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "multiple",
-        "show_progress": "minimal", "show_progress_on": [line], "api_visibility": "private",
-    }  # fmt: skip
+        "show_progress": "minimal",
+        "show_progress_on": [line],
+        **JOB,
+    }
     dice = {"fn": _dice(handlers), "inputs": None}
     pair.dice(**(heavy | dice))
-    panel.overlaps(**(heavy | {"fn": _comparer(diagnosing), "inputs": None, "outputs": [line, panel]}))
     go.click(**heavy).then(**tell)
     ask.submit(**heavy).then(**tell)
     words.caption.submit(**heavy)
@@ -138,7 +121,7 @@ def build_explore(page: gr.Blocks, handlers: Handlers, settings: Settings) -> Ex
     arrived = page.load(_linked(handlers, controls), None, opened, **QUIET)
     arrived.then(None, None, None, js="() => { window.prunescope.begin(); }")
     arrived.then(**(tell | {"fn": _teller(handlers, controls, PATIENCE)}))
-    return Exploring(heavy["fn"], heavy["inputs"], line, feed, count, model, with_plan, total)
+    return ExploreParts(heavy["fn"], heavy["inputs"], line, feed, count, model, with_plan, total), below
 
 
 def _settings_of_a_run(settings: Settings) -> tuple[gr.Dropdown, gr.Number, gr.Dropdown]:
@@ -156,7 +139,7 @@ def _settings_of_a_run(settings: Settings) -> tuple[gr.Dropdown, gr.Number, gr.D
 
 
 def _runner(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """The handler behind Run; of all parameters on the page it passes on those of the chosen method."""
+    """Return the handler of Run; of all parameters on the page it passes on those of the chosen method."""
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
 
     def run(
@@ -173,7 +156,7 @@ def _runner(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable
 def _teller(
     handlers: Handlers, controls: dict[str, dict[str, Any]], patience: float = 0
 ) -> Callable[..., dict[str, Any]]:
-    """The handler that says what the published budgets mean; with patience, when the start-up model is there."""
+    """Return the handler that says what the paper budgets mean; it waits `patience` seconds for the start-up model."""
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
 
     def tell(request: gr.Request, state, key, model, *values) -> dict[str, Any]:
@@ -209,22 +192,8 @@ def _dice(handlers: Handlers) -> Callable[..., Iterator[tuple[Any, ...]]]:
     return dice
 
 
-def _diagnoser(diagnosing: Diagnosing) -> Callable[..., dict[str, Any]]:
-    def diagnose(request: gr.Request, event: gr.EventData) -> dict[str, Any]:
-        return diagnosing.show(event, request.session_hash or "")
-
-    return diagnose
-
-
-def _comparer(diagnosing: Diagnosing) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    def overlaps(request: gr.Request, event: gr.EventData) -> Iterator[tuple[Any, ...]]:  # its name is its endpoint's
-        yield from diagnosing.compare(getattr(event, "source", None), visitor_of(request))
-
-    return overlaps
-
-
 def _linked(handlers: Handlers, controls: dict[str, dict[str, Any]]) -> Callable[..., list[Any]]:
-    """The handler of a page that opens: a link's values for all controls, or nothing."""
+    """Return the handler of page load: a link's values for all controls, or nothing."""
     names = [(key, name) for key, by_name in controls.items() for name in by_name]
 
     def open_link(request: gr.Request) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Benchmarks: how good is the bundled model, and how much of it survives which pruner?"""
+"""The Benchmarks tab: accuracy of the bundled model under every pruning method, and with captions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from app.ui.panel import PageContext, Panel
 from pruning.benchmarks.reports import accm_section, accuracy_text, draws_joined, fewer_scenes, figures
 from pruning.methods import METHODS
 from viz.charts import accuracy_chart, captions_chart
@@ -22,29 +23,29 @@ KINDS = {
     "relation": "left, right, above, below",
 }
 INTRODUCTION = """
-### How much of the bundled model survives
+### Accuracy of the bundled model under pruning
 
 Each point is the share of questions answered exactly right, one question about each of {scenes} drawn scenes that the
 model was never trained on, with one standard error. Random and an even grid are controls; the oracle knows which visual
-tokens hold the answer. Every method is asked for the same number of visual tokens, **but they count differently**: what
-cuts inside the language model reads all of them in its first layers, and some numbers are means over the layers (see
-the table).
+tokens hold the answer. The same number of visual tokens is requested of every method, **but they count differently**: a
+method that prunes inside the language model keeps all of them in the first layers, and some numbers are means over the
+layers (see the table).
 
 It is one small model in a drawn world: a place to study mechanisms, not a ranking of methods on photographs. It learnt
 to count visual tokens in reading order: methods that pass them on in another order (HoloV, LLaVA-PruMerge+) lose
-counting first, which says nothing of them elsewhere.
+counting first, which says nothing about them elsewhere.
 """
 CAPTIONS = """
-### How much a caption compensates
+### Accuracy with a caption (ACCM)
 
-The same kind of questions with ACCM: without a caption, with the chosen one, and with the honest opponent, the same
-pruner with as many more visual tokens as caption, captioner and selector cost. True words are a true description of
-what was dropped, the most that a caption could do here.
+The same kind of questions with ACCM: without a caption, with the chosen one, and against the control of equal cost: the
+same pruner with as many more visual tokens as caption, captioner and selector cost. The true description of what was
+dropped is the upper bound for any caption here.
 """
 
 
-def build_measured() -> None:
-    """Lay out the tab; everything on it was measured before and is only shown here."""
+def _build(tab: gr.Tab, handlers: None, context: PageContext) -> None:
+    """Lay out the tab. All figures are read from files; nothing is measured here."""
     results = json.loads(FIGURES.read_text(encoding="utf-8"))
     results["curve"] = draws_joined(results["curve"])
     titles = {key: m.title for key, m in METHODS.items()} | {"oracle": "Oracle"}
@@ -56,7 +57,7 @@ def build_measured() -> None:
 
 
 def _show_captions(titles: dict[str, str]) -> None:
-    """What captions gave back, or how to find out."""
+    """Show the measured accuracy with captions, or how to measure it."""
     found = figures("accm")
     gr.Markdown(CAPTIONS)
     if found is not None:
@@ -72,12 +73,9 @@ def _curve_table(results: dict, titles: dict[str, str]) -> str:
     for key, title in titles.items():
         cells = [_cell(curve.get(f"{key}@{count}", {})) for count in counts]
         lines.append(f"| {title}{fewer_scenes(results, key)} | " + " | ".join(cells) + " |")
-    note = (
-        "Exact match in %, in brackets the share of the answer region kept at the end in % and the mean number of "
-        "visual tokens per layer."
-    )
+    note = "Exact match in %; in brackets the answer region kept in % and the mean number of visual tokens per layer."
     if any("lowest" in entry for entry in curve.values()):
-        note += " Of random tokens the mean of several draws, with the lowest and the highest."
+        note += " For random tokens the mean of several draws, with the lowest and the highest."
     return "\n".join([*lines, "", note])
 
 
@@ -91,7 +89,7 @@ def _cell(entry: dict) -> str:
 def _kinds_table(results: dict) -> str:
     parts = [results[name]["by_kind"] for name in ("full", "shuffled", "blind")]
     lines = [
-        "### What it can do with the full picture",
+        "### Accuracy with the full picture",
         "",
         "| kind of question | right, % | visual tokens shuffled, % | blind, % |",
         "| --- | --- | --- | --- |",
@@ -106,3 +104,6 @@ def _kinds_table(results: dict) -> str:
         "Shuffled: all visual tokens, in a random order. Blind: the same questions asked about another scene's picture."
     )
     return "\n".join([*lines, "", note])
+
+
+BENCHMARKS = Panel(key="benchmarks", title="Benchmarks", build=_build)

@@ -1,6 +1,4 @@
-"""Weight pruning: which heads and which feed-forward directions does the model not need, and what happens without
-them?
-"""
+"""The Weight pruning tab: structural plans for attention heads and feed-forward ranks, and runs with them."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from app.handlers.structure import FIRST, Planning
 from app.session import visitor_of
 from app.ui.components import static_component
 from app.ui.controls import build_groups
-from app.ui.tabs.explore import QUIET, RUNS_AT_ONCE, Exploring
+from app.ui.panel import JOB, QUIET, ExploreParts, PageContext, Panel
 from pruning.benchmarks.reports import DENSE, figures, points, structural_section
 from pruning.catalogue import list_scores
 from pruning.models import find_spec
@@ -25,7 +23,7 @@ from viz.charts import plans_chart
 from viz.theme import theme
 
 FFN_CHOICES = [
-    ("leave them full", "none"),
+    ("keep full rank", "none"),
     ("effective rank", "erank"),
     ("mass of the spectrum", "mass"),
     ("budget over all matrices", "budget"),
@@ -39,15 +37,16 @@ RUN_HELP = (
 CURVES = """
 ### Accuracy against multiply-adds, measured
 
-The bundled model on drawn scenes that nothing was trained or calibrated on, all visual tokens, one standard error. The
+The bundled model on drawn scenes that nothing was trained or calibrated on, full picture, one standard error. The
 paper's claim, made elsewhere on photographs, is up to 3.2 times fewer multiply-adds with little loss.
 """
 
 
-def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> None:
+def _build(tab: gr.Tab, planning: Planning, context: PageContext) -> None:
     """Lay out the tab and wire its events."""
+    exploring = context.explore
     gates = planning.gates.exists()
-    with gr.Row(elem_classes="explore structure"):
+    with gr.Row(elem_classes="explore weight-pruning"):
         with gr.Column(scale=3, min_width=250, elem_classes="side"):
             model = gr.Markdown(_model(exploring.model.value), elem_id="plan-model", elem_classes="hint")
             score = gr.Dropdown(_score_choices(gates=gates), value=FIRST["score"], label="Score", elem_id="score")
@@ -56,7 +55,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
                 with gr.Accordion("Options of the score", open=False) as accordion:
                     groups, controls = build_groups(STRUCTURAL, FIRST["score"])
                 seed = gr.Number(0, label="Seed of the draw", precision=0, visible=False)
-                out = gr.Slider(0, 99, value=FIRST["out"], step=0.01, label="Heads to take out, %", elem_id="heads-out")
+                out = gr.Slider(0, 99, value=FIRST["out"], step=0.01, label="Heads to remove, %", elem_id="heads-out")
                 where = gr.Dropdown(list(PARTS), value=BOTH, label="Where", elem_id="where")
                 ffn = gr.Dropdown(FFN_CHOICES, value=FIRST["ffn"], label="Feed-forward ranks", elem_id="ffn")
                 rules = _rule_controls(FIRST["ffn"])
@@ -85,10 +84,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
     saver = static_component("file_saver", elem_id="plan-file")
 
     outputs = [line, head]
-    heavy: dict[str, Any] = {
-        "outputs": outputs, "concurrency_id": "model", "concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "multiple",
-        "show_progress": "hidden", "api_visibility": "private",
-    }  # fmt: skip
+    heavy: dict[str, Any] = {"outputs": outputs, "show_progress": "hidden", **JOB}
     options = [control for by_name in controls.values() for control in by_name.values()]
     plan = {
         "fn": _maker(planning, controls),
@@ -101,8 +97,8 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
     stop.click(_stopper(planning), None, None, **QUIET)
     save.click(_saver(planning), None, [saver, line], **QUIET)
     heads.curves(_head(planning), None, card, **QUIET)
-    looking = {"fn": _head_attention_handler(planning), "inputs": exploring.inputs[:2], "outputs": [line, card]}
-    card.head_attention(**(heavy | looking))
+    attending = {"fn": _head_attention_handler(planning), "inputs": exploring.inputs[:2], "outputs": [line, card]}
+    card.head_attention(**(heavy | attending))
     score.change(_show_options, score, [about, chosen, seed, accordion, *groups], **QUIET)
     ffn.change(_show_rule, ffn, rules, **QUIET)
     exploring.model.change(_model, exploring.model, model, **QUIET)
@@ -112,7 +108,7 @@ def build_structure(tab: gr.Tab, planning: Planning, exploring: Exploring) -> No
 
 
 def _show_curves() -> None:
-    """What plans of this kind cost in accuracy on the bundled model, or how to find out."""
+    """Show the measured accuracy of plans of this kind on the bundled model, or how to measure it."""
     found = figures("structural")
     gr.Markdown(CURVES if found is not None else f"{CURVES}\n\n{structural_section()}")
     if found is None:
@@ -124,18 +120,16 @@ def _show_curves() -> None:
 
 
 def _rule_controls(chosen: str) -> list[gr.components.Component]:
-    """Controls of the feed-forward rules, in the order of `_RULES`; those that the rule does not heed are hidden."""
-    heeded = FFN_OPTIONS.get(chosen, ())
+    """Controls of the feed-forward rules, in the order of `_RULES`; those that the rule does not use are hidden."""
+    used = FFN_OPTIONS.get(chosen, ())
     return [
-        gr.Slider(1, 2, value=1, step=0.05, label="c: ranks are c × effective rank", visible="erank_factor" in heeded),
-        gr.Slider(0, 0.5, value=0.1, step=0.01, label="τ: mass that may be given up", visible="tau" in heeded),
-        gr.Slider(
-            0.05, 1, value=0.5, step=0.05, label="Share of the multiply-adds that stays", visible="ffn_flops" in heeded
-        ),
+        gr.Slider(1, 2, value=1, step=0.05, label="c: ranks are c × effective rank", visible="erank_factor" in used),
+        gr.Slider(0, 0.5, value=0.1, step=0.01, label="τ: largest mass given up", visible="tau" in used),
+        gr.Slider(0.05, 1, value=0.5, step=0.05, label="Share of the multiply-adds kept", visible="ffn_flops" in used),
         gr.Checkbox(
             value=False,
-            label="Whitening: weigh matrices by what comes in (an extension)",
-            visible="whitening" in heeded,
+            label="Whitening: weight matrices by their inputs (an extension)",
+            visible="whitening" in used,
         ),
     ]
 
@@ -144,8 +138,8 @@ _RULES = ("erank_factor", "tau", "ffn_flops", "whitening")
 
 
 def _show_rule(rule: str) -> list[Any]:
-    heeded = FFN_OPTIONS.get(rule, ())
-    return [gr.update(visible=name in heeded) for name in _RULES]
+    used = FFN_OPTIONS.get(rule, ())
+    return [gr.update(visible=name in used) for name in _RULES]
 
 
 def _score_choices(*, gates: bool) -> list[tuple[str, str]]:
@@ -154,7 +148,7 @@ def _score_choices(*, gates: bool) -> list[tuple[str, str]]:
 
 
 def _show_options(key: str) -> list[Any]:
-    """Words for the score, and the controls that matter for it; a plan that was trained brings its own values."""
+    """Return the text of the score and the controls it uses; a trained plan has its own values."""
     return [
         _about(key),
         gr.update(visible=key != TRAINED),
@@ -234,8 +228,8 @@ def _head_attention_handler(planning: Planning) -> Callable[..., Iterator[tuple[
     return head_attention
 
 
-def _runner(exploring: Exploring) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """Explore's own run, told to use the plan and, if wished, all visual tokens; its status on both tabs."""
+def _runner(exploring: ExploreParts) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    """Return Explore's run with the plan and, if chosen, all visual tokens; its status appears on both tabs."""
     places = {component: place for place, component in enumerate(exploring.inputs)}
 
     def run(request: gr.Request, visual_tokens, *values) -> Iterator[tuple[Any, ...]]:
@@ -247,3 +241,11 @@ def _runner(exploring: Exploring) -> Callable[..., Iterator[tuple[Any, ...]]]:
             yield status, status, outputs
 
     return run
+
+
+WEIGHT_PRUNING = Panel(
+    key="weight_pruning",
+    title="Weight pruning",
+    handlers=lambda context: Planning(context.service, context.runs),
+    build=_build,
+)

@@ -49,7 +49,7 @@ random order with new positions.
   of the evidence tokens that is left at the end, in percent. Of random tokens: the mean of three draws, with the lowest
   and the highest. Keep ratios are each method's own: what cuts inside the language model sees all tokens in its first
   layers, and for some (ViTCoP, VScan, SparseVLM, V2Drop) the count is a mean over the layers or near it; the figures
-  file has the mean for each. Why some stand below random is told in the README, among the known limits.
+  file has the mean for each. Why some stand below random is told in docs/results_log.md.
 
 {table}
 

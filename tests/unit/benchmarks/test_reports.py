@@ -193,11 +193,11 @@ def test_the_page_shows_them_where_somebody_decides(monkeypatch):
         build_caption_controls({"accm": str(DEFAULT_FOLDER)})
     blocks = {b.elem_id: b for b in page.blocks.values() if b.elem_id}
     assert {"curve-0", "curve-1", "captions-measured"} <= set(blocks)
-    assert "VisPruner 50.0 → 70.0 (61.0 with tokens of equal cost)" in blocks["words-measured"].value
+    assert "VisPruner 50.0 → 70.0 (61.0 with tokens of equal cost)" in blocks["compensate-measured"].value
     assert accm_sentence(ACCM | {"curve": {}}) == ""
     with gr.Blocks() as page:
         build_caption_controls({"accm": "another"})
-    [said] = [b.value for b in page.blocks.values() if b.elem_id == "words-measured"]
+    [said] = [b.value for b in page.blocks.values() if b.elem_id == "compensate-measured"]
     assert said == "", "they are another captioner's figures"
 
 

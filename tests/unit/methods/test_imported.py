@@ -185,7 +185,7 @@ def test_on_the_page_a_file_becomes_a_run(tiny, tmp_path):
     status, _ = handlers.decisions.bring(str(tmp_path / "bad.json"), "me")
     assert status["kind"] == "error"
     view = budgets(handlers, SessionState(), "imported", "demo", {}, "me")
-    assert view["note"] == "The file says how many stay: 3 in every layer."
+    assert view["note"] == "The file says how many are kept: 3 in every layer."
     assert view["decided"], "the slider does not count"
     outside, _ = handlers.decisions.bring("/etc/hostname", "me")
     assert outside["kind"] == "error"

@@ -15,6 +15,7 @@ import torch
 
 from pruning.cli.parser import main
 from pruning.engine.run import answer_in_full, encode_image, run
+from pruning.engine.session import RunContext
 from pruning.errors import ModelUnavailableError
 from pruning.inputs.images import read_image
 from pruning.methods import METHODS
@@ -165,6 +166,6 @@ def test_the_real_pair():
     assert (away <= 1).float().mean() > 0.6  # chance is one in seventy
     for method in METHODS:
         request = RunRequest("pair", method, 1 / 9, "What is in the picture?", max_new_tokens=1)
-        record = run(request, adapter, photo, encoded=encoded, baseline=full)
+        record = run(request, adapter, photo, RunContext(encoded=encoded, baseline=full))
         assert len(np.unique(record.kept)) == len(record.kept) < record.layout.n_tokens, method
         assert "Mechanics, not answers" in record.notes[0], method

@@ -20,6 +20,7 @@ from pruning.demo_model.examples import record_examples, record_more
 from pruning.engine.compensate import open_compensator
 from pruning.engine.plan import make_plan
 from pruning.engine.run import answer_in_full, encode_image, run
+from pruning.engine.session import RunContext
 from pruning.methods import METHODS
 from pruning.models import load
 from pruning.models.base import RunCallbacks
@@ -50,7 +51,10 @@ def test_recordings_are_not_stale(demo, key):
             count = example.recorded_stops[method][-2]
         record = example.recording(method, count)
         again = run(
-            record.request, demo, example.picture, answer_region=record.answer_region, encoded=encoded, baseline=full
+            record.request,
+            demo,
+            example.picture,
+            RunContext(answer_region=record.answer_region, encoded=encoded, baseline=full),
         )
         assert again.request == record.request, "the picture is the one that was recorded"
         assert again.variant == record.variant
@@ -101,7 +105,7 @@ def test_a_run_with_words_and_one_with_a_plan_are_recorded_and_opened(tiny, tmp_
             assert (record.structure is None) == (name == "words")
             assert record.structure is None or record.structure.title != static.title, "trained gates come first"
             assert example.more_archive.stat().st_size < 60_000
-    assert opened["words"]["help"]["next_words"]
+    assert opened["words"]["compensation"]["next_words"]
     assert "heads" in opened["plan"]["canvas"]["weights"]
     for state in (SessionState("example:1"), SessionState("upload:x")):
         assert handlers.open_more("words", state, "me")[1]["kind"] == "error"

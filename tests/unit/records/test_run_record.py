@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pruning.engine.run import run
+from pruning.engine.session import RunContext
 from pruning.errors import BudgetError, PruningError, RecordFormatError
 from pruning.methods import METHODS
 from pruning.methods.published_budgets import meaning
@@ -25,7 +26,7 @@ def request(method="vitcop", **kwargs) -> RunRequest:
 
 @pytest.fixture(scope="module")
 def record(tiny, noise) -> RunRecord:
-    return run(request(), tiny, noise, answer_region=np.array([3, 4, 9]))
+    return run(request(), tiny, noise, RunContext(answer_region=np.array([3, 4, 9])))
 
 
 def same(a: RunRecord, b: RunRecord) -> bool:

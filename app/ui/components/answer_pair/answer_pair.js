@@ -1,11 +1,11 @@
-// The answers side by side, a third one where a caption was added: streaming text while a run goes on, words with certainty and differences afterwards.
+// The answers side by side, a third one where a caption was added: streaming text during a run, words with probabilities and differences afterwards.
 // All text goes through textContent: what a model wrote is never markup.
 
-const { make, on, emit, explain } = window.prunescope;
+const { make, on, emit, explain, phrase } = window.prunescope;
 const $ = (s) => element.querySelector(s);
-const WAITING = { idle: 'Press Run to ask.', encode: 'Encoding the picture…', full: 'Answering with all visual tokens…', prune: 'Waiting for the full answer…', pruned: 'Answering with the kept visual tokens…', compensate: 'Writing a caption of what was dropped…', compensated: 'Waiting for the pruned answer…' };
+const WAITING = new Set(['idle', 'encode', 'full', 'prune', 'pruned', 'compensate', 'compensated']); // phases with a sentence, `waiting.<phase>`
 const CHIPS = { Same: '✓ Same', 'Wording differs': '~ Wording differs', Differs: '≠ Differs' };
-const SILENT = '(the model said nothing)';
+const SILENT = phrase('silent');
 
 // A word with its certainty. Hovering or focusing it shows on the canvas what it attends to, in that answer's run.
 function word(text, logProb, fate, answer, index, again) {
@@ -20,10 +20,10 @@ function word(text, logProb, fate, answer, index, again) {
   }
   span.tabIndex = 0;
   span.dataset.word = `${answer}:${index}`;
-  const look = () => emit('word', { answer, index, text, sure: logProb === undefined ? null : Math.exp(logProb) }), leave = () => emit('word', null);
-  span.addEventListener('pointerenter', look);
+  const point = () => emit('word', { answer, index, text, sure: logProb === undefined ? null : Math.exp(logProb) }), leave = () => emit('word', null);
+  span.addEventListener('pointerenter', point);
   span.addEventListener('pointerleave', leave);
-  span.addEventListener('focus', look);
+  span.addEventListener('focus', point);
   span.addEventListener('blur', leave);
   return span;
 }
@@ -40,7 +40,7 @@ function compared(diff, words, name) {
   return found.length ? found : [make('span', 'ap-waiting', SILENT)];
 }
 
-function waiting(card, text, phase) { card.querySelector('.ap-text').replaceChildren(text ? make('span', '', text) : make('span', 'ap-waiting', WAITING[phase] || '')); }
+function waiting(card, text, phase) { card.querySelector('.ap-text').replaceChildren(text ? make('span', '', text) : make('span', 'ap-waiting', WAITING.has(phase) ? phrase(`waiting.${phase}`) : '')); }
 
 // The answer with a caption; its card is there only where a run has one.
 function third(card, view, done, phase) {
@@ -49,7 +49,7 @@ function third(card, view, done, phase) {
   $('.ap-again-key').hidden = card.hidden;
   $('.ap-compensated-verdict').textContent = !card.hidden && done ? `with caption: ${CHIPS[found.verdict]}` : '';
   if (card.hidden) return;
-  card.querySelector('.ap-count').textContent = done ? `${found.visual_tokens} visual tokens${found.tokens ? ` + ${found.tokens} tokens` : ''}` : '';
+  card.querySelector('.ap-count').textContent = done ? `${found.visual_tokens} visual tokens${found.tokens ? ` + ${found.tokens} of the caption` : ''}` : '';
   if (done) card.querySelector('.ap-text').replaceChildren(...compared(found.diff, found.words, 'compensated'));
   else waiting(card, found, phase === 'compensate' ? phase : 'compensated');
 }
@@ -64,8 +64,8 @@ function show(view) {
     full.querySelector('.ap-text').replaceChildren(...(words.length ? words : [make('span', 'ap-waiting', SILENT)]));
     pruned.querySelector('.ap-text').replaceChildren(...compared(view.diff, view.pruned.words, 'pruned'));
   } else {
-    waiting(full, view.full_text, phase === 'see' || phase === 'full' || phase === 'idle' ? phase : '');
-    waiting(pruned, view.pruned_text, phase === 'full' || phase === 'see' ? 'prune' : phase === 'compensate' ? '' : phase);
+    waiting(full, view.full_text, phase === 'encode' || phase === 'full' || phase === 'idle' ? phase : '');
+    waiting(pruned, view.pruned_text, phase === 'full' || phase === 'encode' ? 'prune' : phase === 'compensate' ? '' : phase);
   }
   third(compensated, view, done, phase);
   $('.ap-chip').textContent = done ? CHIPS[view.verdict] : '';
@@ -73,7 +73,7 @@ function show(view) {
   $('.ap-verdict').style.visibility = done ? 'visible' : 'hidden';
   $('.ap-how').replaceChildren(...(done ? [explain('verdict, certainty and attention', view.how)] : []));
   const cut = done && [view.full, view.pruned, view.compensated].some((a) => a && a.stopped === 'length');
-  $('.ap-notes').replaceChildren(...[...(view.notes || []), ...(cut ? ['An answer was cut at the limit of new words.'] : [])].map((n) => make('li', '', n)));
+  $('.ap-notes').replaceChildren(...[...(view.notes || []), ...(cut ? [phrase('cut')] : [])].map((n) => make('li', '', n)));
 }
 
 // A run that stops or fails leaves no trace: what stood here before it comes back.
@@ -84,7 +84,7 @@ on('run', ({ answers }) => {
   show(answers.state === 'restore' ? lasting : answers);
 });
 // Random pruning with many seeds: the control beside every claim.
-const RANDOM_HOW = ['The same question and keep ratio, with visual tokens drawn at random before the language model, once for each of 20 seeds. “Same” means the same words as the full answer. A method is worth something here only where it does better than this band.'];
+const RANDOM_HOW = [phrase('randomHow')];
 $('.ap-random-how').append(explain('random pruning', RANDOM_HOW));
 let source = null, counted = null;
 on('run', ({ cost }) => { if (cost !== undefined) counted = cost && cost.counted; });
@@ -97,7 +97,7 @@ on('run', ({ random, answers }) => {
     parts.push(`Random, ${random.seeds} seeds: same answer in ${random.same}`);
     // Older bands do not say it: they were drawn before the language model, so every layer reads what was asked for.
     const average = random.average ?? counted?.requested;
-    if (counted && Math.abs(average - counted.average) >= 0.5) parts.push(`not the same work: random reads ${average.toFixed(1)} visual tokens per layer on average, this run ${counted.average.toFixed(1)}`);
+    if (counted && Math.abs(average - counted.average) >= 0.5) parts.push(`not the same work: random has ${average.toFixed(1)} visual tokens per layer on average, this run ${counted.average.toFixed(1)}`);
     if (random.answer_region) { const [least, middle, most, of] = random.answer_region; parts.push(`answer region kept ${least}–${most} (median ${middle}) of ${of}`); }
   }
   $('.ap-random-text').textContent = parts.join(' · ');
@@ -118,7 +118,7 @@ on('run', ({ canvas }) => {
 });
 function heads(word) {
   const mine = word && ratios[word.answer]?.[word.index], mean = mine && mine.reduce((a, b) => a + b, 0) / mine.length, most = mine && Math.max(...mine, 1e-6);
-  $('.ap-only-text').textContent = mine ? `text / picture entropy per head (signal of ONLY): mean ${mean.toFixed(2)}, ${mine.filter((r) => r < mean).length} of ${mine.length} heads below it` : 'signal of ONLY: point at a word';
+  $('.ap-only-text').textContent = mine ? `text / picture entropy per head (signal of ONLY): mean ${mean.toFixed(2)}, ${mine.filter((r) => r < mean).length} of ${mine.length} heads below it` : phrase('onlyHint');
   $('.ap-heads').replaceChildren(...(mine || []).map((r) => { const bar = make('i', r < mean ? 'below' : ''); bar.style.height = `${Math.max(2, 20 * r / most)}px`; return bar; }));
 }
 on('word', heads);

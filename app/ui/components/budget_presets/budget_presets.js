@@ -1,14 +1,14 @@
-// The share in words, published budgets, and what each means layer by layer for the chosen method and model.
+// The keep ratio, the budgets of papers, and what each means layer by layer for the chosen method and model.
 // Python works the meanings out when method, model, picture or a parameter changes; the slider asks nobody.
 
-const { make, on } = window.prunescope;
+const { make, on, define } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 const state = { view: { total: 0, scale: 0, presets: [], note: '' }, slider: 0, at: null };
 
 function tell() {
   const { total, scale, presets, note } = state.view, { slider, at } = state;
-  const of = total ? ` = ${Math.max(1, Math.round(slider * total / scale))} of ${total}` : ' of the';
-  $('.bp-share').textContent = state.view.decided ? '' : `${(100 * slider / scale).toFixed(1)} %${of} visual tokens`;
+  const tokens = total ? ` = ${Math.max(1, Math.round(slider * total / scale))} of ${total}` : '';
+  $('.bp-ratio').textContent = state.view.decided ? '' : `keep ratio ${(100 * slider / scale).toFixed(1)} %${tokens}`;
   for (const [i, button] of [...element.querySelectorAll('button')].entries()) button.setAttribute('aria-pressed', String(presets[i].slider === slider));
   const shown = presets.find((p) => p.slider === (at ?? slider));
   $('.bp-meaning').textContent = shown ? `${shown.count}: ${shown.text}` : note;
@@ -29,6 +29,7 @@ function show(view) {
   tell();
 }
 
-on('share', (slider) => { state.slider = Number(slider); tell(); });
+define($('.bp-ratio'), 'keep ratio');
+on('count', (slider) => { state.slider = Number(slider); tell(); });
 watch('value', () => { if (props.value) show(props.value); });
 if (props.value) show(props.value);

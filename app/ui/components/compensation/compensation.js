@@ -1,7 +1,7 @@
 // Compensation of one run: candidates, the assembled prompt, the price, and the caption to change and ask again with.
 // A caption is a model's or a visitor's text: everything goes through textContent.
 
-const { make, amount, on, explain, plot, radios } = window.prunescope;
+const { make, amount, on, explain, phrase, plot, radios } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 const MARKS = { closest: '+ closest', farthest: '− farthest' };
 
@@ -41,14 +41,14 @@ function cost(given, byHand) {
   const total = price.parts.reduce((sum, [, x]) => sum + x, 0), wide = Math.max(price.full, total);
   $('.ch-price').textContent = price.text;
   $('.ch-bar').replaceChildren(...price.parts.map(([, x], i) => { const part = make('i', `part-${i}`); part.style.width = `${100 * x / wide}%`; return part; }));
-  $('.ch-bar').setAttribute('aria-label', `Estimated prefill: ${price.parts.map(([name, x]) => `${name} ${amount(x)}`).join(', ')}; with all visual tokens ${amount(price.full)}.`);
+  $('.ch-bar').setAttribute('aria-label', `Estimated prefill: ${price.parts.map(([name, x]) => `${name} ${amount(x)}`).join(', ')}; with the full picture ${amount(price.full)}.`);
   const rows = price.parts.map(([name, x], i) => x > 0 && [`part-${i}`, name, name === "caption's tokens" ? `${amount(x)}, ${price.tokens} tokens` : amount(x)]).filter(Boolean);
-  rows.push(['part-full', tower ? 'full, with its vision tower' : 'full', amount(price.full)]);
+  rows.push(['part-full', tower ? 'full picture, with its tower' : 'full picture', amount(price.full)]);
   if (!byHand) rows.push(['', 'writing and choosing (measured once)', `${price.ms < 10 ? price.ms.toFixed(1) : Math.round(price.ms)} ms`]);
   $('.ch-parts').replaceChildren(...rows.map(([key, name, value]) => { const row = make('div'), term = make('dt', '', name); if (key) term.prepend(make('i', key)); row.append(term, make('dd', '', value)); return row; }));
 }
 
-// ---- what the three runs would say next, and what is looked at; there where KL was measured -------------------------
+// ---- next-token probabilities of the three runs, and attention; shown where KL was measured -------------------------
 
 let places = [];
 
@@ -64,7 +64,7 @@ function place(number) {
   const found = places[number];
   markPlace(String(number));
   if (!found) return;
-  $('.ch-kl').textContent = `KL from the full answer here: pruned ${short(found.kl[0])}, with caption ${short(found.kl[1])}.`;
+  $('.ch-kl').textContent = phrase('klHere', { pruned: short(found.kl[0]), caption: short(found.kl[1]) });
   $('.ch-next tbody').replaceChildren(...found.rows.map(([token, ...shares]) => {
     const row = make('tr'), head = make('th', '', token);
     head.scope = 'row';
@@ -73,23 +73,23 @@ function place(number) {
   }));
 }
 
-function looked(found) {
-  $('.ch-looked').hidden = !found;
+function attention(found) {
+  $('.ch-attention').hidden = !found;
   if (!found) return;
   const line = (values, look) => ({ points: values.map((y, i) => [i, y]), look }), last = found.caption.length - 1;
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length, percent = (x) => `${(100 * x).toFixed(1)} %`;
   const each = (values, counts) => percent(mean(values.map((x, i) => x / Math.max(1, counts[i]))));
-  plot($('.ch-looked svg'), {
-    says: `Share of the attention that the caption gets, from ${percent(found.caption[0])} in the first layer to ${percent(found.caption[last])} in the last; the picture ${percent(found.picture[0])} to ${percent(found.picture[last])}`,
+  plot($('.ch-attention svg'), {
+    label: `Share of the attention that the caption gets, from ${percent(found.caption[0])} in the first layer to ${percent(found.caption[last])} in the last; the picture ${percent(found.picture[0])} to ${percent(found.picture[last])}`,
     x: { from: 0, to: last, name: 'layer of the language model' }, y: { from: 0, to: Math.max(0.01, ...found.caption, ...found.picture), name: 'share of the attention' },
     lines: [line(found.caption, 'one'), line(found.picture, 'two')],
   });
-  $('.ch-shares').textContent = `Mean over the layers: caption ${percent(mean(found.caption))} (${each(found.caption, found.rows.map(() => found.tokens))} a token), picture ${percent(mean(found.picture))} (${each(found.picture, found.rows)} a visual token).`;
+  $('.ch-shares').textContent = phrase('attentionShares', { caption: percent(mean(found.caption)), perToken: each(found.caption, found.rows.map(() => found.tokens)), picture: percent(mean(found.picture)), perVisual: each(found.picture, found.rows) });
 }
 
 function measured(view) {
   places = view.next_words;
-  $('.ch-measured').hidden = !places.length && !view.looked;
+  $('.ch-measured').hidden = !places.length && !view.attention;
   $('.ch-next').hidden = !places.length;
   $('.ch-places').replaceChildren(...places.map((p, i) => {
     const button = make('button', '', p.word);
@@ -100,7 +100,7 @@ function measured(view) {
     return button;
   }));
   place(0);
-  looked(view.looked);
+  attention(view.attention);
 }
 
 const markPlace = radios($('.ch-places'), (mode) => place(Number(mode)));
@@ -111,7 +111,7 @@ function show(view) {
   if (!view) return;
   $('.ch-who').textContent = view.title;
   $('.ch-how').replaceChildren(explain('captions and their price', view.how));
-  const kl = view.kl_pruned === null ? [] : [`KL without a caption: ${short(view.kl_pruned)}.`];
+  const kl = view.kl_pruned === null ? [] : [phrase('klWithout', { kl: short(view.kl_pruned) })];
   $('.ch-said').replaceChildren(...[...view.sentences, ...kl].map((s) => make('li', '', s)));
   $('.ch-cards').replaceChildren(...view.candidates.map((c, i) => card(c, i, view)));
   const inserted = view.prompt.inserted ? [make('mark', '', view.prompt.inserted)] : [];

@@ -1,14 +1,14 @@
-// How the kept set of the run on the page differs from a random one, and what other methods would keep. Python works it
-// out when the panel is open; what other methods keep, only when the button is pressed.
+// How the kept set of the run on the page differs from a random one, and what other methods would keep. Python computes
+// the figures while the panel is open, and what other methods keep only when the button is pressed.
 
-const { make, on, emit, explain, plot } = window.prunescope;
+const { make, on, emit, explain, phrase, plot } = window.prunescope;
 const $ = (s) => element.querySelector(s), box = $('.dg');
 let source = null, asked = 0;
 
 function ask() {
   if (!source || !box.open) return;
   asked += 1;
-  $('.dg-said').textContent = 'Working it out…';
+  $('.dg-said').textContent = phrase('computing');
   trigger('diagnose', { source, number: asked });
 }
 
@@ -47,8 +47,8 @@ function show(view) {
   const last = view.rows.length, top = Math.max(...view.rows, view.chance);
   $('.ps-plot').toggleAttribute('hidden', last === 0); // several pictures have no rows in common
   if (last) plot($('.ps-plot'), {
-    says: `Share kept in rows 1 to ${last}: ${view.rows.map((x) => `${Math.round(100 * x)} %`).join(', ')}`,
-    x: { from: 0, to: last + 1, name: 'row, from the top' }, y: { from: 0, to: top, name: 'share kept' },
+    label: `Keep ratio in rows 1 to ${last}: ${view.rows.map((x) => `${Math.round(100 * x)} %`).join(', ')}`,
+    x: { from: 0, to: last + 1, name: 'row, from the top' }, y: { from: 0, to: top, name: 'keep ratio' },
     bars: view.rows.map((y, i) => [i + 1, y]), lines: [{ points: [[0, view.chance], [last + 1, view.chance]], look: 'two' }],
   });
   $('.dg-how').replaceChildren(explain('overlap', view.how));

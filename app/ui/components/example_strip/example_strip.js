@@ -1,5 +1,5 @@
 // Thumbnails of the example pictures. A click asks Python once for the recorded run of that example; all other recorded
-// runs of it follow in the background, so that changing method or share needs no request.
+// runs of it follow in the background, so that changing method or keep ratio needs no request.
 
 const { on, shelf, takeDown } = window.prunescope;
 shelf.fetch = (number) => server.recorded(number).then((text) => JSON.parse(text));

@@ -1,6 +1,6 @@
-// The run on the page as a file, or as the words that make it again. Python makes the files; the browser saves them.
+// Export the run on the page as a file, or as the link, command or Python that repeats it. Python makes the files.
 
-const { on } = window.prunescope;
+const { on, phrase } = window.prunescope;
 const $ = (s) => element.querySelector(s), buttons = [...element.querySelectorAll('button')];
 let recipe = null, stop = 0, asked = 0;
 
@@ -11,7 +11,7 @@ let making = false;
 function enable() {
   for (const b of buttons) b.disabled = !recipe || (b.dataset.kind && making) || (b.dataset.copy === 'link' && !recipe.query);
   const link = $('[data-copy=link]');
-  link.title = recipe && !recipe.query ? 'Your own picture or plan is in no link: take the record instead.' : '';
+  link.title = recipe && !recipe.query ? phrase('noLink') : '';
 }
 
 on('run', (run) => {
@@ -24,7 +24,7 @@ function want(kind) {
   asked += 1;
   making = true;
   enable();
-  say('Making it…');
+  say(phrase('making'));
   trigger('take', { kind, stop, source: recipe.source, dark: document.body.classList.contains('dark'), number: asked });
 }
 
@@ -32,7 +32,7 @@ async function copy(what) {
   const text = what === 'link' ? `${location.origin}${location.pathname}?${recipe.query}` : recipe[what];
   $('.ta-text').textContent = text;
   $('.ta-text').hidden = false;
-  try { await navigator.clipboard.writeText(text); say('Copied.'); } catch { say('Select the text below and copy it.'); }
+  try { await navigator.clipboard.writeText(text); say(phrase('copied')); } catch { say(phrase('copyYourself')); }
 }
 
 for (const b of buttons) b.addEventListener('click', () => (b.dataset.copy ? copy(b.dataset.copy) : want(b.dataset.kind)));
@@ -43,7 +43,7 @@ function save(parcel) {
   enable();
   if (parcel.problem) { say(parcel.problem); return; }
   window.prunescope.save(parcel);
-  say(`Saved ${parcel.name}.`);
+  say(phrase('saved', parcel));
 }
 
 watch('value', () => save(props.value));

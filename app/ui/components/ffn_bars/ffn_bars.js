@@ -1,4 +1,4 @@
-// One bar for every feed-forward matrix: the rank that stays, the rank that was wanted, and where it stops paying.
+// One bar for every feed-forward matrix: the rank kept, the rank that was asked for, and the break-even rank.
 
 const { make, on } = window.prunescope;
 const percent = (x) => `${(100 * Math.max(0, Math.min(1, x))).toFixed(2)}%`;

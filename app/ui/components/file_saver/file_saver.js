@@ -1,3 +1,3 @@
-// Saves what Python sends as a file; does nothing else.
+// Save what Python sends as a file.
 
 watch('value', () => { if (props.value?.data) window.prunescope.save(props.value); });

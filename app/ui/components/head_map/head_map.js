@@ -1,7 +1,7 @@
 // Every head of every layer, coloured by what the plan found; a threshold shows which would go. No request: all values
 // are here. Only choosing a head asks Python, for its curves.
 
-const { make, on, explain, radios, drawing, plot } = window.prunescope;
+const { make, on, explain, phrase, radios, drawing, plot } = window.prunescope;
 const $ = (s) => element.querySelector(s), slider = $('.hm-slider');
 const NAMES = { score: 'score', erank: 'effective rank', ks: 'KS' }, FEW = 12;
 const state = { plan: null, heads: [], mode: 'score', at: null, range: [0, 1] };
@@ -37,14 +37,14 @@ function recolour() {
     h.cell.classList.toggle('goes', h.goes);
     h.cell.classList.toggle('other', h.goes === h.kept);
     if (h.dot) h.dot.classList.toggle('goes', h.goes);
-    h.cell.setAttribute('aria-label', `layer ${h.layer}, head ${h.head}, ${NAMES[mode]} ${number(h[mode])}, ${h.goes ? 'goes' : 'stays'}`);
+    h.cell.setAttribute('aria-label', `layer ${h.layer}, head ${h.head}, ${NAMES[mode]} ${number(h[mode])}, ${h.goes ? 'removed' : 'kept'}`);
   });
-  const share = Math.round(100 * count / state.heads.length), held = found.held ? ` · ${found.held} below it ${found.held > 1 ? 'stay' : 'stays'}: a layer keeps one` : '';
-  $('.hm-said').textContent = count ? `${count} of ${state.heads.length} heads go (${share} %): ${NAMES[mode]} up to ${number(found.last)}${held}` : 'No head goes.';
+  const share = Math.round(100 * count / state.heads.length), held = found.held ? ` · ${found.held} below it kept: a layer keeps one` : '';
+  $('.hm-said').textContent = count ? `${count} of ${state.heads.length} heads removed (${share} %): ${NAMES[mode]} up to ${number(found.last)}${held}` : phrase('noHeadGoes');
   slider.setAttribute('aria-valuetext', $('.hm-said').textContent);
   $('.hm-back').disabled = asPlan;
   $('.hm-use').disabled = mode !== 'score' || asPlan || state.plan.trained;
-  $('.hm-use').title = mode === 'score' ? (state.plan.trained ? 'Trained gates come with their own share.' : '') : 'A plan ranks by the score.';
+  $('.hm-use').title = mode === 'score' ? (state.plan.trained ? phrase('gatesShare') : '') : phrase('ranksByScore');
 }
 
 function recolourMode(mode) {
@@ -59,7 +59,7 @@ function recolourMode(mode) {
     h.cell.textContent = h[mode].toFixed(2);
   }
   const item = (name, text) => { const span = make('span'); span.append(make('i', name), text); return span; };
-  $('.hm-legend').replaceChildren(number(low), make('i', 'heat'), `${number(high)} ${NAMES[mode]}`, item('goes', 'goes at this threshold'), item('other', 'other than in the plan'));
+  $('.hm-legend').replaceChildren(number(low), make('i', 'heat'), `${number(high)} ${NAMES[mode]}`, item('goes', 'removed at this threshold'), item('other', 'other than in the plan'));
   recolour();
 }
 
@@ -74,13 +74,13 @@ function open(plan) {
   slider.value = String(planned());
   const { modes } = plan.maps;
   slider.disabled = !modes.length;
-  for (const b of element.querySelectorAll('[data-mode]')) { b.disabled = !modes.includes(b.dataset.mode); b.title = b.disabled ? 'This plan did not look at it.' : ''; }
+  for (const b of element.querySelectorAll('[data-mode]')) { b.disabled = !modes.includes(b.dataset.mode); b.title = b.disabled ? phrase('notInPlan') : ''; }
   $('.hm-how').replaceChildren(explain('score, effective rank and KS', plan.how));
-  $('.hm-at').textContent = plan.maps.curves ? 'Choose a head to see its spectrum and its two curves.' : 'This score looks at weights only: there are no spectra to show.';
+  $('.hm-at').textContent = plan.maps.curves ? phrase('chooseHead') : phrase('noSpectra');
   plane();
   if (modes.length) return recolourMode('score');
   $('.hm-legend').replaceChildren();
-  $('.hm-said').textContent = 'No head was scored: all of them stay.';
+  $('.hm-said').textContent = phrase('noScore');
   $('.hm-back').disabled = $('.hm-use').disabled = true;
 }
 
@@ -92,12 +92,12 @@ function plane() {
   const median = (values) => { const sorted = [...values].sort((a, b) => a - b); return sorted[Math.floor((sorted.length - 1) / 2)]; };
   const erank = state.heads.map((h) => h.erank), ks = state.heads.map((h) => h.ks), low = 0.9 * Math.min(...erank), wide = Math.max(...erank), high = Math.max(1e-9, ...ks);
   const dots = plot($('.hm-plane svg'), {
-    says: `Effective rank against KS of ${state.heads.length} heads; the map above has the same values`,
+    label: `Effective rank against KS of ${state.heads.length} heads; the map above has the same values`,
     x: { from: low, to: wide, name: 'effective rank, of its largest' }, y: { from: 0, to: high, name: 'KS' },
     rules: [{ x: median(erank), look: 'quiet' }, { y: median(ks), look: 'quiet' }],
     notes: [
-      { x: low, y: 0.95 * high, text: 'few directions, but missed (as a sink)', look: '' }, { x: wide, y: 0.95 * high, text: 'needed', look: 'end' },
-      { x: low, y: 0.02 * high, text: 'redundant', look: '' }, { x: wide, y: 0.02 * high, text: 'many directions, not missed', look: 'end' },
+      { x: low, y: 0.95 * high, text: 'low rank, high KS (as a sink)', look: '' }, { x: wide, y: 0.95 * high, text: 'needed', look: 'end' },
+      { x: low, y: 0.02 * high, text: 'redundant', look: '' }, { x: wide, y: 0.02 * high, text: 'high rank, low KS', look: 'end' },
     ],
     dots: state.heads.map((h) => ({ x: h.erank, y: h.ks, look: '', shape: h.part === 'language model' ? 'square' : 'round', title: `${where(h)}: effective rank ${number(h.erank)}, KS ${number(h.ks)}` })),
   });
@@ -123,7 +123,7 @@ function map(part) {
       const cell = make('div', 'hm-cell none'), value = (n) => layer[n] ? layer[n][head] : null;
       const h = { part: part.part, layer: layer.layer, head, row: `${part.part} ${layer.layer}`, kept: kept.has(head), cell, score: value('score'), erank: value('erank'), ks: value('ks') };
       cell.setAttribute('role', 'gridcell');
-      cell.setAttribute('aria-label', `layer ${h.layer}, head ${head}, ${h.kept ? 'stays' : 'goes'}`);
+      cell.setAttribute('aria-label', `layer ${h.layer}, head ${head}, ${h.kept ? 'kept' : 'removed'}`);
       cell.tabIndex = head === 0 && layer === part.layers[0] ? 0 : -1;
       cell.addEventListener('click', () => choose(h));
       cell.addEventListener('pointerenter', () => { tell(h); if (h.dot) h.dot.classList.add('pointed'); });
@@ -137,7 +137,7 @@ function map(part) {
   return figure;
 }
 
-function tell(h) { $('.hm-at').textContent = `${where(h)} · score ${number(h.score)} · effective rank ${number(h.erank)} of its largest · KS ${number(h.ks)} · ${h.kept ? 'stays' : 'goes'} in the plan`; }
+function tell(h) { $('.hm-at').textContent = `${where(h)} · score ${number(h.score)} · effective rank ${number(h.erank)} of its largest · KS ${number(h.ks)} · ${h.kept ? 'kept' : 'removed'} in the plan`; }
 
 function focus(h) {
   for (const other of state.heads) if (other.part === h.part) other.cell.tabIndex = other === h ? 0 : -1;

@@ -1,7 +1,8 @@
 // Visual tokens in every layer of the language model: the full run behind, the pruned one in front, the stage marked.
 
-const { make, on, explain } = window.prunescope;
+const { make, on, define, explain, phrase } = window.prunescope;
 const $ = (s) => element.querySelector(s);
+define($('header span'), 'visual tokens');
 let chart = null, stage = null;
 
 function show(view) {
@@ -22,7 +23,7 @@ function show(view) {
   plot.setAttribute('aria-label', `Visual tokens entering layers 0 to ${layers - 1}: ${view.pruned.join(', ')}; full: ${view.full[0]} in every layer.`);
   element.querySelector('.lc-axis')?.remove();
   plot.after(axis);
-  $('.lc-how').replaceChildren(explain('visual tokens per layer', ['Counted: rows for the picture that entered each layer of the language model while it read the prompt, read off the layers themselves. Text tokens come on top.']));
+  $('.lc-how').replaceChildren(explain('visual tokens per layer', [phrase('layersHow')]));
   mark();
   rest();
 }
@@ -30,7 +31,7 @@ function show(view) {
 function rest() {
   if (!chart) return;
   const mean = chart.pruned.reduce((a, b) => a + b, 0) / chart.pruned.length;
-  $('.lc-note').textContent = `mean ${mean.toFixed(1)} a layer, ${chart.pruned[chart.pruned.length - 1]} in the last`;
+  $('.lc-note').textContent = `mean ${mean.toFixed(1)} per layer, ${chart.pruned[chart.pruned.length - 1]} in the last`;
 }
 
 function mark() { [...$('.lc-plot').children].forEach((bar, layer) => bar.classList.toggle('now', stage !== null && layer === stage)); }

@@ -1,7 +1,7 @@
-// The picture with its visual tokens. Everything shown on hover, scrub or switch is already here: no request.
+// The picture with its visual tokens. Everything shown on hover, scrub or switch is already in the browser: no request.
 // All text goes through textContent; nothing that a person or a model wrote is ever read as markup.
 
-const { make, on, emit, explain, drawing: d } = window.prunescope;
+const { make, on, emit, define, explain, phrase, drawing: d } = window.prunescope;
 const $ = (s) => element.querySelector(s);
 const canvas = $('.pc-canvas'), ink = canvas.getContext('2d'), card = $('.pc-card'), live = $('.pc-live'), dropHint = $('.pc-drop');
 const HEIGHT_SHARE = 0.5;
@@ -35,14 +35,14 @@ function open(view) {
   if (same) draw();
 }
 
-// One picture of the prompt at a time. A model that looks at a picture twice has visual tokens that cover each other: one view at
-// a time, the finest one first.
+// One picture of the prompt at a time. A model that encodes a picture twice has visual tokens that cover each other: one
+// view at a time, the finest one first.
 const pictureOf = (tile) => state.view.layout.tiles[tile].picture;
 const views = () => state.view.layout.views.filter((v) => pictureOf(v[0]) === state.picture);
 const shown = () => views()[state.options.overview ? 1 : 0] || [];
 function lay() { state.boxes = d.boxesOf(state.view.layout, shown()); }
 
-// A step of a video shows the model two frames; they are drawn one at a time too, the earlier one first.
+// A temporal step of a video holds two frames; they are drawn one at a time too, the earlier one first.
 const frames = () => state.view.layout.frames[state.picture];
 const photo = () => state.photos[frames()[state.options.second ? frames().length - 1 : 0]];
 
@@ -119,16 +119,16 @@ function draw() {
   else if (state.mode === 'why' && stop.why) d.reasons(ink, s, fates, stop.why);
   if (state.options.grid) d.grid(ink, s);
   if (state.stop > 0 && ['kept', 'why'].includes(state.mode) && !state.word) d.kept(ink, s, (i) => fates[i] === d.KEPT);
-  if (state.options.region && state.region.size) d.region(ink, s, (i) => state.region.has(i));
-  d.unseen(ink, s, shown().map((i) => state.view.layout.tiles[i]));
+  if (state.options.region && state.region.size) d.answerRegion(ink, s, (i) => state.region.has(i));
+  d.outside(ink, s, shown().map((i) => state.view.layout.tiles[i]));
   if (state.at >= 0) d.ring(ink, s, state.at, links(state.at));
   if (state.word?.near >= 0 && shown().includes(state.boxes[state.word.near].tile)) d.ring(ink, s, state.word.near, []);
 }
 
 function links(token) {
-  const into = d.landing(state.stops, token, state.stop), found = into >= 0 && into !== token ? [[into, d.color('sky')]] : [];
+  const into = d.landing(state.stops, token, state.stop), found = into >= 0 && into !== token ? [[into, d.colour('merged-into')]] : [];
   const alike = state.nearest && d.fateAt(state.stops, token, state.stop).fate !== d.KEPT ? state.nearest.token[token] : -1;
-  return alike >= 0 && alike !== token && alike !== into ? [...found, [alike, d.color('pink')]] : found;
+  return alike >= 0 && alike !== token && alike !== into ? [...found, [alike, d.colour('most-similar')]] : found;
 }
 
 // ---- words around the picture --------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ function heading() {
   chips.replaceChildren();
   if (v.answer_region_kept) {
     const e = v.answer_region_kept;
-    chips.append(make('span', 'pc-chip region', `answer region kept: ${e.kept} of ${e.of} visual tokens${e.merged ? `, ${e.merged} merged` : ''}`));
+    chips.append(define(make('span', 'pc-chip region', `answer region kept: ${e.kept} of ${e.of} visual tokens${e.merged ? `, ${e.merged} merged` : ''}`), 'answer region'));
   }
   if (v.method) chips.append(make('span', 'pc-chip', `${v.method}, ${v.variant}`), make('span', 'pc-chip model', v.model), make('span', `pc-chip ${v.recorded ? 'recorded' : 'live'}`, v.recorded ? 'Recorded run' : 'Live run'));
   if (v.weights) chips.append(make('span', 'pc-chip weights', `weights: ${v.weights}`));
@@ -187,7 +187,7 @@ function play() {
   state.timer = setInterval(() => { if (state.stop >= state.stops.length - 1) play(); else go(state.stop + 1); }, 700);
 }
 
-// The fourth way to look is there for methods that have several reasons.
+// The fourth display mode exists for methods that keep tokens for several reasons.
 function reasoned() {
   const has = state.stops.some((s) => s.why);
   $('[data-mode="why"]').hidden = !has;
@@ -195,11 +195,11 @@ function reasoned() {
 }
 
 function legend(stop) {
-  const box = $('.pc-legend'), item = (name, text) => { const span = make('span'); span.append(make('i', name), text); return span; };
+  const box = $('.pc-legend'), item = (name, text) => { const span = make('span'); span.append(make('i', name), text); return define(span, text); };
   if (state.word) box.replaceChildren('less', make('i', 'heat'), `more · ${state.word.text}`);
-  else if (state.mode === 'score') box.replaceChildren(...(stop.score ? ['least important', make('i', 'heat'), 'most important'] : [state.stop ? 'this method gives no scores here' : 'choose a later stage to see scores']));
+  else if (state.mode === 'score') box.replaceChildren(...(stop.score ? ['least important', make('i', 'heat'), 'most important'] : [phrase(state.stop ? 'noScores' : 'scoresLater')]));
   else if (state.mode === 'kept') box.replaceChildren(item('kept', 'kept'), item('dropped', 'dropped'), ...(state.stops.some((s) => s.into) ? [item('merged', 'merged')] : []));
-  else if (state.mode === 'why') box.replaceChildren(...(stop.why ? stop.why.names.map((name, i) => { const span = item('', name); span.firstChild.style.background = d.reasonColor(i); return span; }) : [state.stop ? 'one reason for all here' : 'choose a later stage to see reasons']));
+  else if (state.mode === 'why') box.replaceChildren(...(stop.why ? stop.why.names.map((name, i) => { const span = item('', name); span.firstChild.style.background = `var(--ps-reason-${i % 6})`; return span; }) : [phrase(state.stop ? 'oneReason' : 'reasonsLater')]));
   else box.replaceChildren();
 }
 
@@ -207,7 +207,7 @@ function legend(stop) {
 
 function describe(token) {
   const { fate, stop } = d.fateAt(state.stops, token, state.stop), where = stop ? state.stops[stop].title.toLowerCase() : '';
-  if (fate === d.KEPT) return state.stop === 0 ? 'kept (nothing was dropped yet)' : 'kept';
+  if (fate === d.KEPT) return state.stop === 0 ? 'part of the full picture' : 'kept';
   if (fate === d.MERGED) return `merged into token ${d.landing(state.stops, token, state.stop)} ${where}`;
   const left = d.leftAt(state.stops, token);
   return left.into < 0 ? `dropped ${where}` : `merged into token ${left.into} ${state.stops[left.stop].title.toLowerCase()}, dropped with it ${where}`;
@@ -230,7 +230,7 @@ function facts(token) {
   const list = [['row, column', `${b.row + 1}, ${b.col + 1}${tile}${which}`], ['now', describe(token)]], reasons = state.stops[state.stop].why, why = reasons?.names[reasons.of[token]];
   if (why) list.push(['kept for', why]);
   if (s) list.push(['score', number(s.score)], ['rank', `${s.rank} of ${s.of}`]);
-  if (state.nearest && state.nearest.token[token] >= 0 && state.nearest.token[token] !== token) list.push(['most like survivor', `${state.nearest.token[token]} (cosine ${state.nearest.cosine[token].toFixed(2)})`]);
+  if (state.nearest && state.nearest.token[token] >= 0 && state.nearest.token[token] !== token) list.push(['most similar kept token', `${state.nearest.token[token]} (cosine ${state.nearest.cosine[token].toFixed(2)})`]);
   if (state.region.has(token)) list.push(['answer region', 'holds part of the answer']);
   return { list, scored: s };
 }
@@ -263,7 +263,7 @@ function speak(token) { live.textContent = `Visual token row ${state.boxes[token
 
 function hide() { if (state.at >= 0) emit('token', null); state.at = -1; card.hidden = true; canvas.removeAttribute('aria-activedescendant'); }
 
-// ---- the same for who does not see it: rows and cells inside the canvas, which are read and never drawn -----------------
+// ---- the same for screen readers: rows and cells inside the canvas, which are read and never drawn -----------------
 
 const cellId = (token) => `pc-token-${token}`;
 
@@ -280,7 +280,7 @@ function cells() {
 }
 
 function nameCells() {
-  state.boxes.forEach((_, token) => { canvas.querySelector(`#${cellId(token)}`).textContent = `token ${token} ${FATES[d.fateAt(state.stops, token, state.stop).fate]}`; });
+  state.boxes.forEach((_, token) => { canvas.querySelector(`#${cellId(token)}`).textContent = `visual token ${token} ${FATES[d.fateAt(state.stops, token, state.stop).fate]}`; });
 }
 
 // ---- the same as a table -------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ function table() {
   const { column, down } = sorting, order = (a, b) => typeof a === 'string' ? a.localeCompare(b) : (Number.isNaN(a) ? 1 : Number.isNaN(b) ? -1 : a - b);
   rows.sort((a, b) => (down ? -1 : 1) * order(a[column], b[column]) || a[0] - b[0]);
   const made = make('table'), head = make('tr');
-  ['token', 'row', 'column', 'fate', 'decided', 'score', 'rank', 'answer region'].forEach((name, i) => {
+  ['visual token', 'row', 'column', 'fate', 'decided', 'score', 'rank', 'answer region'].forEach((name, i) => {
     const th = make('th'), button = make('button', '', name + (i === column ? (down ? ' ▼' : ' ▲') : ''));
     button.type = 'button';
     th.setAttribute('aria-sort', i === column ? (down ? 'descending' : 'ascending') : 'none');
@@ -345,7 +345,8 @@ new ResizeObserver(() => draw()).observe($('.pc-frame'));
 window.addEventListener('resize', () => draw());
 
 on('run', (run) => { if (run.canvas) open(run.canvas); });
-// The visual token that predicts most like a word, and what pruning did with it, whatever stage is shown.
+on('theme', () => { if (state.view) draw(); });
+// The visual token whose prediction is nearest to a word, and what pruning did with it, whatever stage is shown.
 function nearest(near) {
   if (near === undefined) return '';
   const { fate, stop } = d.fateAt(state.stops, near, state.stops.length - 1), pruned = state.stops.length > 1;
@@ -361,14 +362,14 @@ on('word', (word) => {
 // ---- a picture of one's own: drop it here, or paste it anywhere ------------------------------------------------------
 
 async function bring(files) {
-  if (!files.length) { emit('status', { kind: 'error', text: 'That was no picture file. Save the picture first, then drop or paste the file.' }); return; }
+  if (!files.length) { emit('status', { kind: 'error', text: phrase('noFile') }); return; }
   try {
     const paths = [];
     for (const file of files) paths.push((await upload(file)).path);
     trigger('picture', { paths });
   } catch (error) {
     console.warn(error);
-    emit('status', { kind: 'error', text: 'The file could not be taken: pictures and videos may have 20 MB. Save a smaller copy and bring it again.' });
+    emit('status', { kind: 'error', text: phrase('fileRefused') });
   }
 }
 window.addEventListener('dragover', (e) => { e.preventDefault(); dropHint.hidden = false; });

@@ -1,4 +1,4 @@
-// What a plan is, in words; and the plan itself for all the parts of the tab that show it.
+// Headline and facts of a plan; passes the plan on to the other components of the tab.
 
 const { make, emit } = window.prunescope;
 const $ = (s) => element.querySelector(s);

@@ -1,6 +1,6 @@
-// What a plan takes out, in sums: the parts that it touches, and the full model, told apart.
+// What a plan removes, summed over the parts that it changes and over the full model.
 
-const { make, on, amount, change } = window.prunescope;
+const { make, on, amount, change, phrase } = window.prunescope;
 
 function cell(text, more) {
   const td = make('td');
@@ -21,5 +21,5 @@ on('plan', ({ sums }) => {
   const rows = sums.rows.map((r) => row(r.name, cell(`${r.heads[0]} of ${r.heads[1]}`, ''), pair(r.parameters), pair(r.flops)));
   rows.push(row('full model', cell('–', ''), cell('–', ''), pair(sums.full)));
   element.querySelector('tbody').replaceChildren(...rows);
-  element.querySelector('.ps-sums-note').textContent = `Parameters of attention and feed-forward in the layers in use. Multiply-adds of encoding one picture and one prefill: ${sums.tokens}. An estimate says nothing about seconds.`;
+  element.querySelector('.ps-sums-note').textContent = phrase('sumsHow', sums);
 });

@@ -1,4 +1,4 @@
-// One line that says what goes on, or what went wrong and what to do.
+// The status line: what is running, or what went wrong and what to do.
 
 const box = element.querySelector('.sl');
 
