@@ -3,8 +3,8 @@
 Two measures of identity, because two things depend on a model in different ways. Both survive a change of number
 format, which a checksum of files would not.
 
-- `fingerprint`, compared for equality, is for a structural plan: it names heads and rows, and fits no other weights, not
-  even the same ones a training step later.
+- `fingerprint`, compared for equality, is for a structural plan: it names heads and rows, and fits no other weights,
+  not even the same ones a training step later.
 - `sketch`, compared by `alike` within the rounding of bfloat16, is for small modules (captioners, selectors, trained
   pruners) that read what some parts of a model compute: vision tower, projector, word embeddings and first layers. A
   sketch of each part says which one does not fit; layers that no module reads are in none.

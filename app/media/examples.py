@@ -1,4 +1,4 @@
-"""The bundled example pictures: what is on them, what may be asked, and the recorded run that opens the page."""
+"""The bundled example pictures with their questions, correct answers and recorded runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASSETS = Path(__file__).parents[2] / "assets"
 
 @dataclass(frozen=True)
 class KnownQuestion:
-    """A question whose truth is known: the answer, and the numbers of the objects that hold the evidence."""
+    """A question with its correct answer and the numbers of the objects in the answer region."""
 
     text: str
     answer: str
@@ -41,7 +41,7 @@ class Example:
 
     @property
     def place(self) -> str:
-        """The picture's file, from the root of the checkout."""
+        """Path of the picture's file, relative to the root of the checkout."""
         return f"assets/examples/{self.key}.jpg"
 
     @property
@@ -85,7 +85,7 @@ class Example:
 
     @cached_property
     def random_band(self) -> dict[str, dict[str, object]]:
-        """What random pruning with several seeds answered, by number of visual tokens."""
+        """Answers of random pruning with several seeds, by number of visual tokens."""
         return json.loads((ASSETS / "recordings" / f"{self.key}.random.json").read_text(encoding="utf-8"))
 
     @property
@@ -94,11 +94,11 @@ class Example:
 
     @property
     def more(self) -> list[str]:
-        """Names of what is recorded beside the methods: `words`, `plan`; there where the file is."""
+        """Names of the runs recorded in addition to those of the methods (`words`, `plan`); empty without the file."""
         return names_in(self.more_archive) if self.more_archive.exists() else []
 
     def recorded_more(self, name: str) -> RunRecord:
-        """One of `more`.
+        """Return one of the runs named in `more`.
 
         Raises:
             RecordFormatError: if there is none of that name.
@@ -111,12 +111,12 @@ class Example:
         return next((q for q in self.questions if q.text.lower() == question.lower()), None)
 
     def truth(self, question: str) -> str:
-        """The correct answer to one of the known questions, else nothing."""
+        """Return the correct answer to one of the known questions, else an empty string."""
         known = self._known(question)
         return known.answer if known else ""
 
     def answer_region(self, question: str, layout: TokenLayout) -> np.ndarray | None:
-        """Ids of the visual tokens that hold the answer to one of the known questions, else None."""
+        """Return the ids of the visual tokens of the answer region of a known question, else None."""
         known = self._known(question)
         if known is None:
             return None
@@ -125,7 +125,7 @@ class Example:
 
 
 def read_examples() -> list[Example]:
-    """All examples in display order."""
+    """Return all examples in display order."""
     data = json.loads((ASSETS / "examples" / "examples.json").read_text(encoding="utf-8"))
     return [
         Example(

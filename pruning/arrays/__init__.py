@@ -1,4 +1,4 @@
-"""Apply a method to arrays of your own, without a model: `select(kind, inputs, params)`."""
+"""Decisions of methods on arrays, without a model: `select(kind, inputs, params)`."""
 
 from pruning.arrays.kinds import KINDS, select
 

@@ -1,8 +1,8 @@
-"""Apply a method's own decision to given arrays, without a model.
+"""Decisions of methods on given arrays, without a model, to check an implementation against published selections.
 
-For checking an implementation against published selections: kinds, inputs, parameters and outputs are named as in
-`tests/golden/README.md`. Where a paper and its released code differ, this speaks for the code, because that is what
-the published selections come from (merged features of VisionZip and ViTCoP, one corrective pass in ViTCoP's quotas).
+Kinds, inputs, parameters and outputs are named as in `tests/golden/README.md`. Where a paper and its released code
+differ, this follows the code, which the published selections come from (merged features of VisionZip and ViTCoP, one
+corrective pass in ViTCoP's quotas).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def select(kind: str, inputs: Mapping[str, Any], params: Mapping[str, Any]) -> Arrays:
-    """Decide on arrays.
+    """Return the decision of a method on arrays.
 
     Args:
         kind: a key of `KINDS`, such as `resprune` or `vitcop_stage2`.
@@ -46,10 +46,10 @@ def select(kind: str, inputs: Mapping[str, Any], params: Mapping[str, Any]) -> A
         params: parameters by name.
 
     Returns:
-        Arrays by name: `kept` (ascending ids, int32) and what else the method says of itself.
+        Arrays by name: `kept` (ascending ids, int32) and the method's other outputs.
 
     Raises:
-        NotImplementedError: for a kind that is not served.
+        NotImplementedError: for an unknown kind.
         ParameterError: if an input or a parameter is missing or does not fit.
     """
     if kind not in KINDS:
@@ -88,7 +88,7 @@ def _fastv(inputs: dict[str, torch.Tensor], params: dict[str, Any]) -> dict[str,
 
 
 def _positions_left(kept: torch.Tensor, start: int, length: int, total: int) -> torch.Tensor:
-    """Original positions of the shortened sequence: everything but the visual tokens that left."""
+    """Return the original positions of the shortened sequence: all but the dropped visual tokens."""
     return torch.cat([torch.arange(start), start + kept, torch.arange(start + length, total)])
 
 
@@ -109,7 +109,7 @@ def _resprune(inputs: dict[str, torch.Tensor], params: dict[str, Any]) -> dict[s
 
 def _visionzip(inputs: dict[str, torch.Tensor], params: dict[str, Any]) -> dict[str, Any]:
     hidden, keys, attention = inputs["hidden_states"], inputs["keys"], inputs["cls_attention"]
-    if hidden.ndim == 3:  # several pictures: each decides for itself
+    if hidden.ndim == 3:  # several pictures, each decided independently
         one = [
             _visionzip({"hidden_states": h, "keys": k, "cls_attention": a}, params)
             for h, k, a in zip(hidden, keys, attention, strict=True)
@@ -186,7 +186,7 @@ def _vitcop_stage2(inputs: dict[str, torch.Tensor], params: dict[str, Any]) -> d
 
 
 def _stage2_rows(features: torch.Tensor, parts: Groups) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens in output order and their rows, as the released code merges them."""
+    """Return the tokens in output order and their rows, merged as in the released code."""
     index = torch.cat([parts.elites, parts.representatives])
     rows = torch.cat([features[parts.elites], merge_groups(features, parts, as_coded=True)])
     order = index.argsort()

@@ -1,4 +1,4 @@
-"""Kinds of `arrays.select` for methods that act inside the language model."""
+"""Decisions on arrays of the methods that act inside the language model (see `pruning.arrays.kinds`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pruning.ops.scoring import best, best_ascending, cosine
 
 Inputs = dict[str, torch.Tensor]
 VERSIONS = {"1_0": FIRST, "2_0": SECOND}
-CODED_LAYERS = (2, 6, 15)  # behind which SparseVLM prunes
+CODED_LAYERS = (2, 6, 15)  # after which SparseVLM prunes
 CODED_HEADS = 14
 IVC_SHARES = {"position": 0.05, "seeds": 0.01, "foreground": 0.2}  # of the released LLaVA code
 ROPE_BASE = 10_000.0
@@ -26,14 +26,14 @@ def _image(inputs: Inputs) -> tuple[int, int]:
 
 
 def rotary(places: torch.Tensor, dim: int) -> torch.Tensor:
-    """Cosines and sines of places, float32 `[2, places, dim]`, in the rotate-half layout."""
+    """Return cosines and sines of positions, float32 `[2, places, dim]`, in the rotate-half layout."""
     angle = places[:, None].float() / ROPE_BASE ** (torch.arange(0, dim, 2).float() / dim)
     angle = torch.cat([angle, angle], -1)
     return torch.stack([angle.cos(), angle.sin()])
 
 
 def turn(vectors: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """Vectors `[..., places, dim]` turned by `rotary` angles."""
+    """Return vectors `[..., places, dim]` rotated by `rotary` angles."""
     first, second = vectors.chunk(2, -1)
     return vectors * angles[0] + torch.cat([-second, first], -1) * angles[1]
 
@@ -86,7 +86,7 @@ def _sparsevlm_stage(inputs: Inputs, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pyramiddrop(inputs: Inputs, params: dict[str, Any]) -> dict[str, Any]:
-    """Positions are numbered anew before every stage, as in the release."""
+    """Decide as the release does, which renumbers positions before every stage."""
     start, length = _image(inputs)
     kept, found = torch.arange(length), {}
     behind = torch.arange(start + length, inputs["keys_stage1"].shape[1])
@@ -124,7 +124,7 @@ def _dart(inputs: Inputs, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _v2drop(inputs: Inputs, params: dict[str, Any]) -> dict[str, Any]:
-    """The released schedule: half, half of the rest, one token."""
+    """Decide by the released schedule: half, half of the rest, one token."""
     del params
     kept, found = torch.arange(len(inputs[f"hidden_current_layer{LAYERS[0]}"])), {}
     n_total = len(kept)

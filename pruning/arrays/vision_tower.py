@@ -1,6 +1,4 @@
-"""Kinds of `arrays.select` for methods that act in or behind the vision tower. Names, and the choice of released code
-over paper where they differ, are those of `tests/golden/README.md`.
-"""
+"""Decisions on arrays of the methods that act in or after the vision tower (see `pruning.arrays.kinds`)."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ Inputs, Params = dict[str, torch.Tensor], dict[str, Any]
 
 
 def _accm_pruner(inputs: Inputs, params: Params) -> dict[str, Any]:
-    attention = _whole_cls_row(inputs)
+    attention = _headless_cls_row(inputs)
     alike = cosine(inputs["image_embeddings"], inputs["text_embeddings"]).mean(1)
     picks = picks_of(-alike, attention, int(params["n_keep"]), int(params["text_num"]))
     union = torch.cat([picks.text, picks.outliers]).sort().values
@@ -55,7 +53,7 @@ def _holov(inputs: Inputs, params: Params) -> dict[str, Any]:
 
 
 def _prumerge(inputs: Inputs, params: Params) -> dict[str, Any]:
-    keys, features, attention = inputs["keys"], inputs["visual_features"], _whole_cls_row(inputs)
+    keys, features, attention = inputs["keys"], inputs["visual_features"], _headless_cls_row(inputs)
     n = len(attention)
     ratio = outliers(attention) / n if params["adaptive"] else float(params["reduction_ratio"])
     order = best(attention, int(n * ratio))
@@ -77,8 +75,8 @@ def _prumerge(inputs: Inputs, params: Params) -> dict[str, Any]:
     }
 
 
-def _whole_cls_row(inputs: Inputs) -> torch.Tensor:
-    """Attention of [CLS] to every patch, without heads."""
+def _headless_cls_row(inputs: Inputs) -> torch.Tensor:
+    """Return the attention of [CLS] to every patch, computed without heads."""
     keys, query = inputs["keys"], inputs["query_cls"]
     return (keys @ query * len(query) ** -0.5).softmax(0)[1:]
 

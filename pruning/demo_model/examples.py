@@ -1,7 +1,6 @@
-"""The example pictures of the page: six drawn scenes, each for one idea, with questions whose truth is known; and the
-recorded runs about them.
+"""Write the page's examples (six drawn scenes, each for one idea, with correct answers) and their recorded runs.
 
-Written once by `python -m pruning.demo_model examples` and `record`; the page reads the files, never this module.
+Called by `python -m pruning.demo_model examples` and `record`; the page reads the files, never this module.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ from pruning.records.run import RunRecord, RunRequest
 RECORDED_COUNTS = (18, 36, 64, 128, 192, 576)
 RANDOM_SEEDS = 20
 MAX_NEW_TOKENS = 96
-MORE = {"tiny": "words", "redundancy": "plan"}  # example: what is recorded of it beside the methods
+MORE = {"tiny": "words", "redundancy": "plan"}  # example: the run recorded in addition to those of the methods
 MORE_SHARE = 1 / 16
-SIDE = 768  # four times what the model sees: crisp on a screen
+SIDE = 768  # four times the model's input size, to be sharp on a screen
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleQuestion:
-    """A question about the objects with the attributes `about`; `answer` is worked out from the scene."""
+    """A question about the objects with the attributes `about`; its answer is computed from the scene."""
 
     text: str
     kind: str
@@ -52,7 +51,7 @@ class ExampleQuestion:
 
 @dataclass(frozen=True, slots=True)
 class ExampleScene:
-    """One scene of the `examples` split and what is asked about it; the first question opens the example."""
+    """One scene of the `examples` split and its questions; the first one is recorded and opens the example."""
 
     key: str
     scene: int
@@ -138,8 +137,8 @@ def write_examples(folder: Path) -> None:
 
 
 def record_more(adapter: VLMAdapter, folder: Path, out: Path, captioner: Path, gates: Path) -> None:
-    """Record one run with words given back and one with a structural plan, each into `<example>.more.zip`; says so
-    where the captioner is missing.
+    """Record one run compensated with a caption and one with a structural plan, each into `<example>.more.zip`; print a
+    line where the captioner is missing.
 
     Args:
         captioner: folder of a trained captioner. gates: file of a trained plan; without it a static one is made.
@@ -168,7 +167,7 @@ def record_more(adapter: VLMAdapter, folder: Path, out: Path, captioner: Path, g
 
 
 class _FirstQuestions:
-    """Every example with its first question, to calibrate with."""
+    """Pairs of every example and its first question, as calibration data."""
 
     title = "the example pictures"
 
@@ -233,13 +232,13 @@ def _open_example(adapter: VLMAdapter, folder: Path, key: str, question: dict) -
 
 
 class _Asking:
-    """One question about one picture, asked again and again; the tower runs once."""
+    """Runs of one question about one picture; the vision tower runs once for all of them."""
 
     def __init__(self, adapter: VLMAdapter, picture: np.ndarray, question: str, answer_region: np.ndarray) -> None:
         self.adapter, self.picture, self.question, self.answer_region = adapter, picture, question, answer_region
         self.callbacks = RunCallbacks(trace=True)
         prompt = adapter.prompt(picture, question)
-        encode_image(adapter, prompt)  # the first pass of a process is slow; its time is not the one to show
+        encode_image(adapter, prompt)  # the first pass of a process is slow, so its time is not recorded
         self.encoded, self.encode_ms = encode_image(adapter, prompt)
         answer_in_full(adapter, prompt, self.encoded, self.encode_ms, MAX_NEW_TOKENS, self.callbacks)
         self.baseline = answer_in_full(adapter, prompt, self.encoded, self.encode_ms, MAX_NEW_TOKENS, self.callbacks)

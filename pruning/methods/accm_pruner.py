@@ -1,16 +1,16 @@
-"""Keep what a text score and [CLS] outliers point at, and fill up evenly: the pruner that ACCM brings along.
+"""Keep tokens chosen by text similarity, then outliers of [CLS] attention, then an even sample: the pruner of ACCM.
 
 Paper:      "Adaptive Content Compensation" (ACCM), ACM MM 2025, https://arxiv.org/abs/2508.01236; reference code
             ASGO-MM/ACCM @ c0a73f14
-Stage:      once, between projector and language model (published: leaving the vision tower, which leaves the same rows)
-Needs:      the [CLS] row over whole keys of the tower's last layer, as PruMerge has it; embeddings of the question
+Stage:      once, between projector and language model (published: after the vision tower, which keeps the same rows)
+Needs:      the [CLS] row over headless keys of the tower's last layer, as in PruMerge; embeddings of the question
 Symbols:    k -> kept tokens; t_k -> text picks: 12, 20, 40, 70, 150 for k = 18, 36, 72, 144, 288 of 576
 Differs:    the code compares patches and question in CLIP's shared space; LLaVA checkpoints hold no CLIP text tower, so
             projected tokens are compared with the mean of the language model's own embeddings. It picks those that are
-            LEAST like the question, because CLIP's own patches are turned round; ours need not be, hence `text`.
+            LEAST like the question, because in CLIP's own space the sign is reversed; ours need not be, hence `text`.
             Between the published budgets t_k is interpolated. If text picks and outliers are more than k, the code
-            drops by an accident of order; here the outliers with the least attention go. What is missing at the end
-            is drawn with the run's seed
+            drops by an accident of order; here the outliers with the least attention go. What is missing at the end is
+            drawn with the run's seed
 Cost:       one attention row, n cosines
 """
 
@@ -30,7 +30,7 @@ from pruning.parameters import Choice
 
 LEAST, MOST = "least like the question", "most like the question"
 PUBLISHED = ((1 / 32, 2 / 3), (1 / 16, 5 / 9), (1 / 8, 5 / 9), (1 / 4, 35 / 72), (1 / 2, 25 / 48))
-# ^ share kept of all tokens, and the part that text picks get: 12 of 18, 20 of 36, 40 of 72, 70 of 144, 150 of 288
+# ^ keep ratio, and the part of the kept tokens that are text picks: 12 of 18, 20 of 36, 40 of 72, 70 of 144, 150 of 288
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,9 @@ class ACCMPruner(TokenPruner):
     draws: ClassVar[bool] = True
     defaults: ClassVar[str] = "as coded, without CLIP's text tower"
 
-    text: Annotated[str, Choice((LEAST, MOST), "Text picks", "What the code takes; what its name would suggest.")] = (
-        LEAST
-    )
+    text: Annotated[
+        str, Choice((LEAST, MOST), "Text picks", "Tokens least like the question, as coded, or most like it.")
+    ] = LEAST
 
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
         return (Observation(Signal.CLS_ATTENTION_WIDE, info.tower_layers - 1),)
@@ -72,8 +72,8 @@ class ACCMPruner(TokenPruner):
 
 @dataclass(frozen=True, slots=True)
 class Picks:
-    """Disjoint tokens, each in the order of picking; `n_before_cut`: text picks and outliers before they met the
-    budget.
+    """Disjoint sets of tokens, each in the order of picking. `n_before_cut`: number of text picks and outliers before
+    the outliers were cut to the budget.
     """
 
     text: torch.Tensor
@@ -87,16 +87,16 @@ class Picks:
 
 
 def n_text(n_keep: int, n_total: int) -> int:
-    """Text picks at a budget: the published part of it, on straight lines between the published budgets."""
+    """Return the number of text picks at a budget, linear between the published budgets."""
     kept, part = zip(*PUBLISHED, strict=True)
     return round(n_keep * float(np.interp(n_keep / n_total, kept, part)))
 
 
 def picks_of(score: torch.Tensor, attention: torch.Tensor, n_keep: int, n_by_text: int) -> Picks:
-    """Everything that is kept but what chance has to add.
+    """Return everything that is kept apart from random fill-ups.
 
     Args:
-        score: `[tokens]`, the best of it are the text picks. attention: `[tokens]` of [CLS].
+        score: `[tokens]`, the highest are the text picks. attention: `[tokens]` of [CLS].
     """
     by_text = best(score, min(n_by_text, n_keep))
     by_cls = best(attention, outliers(attention))
@@ -110,6 +110,6 @@ def picks_of(score: torch.Tensor, attention: torch.Tensor, n_keep: int, n_by_tex
 
 
 def draw(kept: torch.Tensor, n_tokens: int, n_keep: int, generator: torch.Generator) -> torch.Tensor:
-    """What is missing of `n_keep`, drawn from the tokens that are not kept."""
+    """Return as many of the tokens that are not kept, drawn at random, as are missing of `n_keep`."""
     order = torch.randperm(n_tokens, generator=generator).to(kept.device)
     return order[~torch.isin(order, kept)][: n_keep - len(kept)]

@@ -1,9 +1,9 @@
-"""What a token pruner is: a dataclass of hyper-parameters, a few facts, and one function that decides.
+"""The base classes of token pruners: a frozen dataclass of parameters, class facts, and one function that decides.
 
-The base class owns everything that methods must not disagree about: validation of parameters, counting, order, the
-identity at a budget that keeps everything, and the check of the answer. A method supplies `plan` (how many tokens at
-which stage), `looks` (what it must see) and `select` (which tokens). Methods know no model and keep no state: what
-one stage must remember for the next travels in `PruneContext.memory`.
+`TokenPruner` owns what all methods share: validation of parameters, counts, order, the identity at a budget that keeps
+everything, and the check of a decision. A method supplies `plan` (how many tokens are passed on after which stage),
+`observations` (what is to be recorded for it) and `select` (which tokens stay); with `ScoredPruner`, a score is enough.
+Methods hold no model and no state: what one stage leaves for the next is in `PruneContext.memory`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ class TokenPruner(Declared, ABC):
     """Base of every method. Subclasses are frozen dataclasses whose `Annotated` fields are their parameters.
 
     Class facts:
-        key, title, paper (URL), idea (about eight words), acts (where, in plain words).
-        needs: signals that must be there. default_positions: `original` or `renumbered`, as published.
-        nested: a smaller budget keeps a subset. equivariant: permuting tokens permutes the answer.
-        draws: the run's seed may change the answer. merges: dropped tokens may live on in others.
+        key: name in the table, also of the method's file. title: name on the page. paper: URL. idea: 3 to 9 words.
+        stage: where it prunes, if at one stage that no parameter chooses. acts: the same in words for the page.
+        needs: signals that the model must offer. default_positions: `original` or `renumbered`, as published.
+        nested: a smaller budget keeps a subset. equivariant: permuting the tokens permutes the decision.
+        draws: the run's seed may change the decision. merges: dropped tokens may be merged into kept ones.
         by_picture: divides each of several pictures by itself (others choose among the tokens of all as one pool).
-        defaults: what a run without changed parameters is called. without_cls: takes `ModelInfo.glance`, so that a
-            tower without [CLS] will do.
-        module: the class of a small module that has to be trained for a model, if the method decides with one.
+        defaults: what a run with unchanged parameters is called. without_cls: takes `ModelInfo.default_attention`, so
+            that a tower without [CLS] will do.
+        module: class of the small module that the method decides with, trained for one model; None without one.
     """
 
     key: ClassVar[str]
@@ -71,7 +72,7 @@ class TokenPruner(Declared, ABC):
 
     @classmethod
     def from_parameters(cls, keep_ratio: float, parameters: dict[str, Any]) -> TokenPruner:
-        """Build a method from a request.
+        """Return the method that a request describes.
 
         Raises:
             ParameterError: if a name is not one of the method's parameters or a value is out of range.
@@ -81,9 +82,7 @@ class TokenPruner(Declared, ABC):
 
     @classmethod
     def explanation(cls) -> dict[str, str]:
-        """What the method's file says of itself, by the names of its lines (Paper, Stage, Needs, ...); its first line
-        is under `Idea`.
-        """
+        """Return the lines of the method file's docstring by name (Idea, which is the first, Paper, Stage, ...)."""
         text = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "")
         first, _, rest = text.partition("\n\n")
         found, name = {"Idea": first}, None
@@ -96,13 +95,13 @@ class TokenPruner(Declared, ABC):
         return found
 
     def variant(self) -> str:
-        """What ran, for the page: every parameter that is not at its default, or what the defaults are."""
+        """Return the parameters that differ from their defaults, for the page; `defaults` where none does."""
         standard = {f.name: f.default for f in fields(self)}
         changed = [f"{n} = {getattr(self, n)}" for n in self.parameters() if getattr(self, n) != standard[n]]
         return ", ".join(changed) or self.defaults
 
     def check(self, info: ModelInfo) -> None:
-        """Refuse a model that cannot serve this method, or a layer that it does not have.
+        """Check that a model offers what the method needs and has the layers that its parameters name.
 
         Raises:
             SignalMissingError, PrunerUntrainedError, ParameterError.
@@ -141,39 +140,43 @@ class TokenPruner(Declared, ABC):
         return {self.stage_on(info): n_keep(self.keep_ratio, n_tokens)}
 
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
-        """What must be observed, so that recording is in place before the picture is encoded."""
+        """Return what is to be recorded for the method; hooks for it are set before the picture is encoded."""
         del info
         return ()
 
     def positions_at(self, stage: Stage) -> str:
-        """What becomes of position ids after a stage: `original` (kept), `renumbered` (gaps closed), or `reindexed`
-        (a token's index in the sequence before the cut).
+        """Return how position ids go on after a stage: `original` (unchanged), `renumbered` (gaps closed), or
+        `reindexed` (a token's index in the sequence before the cut).
         """
         del stage
         return self.default_positions
 
     def requested_ratio(self, n_tokens: int) -> float:
-        """The share of a picture's tokens that a run with this method asks for."""
+        """Return the keep ratio that a run with this method requests, for a picture of `n_tokens` visual tokens."""
         del n_tokens
         return self.keep_ratio
 
     def trained(self, info: ModelInfo) -> Any:
-        """What was trained for this model, to read visual tokens behind the projector; see `learned.module_for`."""
+        """Return the module trained for this model on visual tokens behind the projector; see `module_for`."""
         if self.module is None:
             raise ValueError(f"{self.title} has no module to train")
         return module_for(self.key, self.title, self.module, info, info.text_dim)
 
     @property
     def own_count(self) -> bool:
-        """Whether the picture decides how many rows go on, whatever the keep ratio says."""
+        """Whether the picture determines how many rows are kept, whatever the keep ratio."""
         return False
 
     @abstractmethod
     def select(self, context: PruneContext, n_keep: int) -> Decision:
-        """Choose `n_keep` rows of the context. Pure: no model, no state, no randomness but `context.generator`."""
+        """Decide which `n_keep` rows to keep. Pure: no model, no state, no randomness but `context.generator`."""
 
     def __call__(self, context: PruneContext, n_keep: int) -> Decision:
-        """Decide and check. A budget that keeps everything changes nothing, whatever the method."""
+        """Decide at a stage and check the decision; a budget of all rows is the identity for every method.
+
+        Raises:
+            BudgetError: if no row is to be kept. AssertionError: if the method breaks its contract.
+        """
         if n_keep >= context.n_rows:
             return self.keep_all(context)
         if n_keep < 1:
@@ -190,7 +193,7 @@ class TokenPruner(Declared, ABC):
         return decision
 
     def keep_all(self, context: PruneContext) -> Decision:
-        """The decision where nothing has to go. A method whose later stages need what it learns here overrides it."""
+        """Return the decision that keeps every row; overridden where later stages need what is computed at this one."""
         return Decision(torch.arange(context.n_rows, device=context.ids.device), summary="all kept")
 
 

@@ -1,19 +1,19 @@
-"""Keep tokens that are unlike each other and weighed by the question: a determinantal point process, greedily.
+"""Keep diverse tokens weighted by the question: greedy selection from a determinantal point process.
 
-Paper:      Zhang et al., "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in
-            MLLMs", NeurIPS 2025, https://arxiv.org/abs/2506.10967; reference code Theia-4869/CDPruner @ 95416164
+Paper:      Zhang et al., "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in MLLMs",
+            NeurIPS 2025, https://arxiv.org/abs/2506.10967; reference code Theia-4869/CDPruner @ 95416164
 Stage:      once, between projector and language model
 Needs:      visual tokens; embeddings of the question
 Symbols:    T -> kept tokens; r (relevance) -> relevance; kernel L = diag(r) cos diag(r) -> greedy picks of the largest
             determinant
 Differs:    the paper lets a token count more that resembles the question; the code takes MINUS the cosine, which its
-            author explains by CLIP's last layer (`sign = unlike the question counts`). The published relevance of
-            LLaVA compares patches and question in CLIP's shared space; LLaVA checkpoints hold no CLIP text tower, so
+            author explains by CLIP's last layer (`sign = unlike the question counts`). The published relevance of LLaVA
+            compares patches and question in CLIP's shared space; LLaVA checkpoints hold no CLIP text tower, so
             projected tokens are compared with the language model's own embeddings, as the paper does for Qwen2.5-VL
-            (`question = mean embedding`) or token by token, as the code does with several text vectors. Scaling to
-            0 .. 1 is over this picture alone (the code scales over its batch, so that neighbours change the result).
-            Asked for more tokens than the features have dimensions, the rest is filled by relevance (the code is led
-            by rounding there, or fails)
+            (`question = mean embedding`) or token by token, as the code does with several text vectors. Scaling to 0 ..
+            1 is over this picture alone (the code scales over its batch, so that other pictures change the result).
+            Beyond as many tokens as the features have dimensions, the rest is filled by relevance (there the code
+            follows rounding errors, or fails)
 Cost:       O(n dim) for every candidate (somewhat more than T of them), O(T n) a pick
 """
 
@@ -49,10 +49,12 @@ class CDPruner(TokenPruner):
 
     sign: Annotated[
         str,
-        Choice((ALIKE, UNLIKE), "Sign of relevance", "What the paper says; its code does the opposite."),
+        Choice(
+            (ALIKE, UNLIKE), "Sign of relevance", "Likeness to the question as in the paper, or its opposite as coded."
+        ),
     ] = ALIKE
     question: Annotated[
-        str, Choice((POOLED, EACH), "Question", "What a token is compared with: one mean vector, or each and averaged.")
+        str, Choice((POOLED, EACH), "Question", "Compare with the mean embedding, or with every token and average.")
     ] = POOLED
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:
@@ -70,10 +72,10 @@ class CDPruner(TokenPruner):
 
 
 def scaled_relevance(image: torch.Tensor, text: torch.Tensor, *, minus: bool) -> torch.Tensor:
-    """Mean cosine of every token with the text vectors, scaled to 0 .. 1 and never 0, float32 `[tokens]`.
+    """Return the mean cosine of every token with the text vectors, scaled to (0, 1], float32 `[tokens]`.
 
     Args:
-        image: `[tokens, dim]`; text: `[vectors, dim]`, in one space. minus: as the published code does, turned round.
+        image: `[tokens, dim]`; text: `[vectors, dim]`, in one space. minus: negate the cosines, as coded.
     """
     raw = cosine(image, text).mean(1)
     raw = -raw if minus else raw
@@ -82,9 +84,9 @@ def scaled_relevance(image: torch.Tensor, text: torch.Tensor, *, minus: bool) ->
 
 
 def conditional_dpp(features: torch.Tensor, relevance: torch.Tensor, count: int) -> torch.Tensor:
-    """Tokens in the order of picking: each makes the determinant of the kernel of all picks the largest.
+    """Return tokens in the order of picking; each maximises the determinant of the kernel of all picks.
 
-    The gain of a token is its squared relevance times what the picks leave unexplained of its direction, which is a
+    The gain of a token is its squared relevance times the part of its direction outside the span of the picks: a
     weighted greedy residual of unit vectors.
 
     Args:

@@ -1,10 +1,10 @@
-"""Ask a small trained classifier, which reads picture and question, which tokens the language model will need.
+"""Keep the tokens that a small trained classifier of visual tokens and question scores highest.
 
 Paper:      Tang et al., "CoViPAL: Layer-wise Contextualized Visual Token Pruning for Large Vision-Language Models",
             Findings of EMNLP 2025, https://arxiv.org/abs/2508.17243; code tyxqc/CoViPAL
 Stage:      once, between projector and language model
-Needs:      visual tokens and embeddings of the question; a classifier trained for the very model
-Symbols:    p(H_v, H_t) -> keep probability of every visual token; the top r n_v go on
+Needs:      visual tokens and embeddings of the question; a classifier trained for this model
+Symbols:    p(H_v, H_t) -> keep probability of every visual token; the top r n_v are kept
 Differs:    the classifier is ours, trained for the bundled model with the paper's two stages; its shape is inferred:
             one layer of attention over projected tokens and question together, 64 wide. The paper can also prune at
             several layers; here it prunes once
@@ -27,7 +27,7 @@ class KeepClassifier(nn.Module):
     """Keep logits of visual tokens, given a question.
 
     Args:
-        dim: width of the language model. width, heads: of the one layer in which tokens and question meet.
+        dim: width of the language model. width, heads: of the one layer of joint attention.
     """
 
     def __init__(self, dim: int, width: int = 64, heads: int = 4) -> None:
@@ -40,11 +40,11 @@ class KeepClassifier(nn.Module):
         self.keep = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
 
     def forward(self, visual: torch.Tensor, text: torch.Tensor, is_pad: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits `[batch, n]`.
+        """Return logits `[batch, n]`.
 
         Args:
             visual: `[batch, n, dim]` projected tokens. text: `[batch, m, dim]` embeddings of the question.
-            is_pad: bool `[batch, m]`, True at rows of `text` that are none.
+            is_pad: bool `[batch, m]`, True at padding rows of `text`.
         """
         rows = torch.cat([self.visual(visual), self.text(text)], 1)
         mask = None

@@ -1,16 +1,16 @@
-"""Keep the visual tokens that repeat a few pivot tokens least.
+"""Keep the visual tokens that are least similar to a few pivot tokens.
 
 Paper:      Wen et al., "Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters More",
             EMNLP 2025, https://arxiv.org/abs/2502.11494; reference code ZichenWen1/DART, read in a fork @ d6a5af6f
 Stage:      in the language model, once, during prefill, entering layer `layer`
-Needs:      keys of layer `layer` - 1 for picture and text, and the states that it leaves under the decoder's last norm
-Symbols:    pivots -> `image_pivots`, `text_pivots`: tokens with the largest L1 norm of their key over all heads;
-            K -> `layer`; max_num_trunction -> the count that keep_ratio asks for
-Differs:    the code keeps the image pivots on top of what it was asked for, and rounds the rest down to a multiple of
-            the pivots (64 gives 68): `count = as coded`. By default exactly what was asked for is kept, the first
-            pivots taking one token more where it does not divide. The paper names no order of the pivots, and the
-            code visits them as CPython iterates a set of their places (`visit = as coded`); by default image pivots
-            come first, then text, by norm. `average over layers` is ours
+Needs:      keys of layer `layer` - 1 for picture and text, and its output states under the decoder's last norm
+Symbols:    pivots -> `image_pivots`, `text_pivots`: tokens with the largest L1 norm of their key over all heads; K ->
+            `layer`; max_num_trunction -> the count that keep_ratio stands for
+Differs:    the code keeps the image pivots in addition to the requested count, and rounds the rest down to a multiple
+            of the pivots (64 gives 68): `count = as coded`. By default exactly the requested count is kept, the first
+            pivots taking one token more where it does not divide. The paper names no order of the pivots, and the code
+            visits them as CPython iterates a set of their places (`visit = as coded`); by default image pivots come
+            first, then text, by norm. `average over layers` is ours
 Cost:       pivots x n x dim for cosines, and one sort a pivot
 """
 
@@ -44,15 +44,16 @@ class DART(TokenPruner):
     default_positions: ClassVar[str] = "original"
 
     layer: Annotated[
-        int, Param(1, 128, 1, "Layer K", "Tokens leave before this layer.", layer_of=Part.LANGUAGE_MODEL)
+        int, Param(1, 128, 1, "Layer K", "Tokens are dropped before this layer.", layer_of=Part.LANGUAGE_MODEL)
     ] = 2
     image_pivots: Annotated[int, Param(1, 64, 1, "Image pivots", "Visual tokens to compare with.")] = 4
     text_pivots: Annotated[int, Param(0, 64, 1, "Text pivots", "Tokens of the text to compare with.")] = 4
     count: Annotated[
-        str, Choice((EXACT, AS_CODED), "Count", "The code adds the image pivots to what it was asked for.")
+        str, Choice((EXACT, AS_CODED), "Count", "Exactly as requested, or with the image pivots added, as coded.")
     ] = EXACT
     visit: Annotated[
-        str, Choice((BY_NORM, AS_CODED), "Order of pivots", "The code's order is that of a set of places.")
+        str,
+        Choice((BY_NORM, AS_CODED), "Order of pivots", "By norm, or in the iteration order of a Python set, as coded."),
     ] = BY_NORM
     budget: BudgetOfOneCut = AFTER_THE_CUT
 
@@ -85,26 +86,26 @@ class DART(TokenPruner):
 
 
 def l1_norm(keys: torch.Tensor) -> torch.Tensor:
-    """L1 norm of every token's key over all heads, float32 `[tokens]`, from `[heads, tokens, head_dim]`."""
+    """Return the L1 norm of every token's key over all heads, float32 `[tokens]`, from `[heads, tokens, head_dim]`."""
     return keys.float().abs().sum((0, 2))
 
 
 def visited_as_coded(places: Sequence[int]) -> list[int]:
-    """Places of the pivots in the sequence, in the order in which the released code visits them."""
+    """Return the sequence positions of the pivots in the order in which the released code visits them."""
     return list(set(places))
 
 
 def share_out(count: int, parts: int) -> list[int]:
-    """`count` in `parts` as equal as they can be, the larger ones first."""
+    """Divide `count` into `parts` that differ by at most one, the larger ones first."""
     each, more = divmod(count, parts)
     return [each + (i < more) for i in range(parts)]
 
 
 def least_alike(similarity: torch.Tensor, pivots: torch.Tensor, quotas: Sequence[int]) -> torch.Tensor:
-    """Ascending tokens: the pivots, and for one pivot after the other the least similar ones that are still there.
+    """Return ascending tokens: the pivots, and for each pivot in turn the least similar tokens not taken yet.
 
     Args:
-        similarity: `[visits, tokens]` in the order of the visits. pivots: visual tokens that are kept anyway.
+        similarity: `[visits, tokens]` in the order of the visits. pivots: visual tokens that are kept in any case.
         quotas: how many tokens each visit takes.
     """
     taken = torch.zeros(similarity.shape[1], dtype=torch.bool, device=similarity.device)

@@ -1,11 +1,11 @@
-"""Keep tokens that are as different from each other as possible: each next one is the farthest from all before.
+"""Keep diverse tokens: each next one is the farthest, in cosine distance, from those kept so far (max-min diversity).
 
 Paper:      Alvar et al., "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", CVPR 2025,
             https://arxiv.org/abs/2503.02175; reference code vbdi/divprune @ 799e2d95 (its rule was re-derived)
 Stage:      once, between projector and language model
 Needs:      visual tokens, nothing else
 Symbols:    keep_ratio -> the paper's ratio; the paper's set M -> kept tokens
-Differs:    a token is never picked twice (the code does where tokens repeat); distances are computed in float32, not in
+Differs:    a token is never picked twice (in the code, duplicate tokens are); distances are computed in float32, not in
             the model's number format
 Cost:       one n x n product; O(n) a pick
 """

@@ -5,9 +5,9 @@ Paper:      Chen et al., "An Image is Worth 1/2 Tokens After Layer 2", ECCV 2024
 Stage:      in the language model, once, during prefill, entering layer `layer`
 Needs:      last-token attention of layer `layer` - 1
 Symbols:    paper K -> `layer`; paper R (fraction dropped) -> 1 - keep_ratio
-Differs:    the paper speaks of the attention a token receives on average, its code uses the last token's row only
-            (the authors' answer in their issue 14); the code's reading is what runs. `budget = average over layers`
-            is ours: it solves for the count that makes the mean over all layers meet keep_ratio
+Differs:    the paper speaks of the attention a token receives on average, its code uses the last token's row only (the
+            authors' answer in their issue 14); the code's definition is used. `budget = average over layers` is ours:
+            it solves for the count that makes the mean over all layers meet keep_ratio
 Cost:       one attention row of one layer; O(n log n) to select
 """
 
@@ -37,7 +37,7 @@ class FastV(ScoredPruner):
     nested: ClassVar[bool] = True
 
     layer: Annotated[
-        int, Param(1, 128, 1, "Layer K", "Tokens leave before this layer.", layer_of=Part.LANGUAGE_MODEL)
+        int, Param(1, 128, 1, "Layer K", "Tokens are dropped before this layer.", layer_of=Part.LANGUAGE_MODEL)
     ] = 2
     budget: BudgetOfOneCut = AFTER_THE_CUT
 
@@ -54,5 +54,5 @@ class FastV(ScoredPruner):
 
 
 def last_row_score(attention: torch.Tensor) -> torch.Tensor:
-    """Mean over the heads of `[heads, tokens]` attention weights, float32 `[tokens]`."""
+    """Return the mean over the heads of `[heads, tokens]` attention weights, float32 `[tokens]`."""
     return attention.float().mean(0)

@@ -1,7 +1,7 @@
-"""Give every part of the picture its share of the budget, and keep the best tokens of each.
+"""Divide the budget among crops of the picture by their mean scores, and keep the best tokens of each crop.
 
-Paper:      Zou et al., "Don't Just Chase 'Highlighted Tokens' in MLLMs: Revisiting Visual Holistic Context
-            Retention", NeurIPS 2025, https://arxiv.org/abs/2510.02912; reference code obananas/HoloV @ 1d2e65e9
+Paper:      Zou et al., "Don't Just Chase 'Highlighted Tokens' in MLLMs: Revisiting Visual Holistic Context Retention",
+            NeurIPS 2025, https://arxiv.org/abs/2510.02912; reference code obananas/HoloV @ 1d2e65e9
 Stage:      once, between projector and language model
 Needs:      [CLS] attention of the tower layer that feeds the projector (without [CLS], the attention received there);
             visual tokens
@@ -9,11 +9,11 @@ Symbols:    score of a token -> 1000 x attention + 0.09 x variance of its cosine
             attention; quota of a crop -> its share of the mean scores
 Differs:    the paper speaks of crops of the picture and ranks by the whole score; the code cuts the raster sequence
             into runs (`crops = runs of the raster`) and ranks by attention alone (`ranking = attention`). What a crop
-            cannot hold of its quota goes to the others, as in the paper; the code loses it and pads with zero vectors.
-            Crops are a square of equal parts, 16 as in the code: the paper does not say how they lie. The paper's
-            temperature and refetching of context are not in the code and could not be seen; they are left out. The
-            variance counts the zeroed diagonal, as the code's does. Of several pictures each has its own crops (runs
-            end where a picture ends), and all crops share the budget
+            cannot hold of its quota goes to the others, as in the paper; the code discards it and pads with zero
+            vectors. Crops are a square of equal parts, 16 as in the code: the paper does not say how they lie. The
+            paper's temperature and refetching of context are not in the code, and are left out. The variance counts the
+            zeroed diagonal, as the code's does. Of several pictures each has its own crops (runs end where a picture
+            ends), and all crops share the budget
 Cost:       one attention row; a product of every crop with itself
 """
 
@@ -46,10 +46,15 @@ class HoloV(TokenPruner):
     by_picture: ClassVar[bool] = True
     without_cls: ClassVar[bool] = True
 
-    side: Annotated[int, Param(1, 12, 1, "Crops a side", "4 cuts the picture into 16; as many runs of the raster.")] = 4
-    crops: Annotated[str, Choice((CROPS, RUNS), "Crops", "What gets a quota; the code takes runs.")] = CROPS
+    side: Annotated[
+        int, Param(1, 12, 1, "Crops a side", "4 divides the picture into 16 crops, or the raster into 16 runs.")
+    ] = 4
+    crops: Annotated[
+        str, Choice((CROPS, RUNS), "Crops", "What gets a quota: square parts, or runs of the raster, as coded.")
+    ] = CROPS
     ranking: Annotated[
-        str, Choice((WHOLE, ATTENTION), "Ranking in a crop", "What chooses inside a crop; the code takes attention.")
+        str,
+        Choice((WHOLE, ATTENTION), "Ranking in a crop", "Score by which a crop keeps tokens; the code uses attention."),
     ] = WHOLE
 
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
@@ -74,7 +79,7 @@ class HoloV(TokenPruner):
 
 
 def runs(n_tokens: int, count: int, device: torch.device) -> torch.Tensor:
-    """Number of the run of every token, `[tokens]`: contiguous, and the first ones longer where it does not divide."""
+    """Return the run of every token, `[tokens]`: contiguous, the first ones longer where the count does not divide."""
     count = min(count, n_tokens)
     length, longer = divmod(n_tokens, count)
     lengths = torch.full((count,), length, device=device)
@@ -85,7 +90,7 @@ def runs(n_tokens: int, count: int, device: torch.device) -> torch.Tensor:
 def holistic_score(
     features: torch.Tensor, attention: torch.Tensor, crop: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score of every token, and the mean of every crop, float32 `[tokens]` and `[crops]`.
+    """Return the score of every token and the mean score of every crop, float32 `[tokens]` and `[crops]`.
 
     Args:
         features: `[tokens, dim]`. attention: `[tokens]`. crop: `[tokens]` number of its crop.
@@ -93,7 +98,7 @@ def holistic_score(
     size = torch.bincount(crop)
     own = torch.zeros_like(attention)
     order, counts = torch.sort(crop, stable=True).indices, size.tolist()
-    room = features.new_empty(max(counts), features.shape[1])  # filled anew for every crop: new memory is slow
+    room = features.new_empty(max(counts), features.shape[1])  # reused for every crop: allocating is slow
     for mine in order.split(counts):  # by crop: all at once would first copy and pad every feature
         inside = torch.index_select(features, 0, mine, out=room[: len(mine)])
         alike = products_among(inside.float())
@@ -113,8 +118,10 @@ def holistic_score(
 
 
 def quotas(score: torch.Tensor, size: torch.Tensor, count: int) -> torch.Tensor:
-    """Tokens that every crop may keep, in all `count`: whole parts of its share, what is left to the best crops, and
-    what a crop cannot hold in the same way to the others.
+    """Divide `count` tokens among crops in proportion to their scores.
+
+    Fractions go to the crops with the highest scores; what a crop cannot hold is divided among the others in the same
+    way.
 
     Args:
         score: `[crops]`. size: `[crops]`, in all at least `count`.
@@ -130,7 +137,9 @@ def quotas(score: torch.Tensor, size: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def in_quota(crop: torch.Tensor, score: torch.Tensor, quota: torch.Tensor) -> torch.Tensor:
-    """The best tokens of every crop, crop by crop and best first; in raster order where a crop keeps all of its own."""
+    """Return the best tokens of every crop, crop by crop, best first; in raster order where a crop keeps all of its
+    own.
+    """
     filled = quota == torch.bincount(crop)
     rank = rank_within(crop, score.masked_fill(filled[crop], 0))
     chosen = (rank < quota[crop]).nonzero()[:, 0]

@@ -1,11 +1,11 @@
-"""Do what was decided elsewhere: keep the listed tokens, or merge the tokens of every group into their mean.
+"""Apply a decision from a file: keep the listed tokens, or merge the tokens of every group into their mean.
 
-Paper:      none; the way in for trained selectors whose weights are not public, and for decisions of one's own
+Paper:      none; for trained selectors whose weights are not public, and for decisions of one's own
 Stage:      once, where you choose: inside the tower, before the projector, before or inside the language model
 Needs:      a decision about exactly this picture on exactly this model
-Symbols:    kept -> ids of the tokens that go on; groups -> a group number for every token, negative where it is dropped
+Symbols:    kept -> ids of the kept tokens; groups -> a group number for every token, negative where it is dropped
 Differs:    nothing known; the keep ratio follows from the decision. A group's row is the mean of its members' rows and
-            stands at the first of them
+            takes the place of the first of them
 Cost:       O(n dim) with groups, else nothing
 """
 
@@ -30,8 +30,8 @@ AGAIN = "Export the decision for this picture and this model, and bring that."
 
 @dataclass(frozen=True, kw_only=True)
 class Imported(TokenPruner):
-    """Either `kept` or `groups` is given. `n_tokens` is how many tokens `kept` speaks of, where the file says it;
-    `groups` has an entry for each.
+    """Either `kept` or `groups` is given; `groups` has an entry for every token. `n_tokens`: number of visual tokens
+    that `kept` refers to, 0 where the file does not say.
     """
 
     key: ClassVar[str] = "imported"
@@ -55,10 +55,10 @@ class Imported(TokenPruner):
 
     @classmethod
     def from_parameters(cls, keep_ratio: float, parameters: dict[str, Any]) -> TokenPruner:
-        """As every method's, from what a file held; numbers beyond the picture are found when it is known.
+        """Return the method for the contents of a decision file; ids beyond the picture are refused once it is known.
 
         Raises:
-            ParameterError: if nothing was brought or two decisions, if something is no whole number, if a token is kept
+            ParameterError: if there is no decision or two, if something is not a whole number, if a token is listed
                 twice, or none is kept.
         """
         kept, groups = (_whole_numbers(name, parameters.get(name, ())) for name in ("kept", "groups"))
@@ -78,14 +78,14 @@ class Imported(TokenPruner):
 
     @property
     def _groups(self) -> list[int]:
-        """Group numbers in the order in which they first occur."""
+        """Group numbers in order of first occurrence."""
         return [number for number in dict.fromkeys(self.groups) if number >= 0]
 
     def requested_ratio(self, n_tokens: int) -> float:
-        """The decision says by itself how many stay.
+        """Return the share that the decision keeps.
 
         Raises:
-            ParameterError: if it is about another number of tokens.
+            ParameterError: if the decision is about another number of tokens.
         """
         spoken_of = len(self.groups) or self.n_tokens
         if spoken_of not in (0, n_tokens):

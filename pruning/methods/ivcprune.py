@@ -1,19 +1,19 @@
-"""Keep tokens at places that anchor the rotary positions, and those whose values resemble the question's.
+"""Keep tokens at positions that anchor the rotary embedding, and those whose values are similar to the question's.
 
 Paper:      Sun et al., "IVC-Prune: Revealing the Implicit Visual Coordinates in LVLMs for Vision Token Pruning", ICLR
             2026, https://arxiv.org/abs/2602.03060; reference code FireRedTeam/IVC-Prune @ 03afd9ce
-Stage:      in the language model, once, before layer 16 of 32, scaled to the model's depth; what leaves there also
-            leaves the caches of the layers before, once the prompt is read (`cache`)
-Needs:      values of the layer before the cut for the whole prompt, and the rotary angles
+Stage:      in the language model, once, before layer 16 of 32, scaled to the model's depth; dropped tokens are also
+            evicted from the caches of earlier layers after the prefill (`cache`)
+Needs:      values of the layer before the cut for the full prompt, and the rotary angles
 Symbols:    k -> `layer`; implicit visual coordinates -> the `position_share` of tokens with the largest mean cosine and
             as many with the largest mean sine; semantic seeds -> the `seed_share` most like the question; foreground ->
             the most like seeds and question together, up to keep_ratio
-Differs:    on LLaVA the code takes 5 % + 5 % position tokens and 20 % foreground, which overlap (28 % in all); on
-            Qwen and InternVL 10 % + 10 %, filled up with foreground to 50 %. Here foreground fills up to keep_ratio.
-            Position tokens take at most half of what is kept (ours, for budgets that nobody published). The question is
-            the text behind the picture without its first two tokens, as coded. The position tokens do not depend on
-            the picture at all. `average over layers` is ours
-Cost:       value similarities of question and seeds with the whole prompt, (text + seeds) x prompt x dim; O(n log n)
+Differs:    on LLaVA the code takes 5 % + 5 % position tokens and 20 % foreground, which overlap (28 % in all); on Qwen
+            and InternVL 10 % + 10 %, filled up with foreground to 50 %. Here foreground fills up to keep_ratio.
+            Position tokens take at most half of what is kept (ours, for unpublished budgets). The question is the text
+            behind the picture without its first two tokens, as coded. The position tokens do not depend on the picture
+            at all. `average over layers` is ours
+Cost:       value similarities of question and seeds with the full prompt, (text + seeds) x prompt x dim; O(n log n)
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ class IVCPrune(TokenPruner):
     layer: Annotated[
         int,
         Param(
-            0, 128, 1, "Layer k", "Tokens leave before this layer; 0 scales the published 16 of 32.",
+            0, 128, 1, "Layer k", "Tokens are dropped before this layer; 0 scales the published 16 of 32.",
             layer_of=Part.LANGUAGE_MODEL,
         ),
     ] = 0  # fmt: skip
     position_share: Annotated[
-        float, Param(0.0, 0.5, 0.01, "Position tokens", "Share of all tokens by cosine, and as many by sine.")
+        float, Param(0.0, 0.5, 0.01, "Position tokens", "Share of all tokens kept by cosine, and as many by sine.")
     ] = 0.05
     seed_share: Annotated[float, Param(0.01, 0.5, 0.01, "Seeds", "Share of all tokens that start the foreground.")] = (
         0.01
     )
     cache: Annotated[
-        str, Choice((EVERYWHERE, BEHIND), "Cache", "Where dropped tokens are gone while the answer is written.")
+        str, Choice((EVERYWHERE, BEHIND), "Cache", "Caches from which dropped tokens are evicted during decoding.")
     ] = EVERYWHERE
     budget: BudgetOfOneCut = AFTER_THE_CUT
 
     def cut(self, info: ModelInfo) -> int:
-        """The layer before which tokens leave."""
+        """Return the layer before which tokens are dropped."""
         [layer] = cut_layers(self.title, (16,), (self.layer,), info)
         return layer
 
@@ -108,7 +108,7 @@ class IVCPrune(TokenPruner):
 
 
 def anchor_places(rotary: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ascending tokens with the largest mean cosine and with the largest mean sine, from `[2, tokens, angles]`."""
+    """Return the tokens with the largest mean cosine and mean sine, each ascending, from `[2, tokens, angles]`."""
     cosine, sine = rotary.float().mean(-1)
     return best(cosine, count).sort().values, best(sine, count).sort().values
 
@@ -116,10 +116,10 @@ def anchor_places(rotary: torch.Tensor, count: int) -> tuple[torch.Tensor, torch
 def seeds_and_foreground(
     values: torch.Tensor, start: int, length: int, seed_share: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ascending seeds, foreground score `[length]`) of the visual tokens.
+    """Return (ascending seeds, foreground score `[length]`) of the visual tokens.
 
     Args:
-        values: `[heads, prompt, head_dim]` of the whole prompt. start, length: where the visual tokens stand in it.
+        values: `[heads, prompt, head_dim]` of the full prompt. start, length: where the visual tokens are in it.
     """
     end = start + length
     question = torch.arange(end, values.shape[1], device=values.device)
@@ -131,8 +131,8 @@ def seeds_and_foreground(
 
 
 def value_similarity(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """How much some tokens' values point to every token's, as a share of the prompt, mean over the heads: float32
-    `[rows, prompt]`. No token is hidden from an earlier one.
+    """Return the similarity of some tokens' values to every token's: softmax over the prompt of scaled products, mean
+    over the heads, float32 `[rows, prompt]`, without a causal mask.
     """
     values = values.float()
     return (values[:, rows] @ values.mT / values.shape[-1] ** 0.5).softmax(-1).mean(0)

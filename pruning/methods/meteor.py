@@ -1,14 +1,14 @@
-"""Fuse the picture and the question by scans of a small state space, then let a visual and a native expert score.
+"""Fuse visual tokens and question by small state space scans; keep what a visual and a native expert score highest.
 
 Paper:      Li et al., "Top-Down Compression: Revisit Efficient Vision Token Projection for Visual Instruction Tuning"
             (LLaVA-Meteor), 2025, https://arxiv.org/abs/2505.11945; no code was published
 Stage:      once, between projector and language model
-Needs:      visual tokens and embeddings of the question; a scorer trained for the very model
+Needs:      visual tokens and embeddings of the question; a scorer trained for this model
 Symbols:    local-to-single scan -> windows first, then all tokens in raster order behind the question; S_v and S_n ->
             scores of the visual and the native expert, whose mean decides
-Differs:    written from the paper's outline. There the fused tokens replace the projector's; here they only score, and
-            the model's own tokens go on. Inferred: a diagonal state space read both ways, six windows a side; the
-            native expert compares fused tokens with the question in a space of its own; experts are averaged
+Differs:    written from the paper's outline. There the fused tokens replace the projector's; here they are only scored,
+            and the model's own tokens are passed on. Inferred: a diagonal state space scanned both ways, six windows a
+            side; the native expert compares fused tokens with the question in a space of its own; experts are averaged
 Cost:       two scans over n + m rows of width 48
 """
 
@@ -29,7 +29,7 @@ WINDOWS = 6  # a side
 
 
 class Scan(nn.Module):
-    """A selective state space of diagonal, real transitions: what is remembered depends on what is read."""
+    """A selective state space with diagonal, real transitions that depend on the input."""
 
     def __init__(self, width: int, states: int) -> None:
         super().__init__()
@@ -37,10 +37,10 @@ class Scan(nn.Module):
         self.fade = nn.Parameter(torch.arange(1.0, states + 1).log().expand(width, states).clone())
 
     def forward(self, rows: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
-        """What the state says at every row, `[batch, n, width]`.
+        """Return the output of the scan at every row, `[batch, n, width]`.
 
         Args:
-            rows: `[batch, n, width]`. fresh: bool `[n]`, True where the state begins anew.
+            rows: `[batch, n, width]`. fresh: bool `[n]`, True where the state is reset.
         """
         pace = F.softplus(self.pace(rows))
         keep = torch.exp(-pace[..., None] * self.fade.exp()) * ~fresh[:, None, None]
@@ -53,7 +53,7 @@ class Scan(nn.Module):
 
 
 class BothWays(nn.Module):
-    """Rows with what scans in both directions add to them."""
+    """A residual block of scans in both directions."""
 
     def __init__(self, width: int, states: int) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ class BothWays(nn.Module):
         self.out = nn.Linear(2 * width, width)
 
     def forward(self, rows: torch.Tensor, fresh: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
-        """The same shape as `rows` `[batch, n, width]`; `fresh` `[n]` begins a new stretch, and where `real`
-        `[batch, n]` is False nothing is read.
+        """Return rows shaped as `rows` `[batch, n, width]`; the state is reset where `fresh` `[n]` is True, and rows
+        where `real` `[batch, n]` is False are zeroed.
         """
         normed, ends = self.norm(rows), fresh.roll(-1)
         if real is not None:
@@ -73,7 +73,7 @@ class BothWays(nn.Module):
 
 
 class TopDownScorer(nn.Module):
-    """Logits of two experts for every visual token, given a question.
+    """A module with two experts that score every visual token, given a question.
 
     Args:
         dim: width of the language model. width, states: of the scans.
@@ -90,12 +90,12 @@ class TopDownScorer(nn.Module):
     def forward(
         self, visual: torch.Tensor, text: torch.Tensor, window: torch.Tensor, real: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Logits `[batch, 2, n]` of the visual and the native expert.
+        """Return logits `[batch, 2, n]` of the visual and the native expert.
 
         Args:
             visual: `[batch, n, dim]` projected tokens, in raster order. text: `[batch, m, dim]` of the question.
-            window: `[n]` number of the window that each token lies in.
-            real: bool `[batch, m]`, False at rows of `text` that are none; those come first.
+            window: `[n]` window of each token.
+            real: bool `[batch, m]`, False at padding rows of `text`, which come first.
         """
         real = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device) if real is None else real
         rows, words = self.visual(visual), self.text(text)
@@ -121,7 +121,7 @@ class Meteor(TokenPruner):
     stage: ClassVar[Stage] = BEFORE_LANGUAGE_MODEL
     acts: ClassVar[str] = "before the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.VISUAL_TOKENS, Signal.TEXT_EMBEDDING})
-    equivariant: ClassVar[bool] = False  # it reads in raster order
+    equivariant: ClassVar[bool] = False  # scans are in raster order
     nested: ClassVar[bool] = True
     module: ClassVar[type[nn.Module]] = TopDownScorer
     defaults: ClassVar[str] = "as outlined, scorer trained for this model"
@@ -142,6 +142,6 @@ class Meteor(TokenPruner):
 
 
 def windows(positions: torch.Tensor) -> torch.Tensor:
-    """Number of the window that each place lies in, `[n]`; `positions` `[n, 2]` row and column in [0, 1)."""
+    """Return the window of each position, `[n]`; `positions` `[n, 2]` are row and column in [0, 1)."""
     row, column = (positions * WINDOWS).long().clamp(max=WINDOWS - 1).unbind(1)
     return row * WINDOWS + column

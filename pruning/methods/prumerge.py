@@ -1,18 +1,19 @@
-"""Keep what [CLS] looks at and an even sample, and let every kept token take in its nearest neighbours.
+"""Keep tokens with high [CLS] attention and an even sample, and merge into each kept token its nearest neighbours.
 
 Paper:      Shang et al., "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models", ICCV 2025,
             https://arxiv.org/abs/2403.15388; reference code 42Shawn/LLaVA-PruMerge @ 097c0411
-Stage:      once, leaving the vision tower (before the projector)
+Stage:      once, after the vision tower (before the projector)
 Needs:      queries and keys of the tower's last layer (one behind the layer that feeds the projector): the [CLS] row of
-            a softmax over their whole width, without heads, and the keys
+            a softmax over their full width, without heads, and the keys
 Symbols:    r -> share of outliers, above Q3 + 1.5 IQR of the [CLS] row; kept = `attention_share` by attention, the rest
             evenly spaced (PruMerge+); `attention_share` = 1 is PruMerge
-Differs:    the paper lets every picture decide how many tokens it needs (`budget = outliers`); here a keep ratio is
+Differs:    in the paper the picture determines how many tokens are kept (`budget = outliers`); here a keep ratio is
             given, as in the tables that compare it with others, half of it by attention as in the code's fixed ratio.
-            The even sample is spread over the tokens that are not kept yet, so that the count is met (the code's
-            sample may repeat them). With `outliers` the sample is the code's, about 3 r n tokens at an integer step; no
+            The even sample is spread over the tokens that are not kept yet, so that the count is met (the code's sample
+            may repeat them). With `outliers` the sample is the code's, about 3 r n tokens at an integer step; no
             outlier counts as one, and a step of 0, where the code raises, as 1. The row for all pruned tokens counts as
-            one of the kept and is shown at the pruned token with the most attention; one row to keep leaves it out
+            one of the kept and is placed at the pruned token with the most attention; with one row to keep it is left
+            out
 Cost:       one attention row, k n cosines of keys, one k x n product with the features
 """
 
@@ -46,7 +47,8 @@ class PruMerge(TokenPruner):
     defaults: ClassVar[str] = "as published, at a given keep ratio"
 
     budget: Annotated[
-        str, Choice((OUTLIERS, RATIO), "Budget", "Whether the picture's outliers or the keep ratio say how many stay.")
+        str,
+        Choice((OUTLIERS, RATIO), "Budget", "How many are kept: by the outliers of the picture, or by the keep ratio."),
     ] = RATIO
     attention_share: Annotated[
         float, Param(0.0, 1.0, 0.05, "Attention share", "Part of a given budget chosen by attention; 1 is PruMerge.")
@@ -89,27 +91,27 @@ class PruMerge(TokenPruner):
             f"{len(important)} by attention, {len(even)} evenly spaced, {len(kept) - len(near)} for all the others"
         )
         features = rows[order].to(context.features.dtype)
-        # Read as published: by attention, then the sample, then the row for all others.
+        # Ordered as published: by attention, then the sample, then the row for all others.
         extra = {"important": important, "even": even, "neighbours": near}
-        why = {"[CLS] looks at it": important, "even sample": even, "for all the others": kept[len(near) :]}
+        why = {"most [CLS] attention": important, "even sample": even, "for all the others": kept[len(near) :]}
         return Decision(keep, features, merged_into, attention, order.argsort(), summary, extra, why)
 
 
 def outliers(attention: torch.Tensor) -> int:
-    """How many tokens stand above the third quartile by more than 1.5 times the range between the quartiles."""
+    """Return how many tokens lie above the third quartile by more than 1.5 times the interquartile range."""
     low, high = attention.quantile(torch.tensor([0.25, 0.75], device=attention.device))
     return int((attention > high + 1.5 * (high - low)).sum())
 
 
 def stepped(kept: torch.Tensor, n_tokens: int) -> torch.Tensor:
-    """Every step-th token that is not among the kept ones; a step is a third of the tokens per kept one, truncated."""
+    """Return every step-th token that is not kept yet; the step is a third of the tokens per kept one, truncated."""
     step = max(1, n_tokens // len(kept) // 3)
     places = torch.arange(0, n_tokens - 1, step, device=kept.device)
     return places[~torch.isin(places, kept)]
 
 
 def spread(kept: torch.Tensor, n_tokens: int, count: int) -> torch.Tensor:
-    """`count` tokens evenly spaced among those that are not kept, at the centres of equal intervals."""
+    """Return `count` tokens evenly spaced among those not kept yet, at the centres of equal intervals."""
     free = torch.ones(n_tokens, dtype=torch.bool, device=kept.device)
     free[kept] = False
     free = free.nonzero()[:, 0]
@@ -120,8 +122,8 @@ def spread(kept: torch.Tensor, n_tokens: int, count: int) -> torch.Tensor:
 def take_in(
     features: torch.Tensor, keys: torch.Tensor, attention: torch.Tensor, kept: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """New rows of the kept tokens, float32 `[k, dim]`: each plus the attention-weighted sum of the tokens with the
-    nearest keys (kept ones too, as they were); and who these are, `[k, neighbours]`.
+    """Return the merged rows of the kept tokens, float32 `[k, dim]`: each plus the attention-weighted sum of the
+    original rows of the tokens with the nearest keys (kept ones included); and those tokens, `[k, neighbours]`.
     """
     alike = cosine(keys[kept], keys)
     alike[torch.arange(len(kept), device=kept.device), kept] = -torch.inf
@@ -131,5 +133,5 @@ def take_in(
 
 
 def sum_of(features: torch.Tensor, attention: torch.Tensor, pruned: torch.Tensor) -> torch.Tensor:
-    """Attention-weighted sum of some tokens, float32 `[dim]`."""
+    """Return the attention-weighted sum of the pruned tokens, float32 `[dim]`."""
     return attention[pruned] @ features[pruned].float()

@@ -1,7 +1,7 @@
-"""Budgets that papers publish, as counts for a picture, and what each really means for a method on a model.
+"""Paper budgets: the counts that papers publish for a picture, and the tokens per layer that each means for a method.
 
-"64" is not one quantity: what cuts before the language model keeps 64 in every layer, what cuts inside it sees all
-tokens first, and papers count even that in different ways. So every preset is told layer by layer.
+"64" is not one quantity: a method that prunes before the language model keeps 64 in every layer; one that prunes inside
+it processes all tokens in the first layers, and papers count that in different ways. So a budget is given per layer.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pruning.interface import ModelInfo, Part, Stage
 if TYPE_CHECKING:
     from pruning.methods.base import TokenPruner
 
-ONE_TILE = 24 * 24  # LLaVA-1.5; LLaVA-NeXT reads a large picture as five
+ONE_TILE = 24 * 24  # LLaVA-1.5; LLaVA-NeXT encodes a large picture as five
 PUBLISHED = {ONE_TILE: (192, 128, 64), 5 * ONE_TILE: (640, 320, 160)}
-RATIOS = (1 / 3, 2 / 9, 1 / 9)  # as published for grids that follow the picture
+RATIOS = (1 / 3, 2 / 9, 1 / 9)  # published where the grid depends on the picture
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a budget means: rows for the picture in every layer of the language model, and one sentence.
+    """What a budget means: visual tokens in every layer of the language model, and one sentence.
 
     Attributes:
         per_layer: empty where the budget cannot be met.
@@ -38,14 +38,14 @@ class Meaning:
 
 
 def presets(n_tokens: int) -> tuple[int, ...]:
-    """Published counts for a picture of `n_tokens` visual tokens, the largest first; where none are published for that
-    number, those of the published keep ratios.
+    """Return the published counts for a picture of `n_tokens` visual tokens, descending; those of the published keep
+    ratios where no counts are published for that number.
     """
     return PUBLISHED.get(n_tokens) or tuple(dict.fromkeys(n_keep(ratio, n_tokens) for ratio in RATIOS))
 
 
 def meaning(method: TokenPruner, info: ModelInfo, n_tokens: int) -> Meaning:
-    """What a method with its keep ratio will do on a model, before it is run."""
+    """Return what a method with its keep ratio will do on a model, without running it."""
     if method.keep_ratio == 1:
         return Meaning((n_tokens,) * info.text_layers, float(n_tokens), "all in every layer")
     try:
@@ -69,7 +69,7 @@ def meaning(method: TokenPruner, info: ModelInfo, n_tokens: int) -> Meaning:
 
 
 def layers_in_words(per_layer: Sequence[int]) -> str:
-    """Counts of the layers in one clause, such as "9 in layers 0-1, 4 in layers 2-7"."""
+    """Return the counts of the layers as one clause, such as "9 in layers 0-1, 4 in layers 2-7"."""
     spans, first = [], 0
     for count, run in groupby(per_layer):
         last = first + len(list(run)) - 1

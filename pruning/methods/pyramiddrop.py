@@ -1,14 +1,14 @@
-"""Keep, at three depths, the visual tokens that the last word of the instruction attends to most.
+"""Keep, at three depths, the visual tokens that the last token of the instruction attends to most.
 
 Paper:      Xing et al., "PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual Redundancy
             Reduction", CVPR 2025, https://arxiv.org/abs/2410.17247; reference code Cooperx521/PyramidDrop @ 6444f304
 Stage:      in the language model, before layers 8, 16 and 24 of 32, scaled to the model's depth
-Needs:      last-token attention of the layer that comes next, computed ahead on all tokens that are left
+Needs:      last-token attention of the layer after each cut, computed ahead on all tokens still kept
 Symbols:    layer_list -> `first_layer`, `second_layer`, `third_layer`; lambda (share kept by each cut) -> the cube root
             of keep_ratio; the published .5, .25, .125 of all tokens are keep_ratio 1/8
 Differs:    papers that compare at other budgets do not say which layers or ratios they used; here all three cuts keep
             the same share, as published (inferred for other budgets). Counts are rounded, the code truncates. The code
-            can be trained with it; nothing is trained here
+            also supports training with it; nothing is trained here
 Cost:       queries, keys and values of three layers once more, one attention row each; O(n log n) to select
 """
 
@@ -36,7 +36,7 @@ class PyramidDrop(ScoredPruner, StagedPruner):
     published_layers: ClassVar[tuple[int, ...]] = (8, 16, 24)
 
     budget: Annotated[
-        str, Choice((AFTER_THE_LAST, AVERAGE), "Share kept means", "What the keep ratio counts; papers differ.")
+        str, Choice((AFTER_THE_LAST, AVERAGE), "Keep ratio counts", "Tokens after the last cut, or the mean per layer.")
     ] = AFTER_THE_LAST
 
     def shares(self, ratio: float) -> tuple[float, ...]:

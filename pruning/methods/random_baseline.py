@@ -22,13 +22,13 @@ from pruning.parameters import Choice, Param
 WHERE = Choice(
     (Part.LANGUAGE_MODEL.value, Part.PROJECTOR.value, Part.TOWER.value),
     "Drop before",
-    "Part of the model that gets fewer tokens.",
+    "The part of the model before which tokens are dropped.",
 )
-LAYER = Param(0, 128, 1, "Layer", "Layer of that part before which tokens leave (the projector has only 0).")
+LAYER = Param(0, 128, 1, "Layer", "The layer of that part before which tokens are dropped (the projector has only 0).")
 
 
 def chosen_stage(where: str, layer: float, info: ModelInfo) -> Stage:
-    """The stage that a control's two parameters name, held to the model's depth."""
+    """Return the stage that a control's two parameters name, limited to the model's depth."""
     part = Part(where)
     depth = {Part.TOWER: info.feature_layer + 1, Part.PROJECTOR: 1, Part.LANGUAGE_MODEL: info.text_layers}[part]
     return Stage(part, min(int(layer), depth - 1))

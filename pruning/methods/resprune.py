@@ -1,12 +1,12 @@
-"""Keep the tokens whose span best reconstructs all visual tokens, tilted towards what the question names.
+"""Keep the tokens whose span best reconstructs all visual tokens, weighted by relevance to the question.
 
 Paper:      Li et al., "ResPrune", 2026, https://arxiv.org/abs/2603.21105; no reference code is public
 Stage:      once, between projector and language model, in the language model's embedding space
 Needs:      visual tokens; embeddings of the question's words (none when alpha = 0)
 Symbols:    k -> kept tokens; alpha -> `alpha`; r_i (text relevance) -> relevance; E_S(v) -> residual energy
 Differs:    written from secondary sources of the paper. Inferred and therefore options or defaults of ours: the value
-            of alpha, energies squared, cosines clamped at 0 and rescaled to a floor of 1e-3, unnormalised tokens.
-            The paper takes the prompt's nouns; no tagger is bundled, so content words (everything but a closed list of
+            of alpha, energies squared, cosines clamped at 0 and rescaled to a floor of 1e-3, unnormalised tokens. The
+            paper takes the prompt's nouns; no tagger is bundled, so content words (everything but a closed list of
             function words and question verbs) stand for them
 Cost:       O(k n dim) in k sequential steps (pivoted Cholesky on columns of the Gram matrix), O(n words dim) relevance
 """
@@ -27,7 +27,7 @@ RELEVANCE = ("max over words", "mean over words", "pooled question")
 NORMALISE = ("off", "l2")
 FLOOR = 1e-3
 
-# Closed-class words and the verbs that questions are made of: what is left names things.
+# Closed-class words and common verbs of questions; the remaining words are taken as content words.
 FUNCTION_WORDS = frozenset(
     """
     a an the this that these those some any each every no not none all both either neither other another such own same
@@ -53,7 +53,7 @@ class ResPrune(TokenPruner):
     nested: ClassVar[bool] = True
     defaults: ClassVar[str] = "as specified, alpha inferred"
 
-    alpha: Annotated[float, Param(0.0, 8.0, 0.1, "alpha", "Pull of the question; 0 ignores it.")] = 0.5
+    alpha: Annotated[float, Param(0.0, 8.0, 0.1, "alpha", "Weight of the question; 0 ignores it.")] = 0.5
     relevance: Annotated[
         str, Choice(RELEVANCE, "Relevance", "How the question's words are combined (the paper's settings 1, 2, 3).")
     ] = RELEVANCE[0]
@@ -73,7 +73,7 @@ class ResPrune(TokenPruner):
         picks = greedy_residual(features, weight, n_keep)
         rank = torch.zeros(context.n_rows, device=features.device)
         rank[picks.order] = torch.arange(n_keep, 0, -1, device=features.device, dtype=rank.dtype)
-        # Picks come first, in order of picking; the others by what they would still add.
+        # Picks come first, in order of picking; the others by their remaining gain.
         left = picks.energy_left * weight.double()
         scores = torch.where(rank > 0, rank, (left / (left.max() + 1e-12)).float().clamp(max=0.999))
         extra = {
@@ -90,7 +90,7 @@ class ResPrune(TokenPruner):
 
 
 def content_words(text: PromptText) -> torch.Tensor | None:
-    """Embeddings of the question's content words `[words, dim]`, or None if it has none."""
+    """Return embeddings of the question's content words `[words, dim]`, or None if it has none."""
     asked = text.asked
     pairs = zip(asked.token_texts, asked.words, strict=True)
     chosen = [i for i, (token_text, word) in enumerate(pairs) if _is_word(token_text) and _names(word)]
@@ -102,15 +102,15 @@ def _is_word(token_text: str) -> bool:
 
 
 def _names(word: str) -> bool:
-    """Whether a whole word is none of the function words; what follows an apostrophe does not count."""
+    """Return whether a word is not a function word; what follows an apostrophe is ignored."""
     letters = "".join(c for c in word.lower().replace("’", "'").split("'")[0] if c.isalnum())
     return bool(letters) and letters not in FUNCTION_WORDS
 
 
 def text_relevance(features: torch.Tensor, words: torch.Tensor, how: str = RELEVANCE[0]) -> torch.Tensor:
-    """Relevance of every token to the words, float32 `[tokens]` in `FLOOR` .. 1.
+    """Return the relevance of every token to the words, float32 `[tokens]` in `FLOOR` .. 1.
 
-    Negative cosines count as 0; dividing by the largest does not move the argmax; the floor keeps every token in play.
+    Negative cosines count as 0; scaling by the largest keeps the argmax; the floor keeps every token selectable.
     """
     if how == RELEVANCE[2]:
         raw = cosine(features, words.mean(0, keepdim=True))[:, 0]

@@ -1,20 +1,20 @@
-"""Keep what the words that fit the picture look at, at three depths; merge the best of the rest.
+"""Keep, at three depths, the tokens most attended to by words relevant to the picture; merge the best of the rest.
 
 Paper:      Zhang et al., "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference", ICML
             2025, https://arxiv.org/abs/2410.04417; reference code Gumpest/SparseVLMs @ 26a5f488 (1.5, and 2.0 as
             `version`)
-Stage:      in the language model, behind layers 2, 6 and 15 of 32, scaled to the model's depth; the raters are chosen
+Stage:      in the language model, after layers 2, 6 and 15 of 32, scaled to the model's depth; the raters are chosen
             before its first layer
 Needs:      text attention of the layers before the cuts; 2.0 also the rotary angles there
-Symbols:    text raters -> tokens behind the picture whose mean weight in softmax(picture x text) is above the mean;
+Symbols:    text raters -> tokens after the picture whose mean weight in softmax(picture x text) is above the mean;
             budgets 192, 128, 96, 64 of 576 -> keep_ratio 1/3, 2/9, 1/6, 1/9
 Differs:    the paper's rank-adaptive count is in no released image code; here as there counts come from a table per
-            budget, between whose rows shares are interpolated (inferred). The paper counts a layer with what it leaves
-            and the kept tokens without the recycled ones, so that its 64 is an average of 82: `average over layers`
-            counts every row that a layer reads. A recycled token is the sum of its group as in the paper, the code
-            takes the mean (`merge`). The code adds noise to the densities of its clusters; here equal ones go by score.
-            2.0 divides by what vectors of ones would pay; where that is not above a hundredth of its largest value it
-            is raised to it. If no word is above the mean, all words rate
+            budget, between whose rows shares are interpolated (inferred). The paper counts for a layer what is kept
+            after it, without the recycled tokens, so that its 64 is an average of 82: `average over layers` counts
+            every row that a layer processes. A recycled token is the sum of its group as in the paper, the code takes
+            the mean (`merge`). The code adds noise to the densities of its clusters; here equal ones go by score. 2.0
+            divides by the attention score of vectors of ones; it is raised to at least a hundredth of its largest
+            value. If no word is above the mean, all words are raters
 Cost:       text x n attention in three layers; (0.3 n)^2 dim for clusters (1.5)
 """
 
@@ -43,7 +43,7 @@ SHARES = {
     version: {budget / PAPER_TOKENS: tuple(count / PAPER_TOKENS for count in row) for budget, row in table.items()}
     for version, table in COUNTS.items()
 }
-VOTING_HEADS = 14 / 32  # of the model for which 2.0 names 14
+VOTING_HEADS = 14 / 32  # of the model for which the code of 2.0 uses 14
 LEAST_PROFILE = 0.01
 
 
@@ -59,11 +59,12 @@ class SparseVLM(StagedPruner):
     published_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)  # behind layers 2, 6 and 15
 
     version: Annotated[
-        str, Choice((FIRST, SECOND), "Version", "2.0 corrects for distance, lets few heads vote and merges nothing.")
+        str,
+        Choice((FIRST, SECOND), "Version", "2.0 corrects for distance, averages only a few heads and merges nothing."),
     ] = FIRST
     merge: Annotated[str, Choice((SUM, MEAN), "Merge", "Value of a recycled token in 1.5.")] = SUM
     heads: Annotated[
-        int, Param(0, 128, 1, "Voting heads", "Heads that vote in 2.0; 0 scales the published 14 of 32.")
+        int, Param(0, 128, 1, "Voting heads", "Heads averaged in 2.0; 0 scales the published 14 of 32.")
     ] = 0
 
     def check(self, info: ModelInfo) -> None:
@@ -121,13 +122,13 @@ class SparseVLM(StagedPruner):
         return self._recycle(context, score, kept)
 
     def _groups(self, n_deleted: int) -> int:
-        """Rows that recycled tokens make when this many are deleted; none where that would save nothing."""
+        """Return the number of merged rows for this many deleted tokens; 0 where merging would save nothing."""
         if self.version == SECOND or n_deleted < 2:
             return 0
         return recycled_counts(n_deleted)[1]
 
     def _n_plain(self, context: PruneContext, n_keep: int) -> int:
-        """How many of the rows that go on are kept as they are: what the plan said."""
+        """Return how many of the rows passed on are kept unmerged, according to the plan."""
         info, n_tokens = context.info, context.n_total
         ratio = self.paper_ratio(info, n_tokens)
         number = self.layers(info).index(context.stage.layer)
@@ -156,10 +157,10 @@ class SparseVLM(StagedPruner):
 
 
 def text_raters(visual: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(tokens of the text that rate, ascending; weight of every text token, float32 `[text]`).
+    """Return (text tokens that are raters, ascending; weight of every text token, float32 `[text]`).
 
     Args:
-        visual: `[tokens, dim]`, text: `[text, dim]`, both as the first layer is given them.
+        visual: `[tokens, dim]`, text: `[text, dim]`, both as input of the first layer.
     """
     weight = (visual.float() @ text.float().T).softmax(1).mean(0)
     raters = (weight > weight.mean()).nonzero()[:, 0]
@@ -167,33 +168,33 @@ def text_raters(visual: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def rater_score(attention: torch.Tensor) -> torch.Tensor:
-    """Mean over heads and raters, float32 `[tokens]`, from `[heads, raters, tokens]`."""
+    """Return the mean over heads and raters, float32 `[tokens]`, from `[heads, raters, tokens]`."""
     return attention.float().mean(0).mean(0)
 
 
 def voting_heads(attention: torch.Tensor, count: int) -> torch.Tensor:
-    """Ascending heads that look at the picture most, from `[heads, raters, tokens]`."""
+    """Return the `count` heads with the most attention on the picture, ascending, from `[heads, raters, tokens]`."""
     return best_ascending(attention.float().sum((1, 2)), count)
 
 
 def distance_profile(text: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
-    """What a query of ones would score with a key of ones for the distance alone, relative to no distance: `[text,
-    tokens]`, at least `LEAST_PROFILE`; from rotary angles `[2, text or tokens, angles]`.
+    """Return the score of a query of ones with a key of ones under the rotary embedding, relative to distance 0:
+    `[text, tokens]`, at least `LEAST_PROFILE`; from rotary angles `[2, text or tokens, angles]`.
     """
     turned = (text.float() @ visual.float().mT).sum(0) / text.shape[-1]  # cos a cos b + sin a sin b = cos(a - b)
     return turned.clamp(min=LEAST_PROFILE)
 
 
 def recycled_counts(n_deleted: int) -> tuple[int, int]:
-    """(deleted tokens that are recycled, groups that they make)."""
+    """Return (number of deleted tokens that are recycled, number of groups they form)."""
     recycled = int(n_deleted * 0.3) + 1
     return recycled, int(recycled / 10) + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Recycled:
-    """`recycled` `[n]`: tokens, best score first; `features` `[n, dim]` theirs; `labels` `[n]` the group of each;
-    `centres` `[groups]`: the token that stands for a group.
+    """`recycled` `[n]`: tokens, best score first; `features` `[n, dim]`: theirs; `labels` `[n]`: group of each;
+    `centres` `[groups]`: token at whose position a group's row is placed.
     """
 
     recycled: torch.Tensor
@@ -203,10 +204,10 @@ class Recycled:
 
 
 def recycle(features: torch.Tensor, score: torch.Tensor, kept: torch.Tensor) -> Recycled:
-    """Group the best of the tokens that are not kept.
+    """Cluster the best of the tokens that are not kept.
 
     Args:
-        features: `[tokens, dim]`. score: `[tokens]`. kept: tokens that go on as they are.
+        features: `[tokens, dim]`. score: `[tokens]`. kept: tokens passed on unchanged.
     """
     deleted = torch.ones_like(score, dtype=torch.bool)
     deleted[kept] = False
@@ -218,10 +219,10 @@ def recycle(features: torch.Tensor, score: torch.Tensor, kept: torch.Tensor) -> 
 
 
 def density_peaks(features: torch.Tensor, n_groups: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(group of every row, the centre of every group) by density peaks: a centre is dense and far from what is denser.
+    """Return (group of every row, centre of every group) by density peaks: a centre is dense and far from denser rows.
 
-    Density is taken from the `n_groups` nearest rows, itself included; groups are numbered from the best centre on.
-    Logarithms stand for densities, which large features would round to 0; equal densities go by index.
+    Density is over the `n_groups` nearest rows, itself included; groups are numbered from the best centre on. Densities
+    are kept as logarithms, since they underflow for large features; equal densities are ordered by index.
 
     Args:
         features: `[n, dim]`; n_groups: at most n.

@@ -1,4 +1,10 @@
-"""What methods have in common that cut inside the language model, at one layer or at three."""
+"""Published schedules of methods that cut inside the language model: their layers scaled to a model's depth, the shares
+they keep after each cut, and what the keep ratio counts (the tokens after a cut, or the mean over the layers).
+
+Papers count layers of a model of `PAPER_DEPTH` layers and tokens of a picture of `PAPER_TOKENS`; `cut_layers` scales
+the layers, `interpolated` fills in shares between published budgets, and `ratio_for_average` solves a schedule for the
+ratio whose mean per layer is the one requested.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +22,16 @@ from pruning.parameters import Choice, Param
 
 AS_COUNTED, AVERAGE = "as the paper counts", "average over layers"
 AFTER_THE_CUT, AFTER_THE_LAST = "after the cut", "after the last cut"
-_CUT = "Tokens leave before this layer; 0 scales the published one to the model's depth."
-BudgetOfOneCut = Annotated[str, Choice((AFTER_THE_CUT, AVERAGE), "Share kept means", "What the keep ratio counts.")]
+_CUT = "Tokens are dropped before this layer; 0 scales the published one to the model's depth."
+BudgetOfOneCut = Annotated[
+    str, Choice((AFTER_THE_CUT, AVERAGE), "Keep ratio counts", "Tokens after the cut, or the mean per layer.")
+]
 PAPER_DEPTH = 32  # layers of the 7 B models that the papers count on
 PAPER_TOKENS = 24 * 24  # of one picture there
 
 
 def share_after_cut(title: str, budget: str, keep_ratio: float, layer: int, info: ModelInfo) -> float:
-    """Share of all tokens that a single cut before `layer` leaves, where `budget` says what the keep ratio counts.
+    """Return the share of all tokens to keep at a single cut before `layer`; `budget` says what the keep ratio counts.
 
     Raises:
         BudgetError: if no share has that average.
@@ -35,10 +43,10 @@ def share_after_cut(title: str, budget: str, keep_ratio: float, layer: int, info
 
 @dataclass(frozen=True, kw_only=True)
 class StagedPruner(TokenPruner):
-    """A method that drops tokens at several layers of the language model.
+    """Base of methods that drop tokens at three layers of the language model.
 
     Class facts:
-        published_layers: the cuts, each before that layer of `PAPER_DEPTH`.
+        published_layers: layers before which the paper cuts, of `PAPER_DEPTH`.
     """
 
     published_layers: ClassVar[tuple[int, ...]]
@@ -47,15 +55,15 @@ class StagedPruner(TokenPruner):
     second_layer: Annotated[int, Param(0, 128, 1, "Second cut", _CUT, layer_of=Part.LANGUAGE_MODEL)] = 0
     third_layer: Annotated[int, Param(0, 128, 1, "Third cut", _CUT, layer_of=Part.LANGUAGE_MODEL)] = 0
     budget: Annotated[
-        str, Choice((AS_COUNTED, AVERAGE), "Share kept means", "What the keep ratio counts; papers differ.")
+        str, Choice((AS_COUNTED, AVERAGE), "Keep ratio counts", "As the paper, or the mean per layer; papers differ.")
     ] = AS_COUNTED
 
     @abstractmethod
     def shares(self, ratio: float) -> tuple[float, ...]:
-        """Shares of all tokens that are left after each cut where the paper's budget is `ratio` (0 .. 1)."""
+        """Return the share of all tokens kept after each cut where the paper's budget is `ratio` (0 .. 1)."""
 
     def layers(self, info: ModelInfo) -> tuple[int, ...]:
-        """Layers of the cuts.
+        """Return the layers before which this model is cut.
 
         Raises:
             ParameterError, BudgetError: as `cut_layers`.
@@ -65,11 +73,11 @@ class StagedPruner(TokenPruner):
         )
 
     def rows(self, ratio: float, n_tokens: int) -> list[int]:
-        """Rows that go on after each cut where the paper's budget is `ratio`."""
+        """Return the number of rows passed on after each cut where the paper's budget is `ratio`."""
         return [rounded(share, n_tokens) for share in self.shares(ratio)]
 
     def paper_ratio(self, info: ModelInfo, n_tokens: int) -> float:
-        """The paper's budget that the keep ratio asks for.
+        """Return the paper's budget that the keep ratio stands for.
 
         Raises:
             BudgetError: if no budget has that average.
@@ -88,8 +96,8 @@ class StagedPruner(TokenPruner):
 
 
 def cut_layers(title: str, published: Sequence[int], chosen: Sequence[int], info: ModelInfo) -> tuple[int, ...]:
-    """Layers before which tokens leave: those chosen, and for every 0 the published one scaled to the model's depth,
-    moved where two would meet.
+    """Return the layers before which tokens are dropped: those chosen, and for every 0 the published one scaled to the
+    model's depth, moved where two would coincide.
 
     Raises:
         BudgetError: if the model has fewer layers than cuts.
@@ -114,8 +122,8 @@ def cut_layers(title: str, published: Sequence[int], chosen: Sequence[int], info
 
 
 def interpolated(table: Mapping[float, Sequence[float]], ratio: float) -> tuple[float, ...]:
-    """Shares at a ratio, linear between the rows of `table` (published ratio -> shares), with none kept at 0 and all at
-    1.
+    """Return the shares at a ratio, linear between the rows of `table` (published ratio -> shares); 0 keeps none, 1
+    all.
     """
     width = len(next(iter(table.values())))
     points = sorted({0.0: (0.0,) * width, **table, 1.0: (1.0,) * width}.items())
@@ -127,14 +135,16 @@ def interpolated(table: Mapping[float, Sequence[float]], ratio: float) -> tuple[
 
 
 def mean_share(shares: Sequence[float], layers: Sequence[int], depth: int) -> float:
-    """Mean over the layers of the share of tokens that enter them: all before the first of `layers`, then `shares`."""
+    """Return the mean over all layers of the share of tokens they process: 1 before the first of `layers`, then
+    `shares`.
+    """
     return sum(s * (b - a) for s, (a, b) in zip((1.0, *shares), pairwise((0, *layers, depth)), strict=True)) / depth
 
 
 def ratio_for_average(
     title: str, shares: Callable[[float], Sequence[float]], layers: Sequence[int], info: ModelInfo, average: float
 ) -> float:
-    """The argument of `shares` (growing with it, 0 .. 1) at which the mean over all layers is `average`.
+    """Return the argument of `shares` (0 .. 1, increasing) at which the mean over the layers is `average`.
 
     Raises:
         BudgetError: if the layers before the first cut alone take more.

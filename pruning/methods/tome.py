@@ -5,8 +5,8 @@ Paper:      Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, https
 Stage:      after every layer of the vision tower up to the one that feeds the projector
 Needs:      keys of every tower layer, averaged over its heads
 Symbols:    r -> tokens merged in a layer, the smallest constant that ends at the kept tokens; A and B -> every other
-            token; size -> how many tokens a row stands for; schedule (r, inflection) -> `inflection`
-Differs:    merging follows the whole layer, by the keys of that layer, where the engine cuts; the paper merges inside
+            token; size -> how many tokens a row represents; schedule (r, inflection) -> `inflection`
+Differs:    merging is after the full layer, by the keys of that layer, where the engine cuts; the paper merges inside
             the layer, between attention and feed-forward. So a layer's feed-forward part works on the tokens from
             before its merge. The merge of the last layer takes fewer tokens, so that the count is met
 Cost:       n / 2 x n / 2 cosines of keys a layer
@@ -46,7 +46,7 @@ class ToMe(TokenPruner):
     ] = 0.0
 
     def stages(self, info: ModelInfo) -> list[Stage]:
-        """Where tokens are merged, in order."""
+        """Return the stages at which tokens are merged, in order."""
         return [*(Stage(Part.TOWER, layer) for layer in range(1, info.feature_layer + 1)), BEFORE_PROJECTOR]
 
     def plan(self, info: ModelInfo, n_tokens: int) -> dict[Stage, int]:
@@ -67,7 +67,7 @@ class ToMe(TokenPruner):
         number = self.stages(context.info).index(context.stage)
         metric = context.observations[self.observations(context.info)[number]]
         all_sizes = context.memory.setdefault("tome.sizes", torch.ones(context.n_total, device=metric.device))
-        with_cls = Signal.CLS_ATTENTION in context.info.signals  # it is the first token and one of A, but never merges
+        with_cls = Signal.CLS_ATTENTION in context.info.signals  # [CLS] is the first token of A, but is never merged
         edges = strongest_edges(metric, context.n_rows - n_keep, first=int(with_cls), sort_rest=with_cls)
         rows, size = merge_by_size(context.features, all_sizes[context.ids], edges.source, edges.target)
         all_sizes[context.ids] = size
@@ -83,8 +83,8 @@ class ToMe(TokenPruner):
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """`source` merges into `target`, strongest first. `left`: tokens that remain, those of A before those of B. `score`
-    `[tokens]`: how unlike its nearest of B each token of A is, NaN in B.
+    """Pairs to merge: `source` into `target`, most similar first. `left`: all tokens but `source`, those of A before
+    those of B. `score` `[tokens]`: 1 - cosine of each token of A to its nearest of B, NaN in B.
     """
 
     source: torch.Tensor
@@ -94,7 +94,7 @@ class Edges:
 
 
 def strongest_edges(metric: torch.Tensor, count: int, *, first: int, sort_rest: bool) -> Edges:
-    """The `count` most similar pairs of a token of A with its most similar token of B.
+    """Return the `count` most similar pairs of a token of A and its most similar token of B.
 
     Args:
         metric: `[tokens, dim]`. count: at most half of the tokens.
@@ -113,10 +113,10 @@ def strongest_edges(metric: torch.Tensor, count: int, *, first: int, sort_rest: 
 
 
 def schedule(n_tokens: int, wanted: int, layers: int, inflection: float) -> list[int]:
-    """Tokens left after every layer, for the smallest r that ends at `wanted`; above it where none does.
+    """Return the tokens left after every layer for the smallest r that ends at `wanted`; above it where none does.
 
-    A layer merges at most half of its tokens. r is taken times 1 - inflection in the first layer, and rises or falls
-    evenly to 1 + inflection in the last.
+    A layer merges at most half of its tokens. r is multiplied by 1 - inflection in the first layer, changing
+    linearly to 1 + inflection in the last.
     """
     share = [1 + inflection * (2 * i / max(1, layers - 1) - 1) for i in range(layers)]
     r = -(-(n_tokens - wanted) // layers)

@@ -1,7 +1,7 @@
-"""Small modules that a pruner was trained with for one model: a folder with `config.json`, `model.safetensors`, a card.
+"""Small modules that pruners decide with, each trained for one model and kept in a folder with its weights and card.
 
-What such a module has learnt holds for what it reads: one model's visual tokens and words. A folder says whose those
-are; for a model that computes others there is none, and the method refuses by name.
+A module is valid only for the visual tokens and text embeddings it was trained on, so its folder holds the identity of
+the model. Where no folder fits a model, the method refuses it by name.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ FOLDERS = [Path(__file__).parents[2] / "assets" / "models"]  # each of their fol
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What a folder holds. `shape` are the keyword arguments of the module; `made_for` is the identity of the model
-    (`models.base.VLMAdapter.identity`); `facts` tell how it was trained.
+    """Contents of a folder. `shape`: keyword arguments of the module; `made_for`: identity of the model
+    (`models.base.VLMAdapter.identity`); `facts`: how it was trained.
     """
 
     method: str
@@ -40,7 +40,7 @@ class Learned:
 
 
 def save(folder: Path, learned: Learned) -> str:
-    """Write a folder that `read` opens; returns the weights' sha256."""
+    """Write a folder that `read` opens; return the weights' sha256."""
     config = {
         "kind": KIND, "format": FORMAT, "method": learned.method, "shape": dict(learned.shape),
         "made_for": dict(learned.made_for), "facts": dict(learned.facts),
@@ -49,7 +49,7 @@ def save(folder: Path, learned: Learned) -> str:
 
 
 def read(folder: Path) -> Learned:
-    """Open a folder written by `save`.
+    """Return the contents of a folder written by `save`.
 
     Raises:
         PrunerUntrainedError: if it is damaged, incomplete or newer.
@@ -72,11 +72,11 @@ def read(folder: Path) -> Learned:
 def module_for(
     key: str, title: str, make: Callable[..., torch.nn.Module], info: ModelInfo, dim: int
 ) -> torch.nn.Module:
-    """The module that a method was trained with for a model, ready for use; the same object every time.
+    """Return the module trained for a method and a model, in eval mode; the same object every time.
 
     Args:
         key, title: of the method. make: builds the untrained module from its shape.
-        dim: width of the model's visual tokens where the module reads them, part of every shape.
+        dim: width of the visual tokens that are the module's input, part of every shape.
 
     Raises:
         PrunerUntrainedError: if there is none for this model, or it is damaged.
@@ -92,14 +92,14 @@ def module_for(
 
 
 def _folders(key: str) -> list[Path]:
-    """Folders of modules for this method, whatever model they were made for."""
+    """Return the folders of modules for this method, for any model."""
     configs = sorted(config for place in FOLDERS for config in place.glob(f"*/{CONFIG}"))
     return [config.parent for config in configs if _method_of(config, config.stat().st_mtime_ns) == key]
 
 
 @lru_cache(maxsize=64)
 def _method_of(config: Path, written: int) -> str | None:
-    """The method that a folder is for; None for folders of other things. Every decision asks: a file is read once."""
+    """Return the method that a folder is for, or None for other folders; cached, since every decision needs it."""
     del written  # as in `_read`
     try:
         said = json.loads(config.read_text(encoding="utf-8"))
@@ -109,7 +109,7 @@ def _method_of(config: Path, written: int) -> str | None:
 
 
 def fits(learned: Learned, info: ModelInfo, dim: int) -> bool:
-    """Was it trained on what this model's tower, projector and words give?"""
+    """Return whether a module was trained on this model's tower, projector and word embeddings."""
     if learned.shape["dim"] != dim or info.identity is None:  # the identity of a large model takes a second
         return False
     mine = info.identity()

@@ -1,10 +1,10 @@
-"""Keep an even grid of visual tokens, whatever the picture shows: the control for coverage.
+"""Keep an evenly spaced grid of visual tokens, independent of the picture's content: the control for coverage.
 
 Paper:      none; a control. Uniform sampling is a strong baseline in 2502.11501 and 2511.02650
 Stage:      once, where you choose: inside the tower, before the projector, before or inside the language model
 Needs:      nothing
 Symbols:    keep_ratio = kept / all
-Differs:    nothing known. Where the model looks at several tiles or pictures, each gets its share of the budget
+Differs:    nothing known. Each of several tiles or pictures gets its share of the budget
 Cost:       O(n)
 """
 
@@ -49,7 +49,7 @@ class UniformGrid(TokenPruner):
 
 
 def even_rows(positions: torch.Tensor, n_keep: int) -> torch.Tensor:
-    """`n_keep` rows spread evenly over the grid, ascending: evenly spaced lines, evenly spaced tokens within a line.
+    """Return `n_keep` rows spread evenly over the grid, ascending: evenly spaced lines, and tokens within a line.
 
     Args:
         positions: `[rows, 2]` row and column of every token, each divided by its count, in raster order.
@@ -57,9 +57,9 @@ def even_rows(positions: torch.Tensor, n_keep: int) -> torch.Tensor:
     lines = [torch.nonzero(positions[:, 0] == y)[:, 0] for y in positions[:, 0].unique(sorted=True)]
     width = max(len(line) for line in lines)
     n_lines = min(len(lines), n_keep, max(1, round((n_keep * len(lines) / width) ** 0.5)))
-    n_lines = max(n_lines, -(-n_keep // width))  # a line cannot give more tokens than it has
+    n_lines = max(n_lines, -(-n_keep // width))  # at most as many tokens as a line has
     share, extra = divmod(n_keep, n_lines)
-    # The lines with one token more are spread over the picture, not gathered at the top.
+    # Lines with one token more are spread over the picture instead of being the first ones.
     counts = [share + ((i + 1) * extra // n_lines - i * extra // n_lines) for i in range(n_lines)]
     picked = [
         lines[place][_evenly(len(lines[place]), count)]
@@ -69,5 +69,5 @@ def even_rows(positions: torch.Tensor, n_keep: int) -> torch.Tensor:
 
 
 def _evenly(length: int, count: int) -> torch.Tensor:
-    """`count` different indices below `length`, at the centres of equal intervals."""
+    """Return `count` distinct indices below `length`, at the centres of equal intervals."""
     return ((torch.arange(count) * 2 + 1) * length // (2 * count)).long()

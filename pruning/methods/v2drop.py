@@ -1,16 +1,15 @@
-"""Keep, at three depths, the visual tokens that the layer before has changed most.
+"""Keep, at three depths, the visual tokens whose states the previous layer changed most.
 
 Paper:      "Variation-aware Vision Token Dropping for Faster Large Vision-Language Models", CVPR 2026,
             https://arxiv.org/abs/2509.01552; reference code xuyang-liu16/V2Drop @ 219e03ed
 Stage:      in the language model, before layers 3, 17 and 22 of 32, scaled to the model's depth
-Needs:      language model states: what the layer before each cut was given and what it made of it; no attention, no
-            text
+Needs:      language model states: input and output of the layer before each cut; no attention, no text
 Symbols:    variation of a token -> `score`, the L2 norm of the difference of the two; budgets 192, 128, 64 of 576 ->
             keep_ratio 1/3, 2/9, 1/9
-Differs:    the paper's last cut drops every token; one stays here, as in the code, since a run needs a picture to show.
-            Between the paper's three budgets, and above them, the shares kept are interpolated (inferred).
-            `schedule = code` has the released one, half and half of the rest and one token, which is another average
-            (35 %). The code assumes 576 tokens at place 35
+Differs:    the paper's last cut drops every token; one is kept here, as in the code, since a run needs a visual token.
+            Between the paper's three budgets, and above them, the shares kept are interpolated (inferred). `schedule =
+            code` is the released one: half, half of the rest, one token, which has another average (35 %). The code
+            assumes 576 tokens at position 35
 Cost:       one subtraction and one norm per token and cut; O(n log n) to select
 """
 
@@ -51,7 +50,7 @@ class V2Drop(ScoredPruner, StagedPruner):
     published_layers: ClassVar[tuple[int, ...]] = LAYERS
 
     schedule: Annotated[
-        str, Choice((PAPER, CODE), "Schedule", "Shares kept by the three cuts: the paper's, or the released code's.")
+        str, Choice((PAPER, CODE), "Schedule", "Shares kept at the three cuts: the paper's, or the released code's.")
     ] = PAPER
 
     def shares(self, ratio: float) -> tuple[float, ...]:
@@ -66,5 +65,5 @@ class V2Drop(ScoredPruner, StagedPruner):
 
 
 def variation(earlier: torch.Tensor, later: torch.Tensor) -> torch.Tensor:
-    """How far every token moved between two layers, float32 `[tokens]`, from its states `[tokens, dim]`."""
+    """Return the L2 distance between every token's states `[tokens, dim]` at two layers, float32 `[tokens]`."""
     return (later.float() - earlier.float()).norm(dim=-1)

@@ -1,11 +1,11 @@
-"""Keep the tokens that [CLS] looks at, and merge the rest into evenly spaced contextual tokens.
+"""Keep the tokens with the most [CLS] attention, and merge the rest into evenly spaced contextual tokens.
 
 Paper:      Yang et al., "VisionZip: Longer is Better but Not Necessary in Vision Language Models", CVPR 2025,
             https://arxiv.org/abs/2412.04467; reference code dvlab-research/VisionZip @ 3151f6df
 Stage:      once, between vision tower and projector, so that the projector works on the kept rows only
 Needs:      [CLS] attention and keys of the tower layer that feeds the projector
 Symbols:    dominant + contextual = kept rows (paper: 54 + 10 = 64, of which one dominant row is [CLS] itself)
-Differs:    the paper averages a contextual token with those that join it; the code adds their mean to it, which about
+Differs:    the paper averages a contextual token with those assigned to it; the code adds their mean to it, which about
             doubles the norm: `merge = sum of target and mean`. With one row to keep, [CLS] is left out
 Cost:       one attention row and the keys of one tower layer; O((n - d) c dim) to merge
 """
@@ -43,7 +43,7 @@ class VisionZip(TokenPruner):
         float, Param(0.0, 0.9, 0.01, "Contextual share", "Part of the budget spent on merged tokens (paper: 10 of 64).")
     ] = 10 / 64
     merge: Annotated[
-        str, Choice((AVERAGE, AS_CODED), "Merge", "How a contextual token takes in those that join it.")
+        str, Choice((AVERAGE, AS_CODED), "Merge", "How a contextual token is merged with those assigned to it.")
     ] = AVERAGE
 
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
@@ -71,7 +71,7 @@ class VisionZip(TokenPruner):
             joined = group >= 0
             merged_into[joined] = parts.targets[group[joined]]
             merged_into[parts.targets] = -1  # a target is kept, not merged
-        # As the published model reads them: [CLS], dominants in raster order, contextual tokens last.
+        # In the published order: [CLS], dominants in raster order, contextual tokens last.
         order = place[kept_before]
         if with_cls:
             order = torch.cat([order.new_tensor([CLS_SOURCE]), order])
@@ -83,8 +83,8 @@ class VisionZip(TokenPruner):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """`keep`: dominants in raster order, then targets. `contextual_of` `[tokens]`: number of the contextual token a
-    token belongs to (targets to their own), -1 for dominants.
+    """A partition of the tokens. `keep`: dominants in raster order, then targets. `contextual_of` `[tokens]`: number of
+    the contextual token that a token is assigned to (targets to their own), -1 for dominants.
     """
 
     keep: torch.Tensor
@@ -95,7 +95,7 @@ class Parts:
 
 
 def dominant_and_contextual(attention: torch.Tensor, metric: torch.Tensor, n_dominant: int, n_contextual: int) -> Parts:
-    """Split tokens into dominant ones and groups around contextual ones.
+    """Partition tokens into dominant ones and groups around contextual ones.
 
     Args:
         attention: `[heads, tokens]` [CLS] attention; heads are summed.
@@ -119,8 +119,8 @@ def dominant_and_contextual(attention: torch.Tensor, metric: torch.Tensor, n_dom
 def merge_contextual(
     features: torch.Tensor, targets: torch.Tensor, contextual_of: torch.Tensor, *, as_coded: bool
 ) -> torch.Tensor:
-    """New rows of the contextual tokens, float32 `[targets, dim]`: the mean of the group, or (as coded) the target
-    plus the mean of those that joined it. A target that nobody joins stays as it is.
+    """Return the rows of the contextual tokens, float32 `[targets, dim]`: the mean of the group, or (as coded) the
+    target plus the mean of those assigned to it. A target without others stays as it is.
     """
     if not as_coded:
         return group_means(features, contextual_of, len(targets))

@@ -1,9 +1,9 @@
-"""Keep the tokens that [CLS] looks at, and from the rest those that are least alike.
+"""Keep the tokens with the most [CLS] attention, and from the rest those that are least similar to each other.
 
 Paper:      Zhang et al., "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs",
             ICCV 2025, https://arxiv.org/abs/2412.01818; reference code Theia-4869/VisPruner @ aefa01ad
-Stage:      once, leaving the vision tower (the published mask is computed there and applied behind the projector, which
-            works on each token alone)
+Stage:      once, after the vision tower (the published mask is computed there and applied behind the projector, which
+            processes each token independently)
 Needs:      [CLS] attention of the tower layer that feeds the projector; without [CLS], the attention received there
 Symbols:    T -> kept tokens; r -> `important_ratio` (r = 1 is FasterVLM, the first version of the same paper)
 Differs:    the code raises where the number left over becomes odd (T = 58 with r = 0.5); here the two halves may differ
@@ -23,9 +23,9 @@ from pruning.methods.base import BEFORE_PROJECTOR, TokenPruner
 from pruning.ops.scoring import best, cosine_among
 from pruning.parameters import Param
 
-LOOKED_AT, RECEIVES, UNLIKE = "[CLS] looks at it", "others look at it", "unlike the rest"
+ATTENDED, RECEIVES, UNLIKE = "most [CLS] attention", "most attention received", "unlike the rest"
 DROPPED_A_ROUND = 8
-SHORT_LIST = 16  # a token's most alike ones; speed only, see `_resemblance`
+SHORT_LIST = 16  # of a token's most similar ones; for speed only, see `_resemblance`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class VisPruner(TokenPruner):
 
     important_ratio: Annotated[
         float,
-        Param(0.0, 1.0, 0.05, "Important share (r)", "Part of the budget given by [CLS] attention; 1 is FasterVLM."),
+        Param(0.0, 1.0, 0.05, "Important share (r)", "Part of the budget chosen by [CLS] attention; 1 is FasterVLM."),
     ] = 0.5
 
     def observations(self, info: ModelInfo) -> tuple[Observation, ...]:
@@ -57,18 +57,18 @@ class VisPruner(TokenPruner):
         summary = f"{len(important)} important, {len(diverse)} diverse"
         keep = torch.cat([important, diverse]).sort().values
         extra = {"important": important, "diverse": diverse}
-        why = {LOOKED_AT if context.info.has_cls else RECEIVES: important, UNLIKE: diverse}
+        why = {ATTENDED if context.info.has_cls else RECEIVES: important, UNLIKE: diverse}
         return Decision(keep, scores=score, summary=summary, extra=extra, why=why)
 
 
 def important_and_diverse(
     score: torch.Tensor, features: torch.Tensor, n_keep: int, important_ratio: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two disjoint sets of tokens, together `n_keep`.
+    """Return two disjoint sets of tokens, together `n_keep`.
 
     The rest, in descending order of score, is thinned round by round: tokens at even places are compared with those at
-    odd places, and the few even ones that resemble an odd one most are dropped; the surviving even ones, most alike
-    first, then stand before the odd ones.
+    odd places, and the few even ones most similar to an odd one are dropped; the remaining even ones, most similar
+    first, are then placed before the odd ones.
 
     Args:
         score: `[tokens]`. features: `[tokens, dim]`, not projected.
@@ -93,10 +93,10 @@ def important_and_diverse(
 def _resemblance(
     alike: torch.Tensor, short_list: tuple[torch.Tensor, torch.Tensor], even: torch.Tensor, odd: torch.Tensor
 ) -> torch.Tensor:
-    """For every token of `even` the largest cosine to one of `odd`: `alike[even][:, odd].max(1).values`.
+    """Return for every token of `even` its largest cosine to a token of `odd`: `alike[even][:, odd].max(1).values`.
 
-    Copying half of the matrix in every round took most of this method's time. In nearly all rows the most alike token
-    that is in `odd` stands on the row's short list; only the other rows are read whole.
+    Copying half of the matrix in every round took most of this method's time. In nearly all rows the most similar
+    token in `odd` is on the row's short list; only the other rows are searched in full.
 
     Args:
         alike: `[tokens, tokens]`. short_list: each row's largest values and their columns, both `[tokens, short]`.

@@ -1,14 +1,14 @@
-"""Let trained semantic tokens look at the picture and share its tokens out among them; every group goes on as one row.
+"""Group visual tokens around trained semantic tokens by attention; every group is merged into one row.
 
 Paper:      Huang et al., "Efficient Multi-modal Large Language Models via Visual Token Grouping" (VisToG), 2024,
             https://arxiv.org/abs/2411.17773; no code was published
 Stage:      once, between vision tower and projector
-Needs:      visual tokens before the projector; semantic tokens and a grouping layer trained for the very model
-Symbols:    G semantic tokens -> kept rows; assignment -> for every token the one semantic token that takes it
-Differs:    the paper's semantic tokens pass through the vision tower beside the picture, which cannot see them; ours
-            look once at what the tower made of it, in a layer of their own, and are not seen either. The paper tunes
-            the language model with them; here only tokens and grouping layer learn. Fewer than the trained number of
-            groups take the first semantic tokens. A semantic token that nobody chooses takes its nearest token
+Needs:      visual tokens before the projector; semantic tokens and a grouping layer trained for this model
+Symbols:    G semantic tokens -> kept rows; assignment -> the one semantic token of every visual token
+Differs:    the paper's semantic tokens pass through the vision tower beside the picture, whose tokens do not attend to
+            them; ours attend once to the tower's output, in a layer of their own. The paper tunes the language model
+            with them; here only semantic tokens and grouping layer are trained. Fewer groups than trained use the first
+            semantic tokens. A semantic token that no token is assigned to takes its nearest one
 Cost:       G rows of attention over n tokens, and n x G products
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -34,8 +34,8 @@ class Grouping(nn.Module):
     """Semantic tokens and the layer that groups by them.
 
     Args:
-        dim: width of the tokens before the projector. groups: how many semantic tokens there are. heads: of the
-            attention with which they look.
+        dim: width of the tokens before the projector. groups: number of semantic tokens. heads: of their
+            attention over the picture.
     """
 
     def __init__(self, dim: int, groups: int = 192, heads: int = 4) -> None:
@@ -46,15 +46,15 @@ class Grouping(nn.Module):
         self.ask, self.offer, self.give = (nn.Linear(dim, dim) for _ in range(3))
         self.query, self.key = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.added = nn.Linear(dim, dim)
-        nn.init.zeros_(self.added.weight)  # at first a group is the mean of its members
+        nn.init.zeros_(self.added.weight)  # before training, a group is the mean of its members
         nn.init.zeros_(self.added.bias)
 
     def forward(self, features: torch.Tensor, n_groups: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(Affinity of every token to every semantic token, `[batch, n, n_groups]`; what a semantic token adds to the
-        mean of its group, `[batch, n_groups, dim]`).
+        """Return (affinity of every token to every semantic token, `[batch, n, n_groups]`; offset that a semantic token
+        adds to the mean of its group, `[batch, n_groups, dim]`).
 
         Args:
-            features: `[batch, n, dim]`. n_groups: the first of the semantic tokens, at most all of them.
+            features: `[batch, n, dim]`. n_groups: how many of the semantic tokens to use, the first ones.
         """
         rows = self.before(features)
         asked = self.ask(self.semantic[:n_groups]).expand(len(rows), -1, -1)
@@ -88,7 +88,7 @@ class VisToG(TokenPruner):
         return super().plan(info, n_tokens)
 
     def trained(self, info: ModelInfo) -> Any:
-        """The grouping that was trained for this model, which reads visual tokens before the projector."""
+        """Return the grouping trained for this model on visual tokens before the projector."""
         return module_for(self.key, self.title, self.module, info, info.token_dim)
 
     @torch.inference_mode()
@@ -108,10 +108,10 @@ class VisToG(TokenPruner):
 
 
 def members(affinity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(Which group every token belongs to, `[n]`; the token of every group that stands for it, `[groups]`).
+    """Return (group of every token, `[n]`; representative token of every group, `[groups]`).
 
-    A token belongs to the group of highest affinity and the member of highest affinity stands for the group. A group
-    without members takes the token, of those that stand for none, that is nearest to it.
+    A token belongs to the group of highest affinity, and the member of highest affinity represents the group. An empty
+    group takes the nearest of the tokens that represent none.
     """
     value, group = affinity.max(1)
     best = value.new_full((affinity.shape[1],), -torch.inf).scatter_reduce(0, group, value, "amax")

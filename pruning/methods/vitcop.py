@@ -1,17 +1,17 @@
-"""Prune in three places: coarse in the tower, by clusters in a shallow layer, by key norms in a deep layer.
+"""Prune at three stages: by attention after the tower, by clusters in a shallow layer, by key norms in a deep layer.
 
 Paper:      Luo et al., "ViTCoP: Visual and Textual Semantic Collaborative Pruning", AAAI 2026,
             https://arxiv.org/abs/2601.17818; reference code chaser682/ViTCoP @ 627f632 (LLaVA-1.5 only)
-Stage:      I leaving the tower (before the projector), II entering a shallow, III a deep language-model layer
+Stage:      I after the tower (before the projector), II entering a shallow, III a deep language-model layer
 Needs:      [CLS] attention and keys of the tower's feature layer; language-model keys of the layers before the cuts
 Symbols:    r -> keep_ratio (mean over the layers); v -> `vision_keep`; c -> `cluster_share`; s, p -> `shallow_layer`,
             `deep_layer` (0: the paper's 2 and 22 of 32, scaled to the model's depth); tau -> `tau`; d_c -> `d_c`
-Differs:    a merged token is the group's mean; the code adds the hidden state of the group's middle member
-            (`merge = mean plus middle member`). The code corrects quotas in one pass and may miss its count; here the
-            pass repeats until the count is met. The code's deep cut numbers positions by the index in the shortened
+Differs:    a merged token is the group's mean; the code adds the hidden state of the group's middle member (`merge =
+            mean plus middle member`). The code corrects quotas in one pass and may miss its count; here the pass is
+            repeated until the count is met. The code's deep cut numbers positions by the index in the shortened
             sequence (`deep_positions`). v and c follow the paper's three budgets linearly in r (0.2 + 0.9 r and 0.09 +
-            0.27 r), v held so that the shallow layers take at most half of the budget and the shallow cut has a tenth
-            to merge: inferred, for other depths and ratios. Of several pictures, neighbours are of one
+            0.27 r), v limited so that the shallow layers use at most half of the budget and the shallow cut has a tenth
+            to merge: inferred, for other depths and ratios. Tokens of different pictures are never neighbours
 Cost:       one tower row, O(Nv^2 dim) clustering, keys of two layers; no attention map in the language model
 """
 
@@ -33,7 +33,7 @@ from pruning.parameters import Choice, Param
 MEAN, AS_CODED = "mean", "mean plus middle member"
 ORIGINAL, REINDEXED = "original", "reindexed"
 DEEP_DIVISOR = 5
-ROOM_TO_MERGE = 1.1  # the tower keeps at least a tenth more than the shallow cut, or clusters would have no work
+ROOM_TO_MERGE = 1.1  # the tower keeps at least a tenth more than the shallow cut, else there is nothing to merge
 PAPER_DEPTH, PAPER_SHALLOW, PAPER_DEEP = 32, 2, 22
 
 
@@ -45,12 +45,12 @@ class ViTCoP(TokenPruner):
     idea: ClassVar[str] = "cuts by attention, by clusters, by key norms"
     acts: ClassVar[str] = "in the vision tower and twice inside the language model"
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.CLS_ATTENTION, Signal.TOWER_KEYS, Signal.LANGUAGE_KEYS})
-    equivariant: ClassVar[bool] = False  # a merged token stands at its group's middle member in raster order
+    equivariant: ClassVar[bool] = False  # a merged token is placed at its group's middle member in raster order
     merges: ClassVar[bool] = True
 
     vision_keep: Annotated[
         float,
-        Param(0.0, 1.0, 0.01, "Kept in the tower (v)", "Share that leaves the tower; 0 follows the paper's budgets."),
+        Param(0.0, 1.0, 0.01, "Kept in the tower (v)", "Share kept after the tower; 0 follows the paper's budgets."),
     ] = 0.0
     cluster_share: Annotated[
         float,
@@ -73,15 +73,16 @@ class ViTCoP(TokenPruner):
             0, 128, 1, "Deep layer (p)", "Layer of the third cut; 0 scales the paper's 22 of 32.", Part.LANGUAGE_MODEL
         ),
     ] = 0
-    tau: Annotated[float, Param(0.05, 1.5, 0.05, "tau", "How far in the picture a denser neighbour may lie.")] = 0.6
+    tau: Annotated[float, Param(0.05, 1.5, 0.05, "tau", "Largest distance in the picture of a denser neighbour.")] = 0.6
     d_c: Annotated[float, Param(0.5, 64.0, 0.5, "d_c", "Scale of the density, in units of key distance.")] = 8.0
     merge: Annotated[str, Choice((MEAN, AS_CODED), "Merge", "Value of a merged token.")] = MEAN
     deep_positions: Annotated[
-        str, Choice((ORIGINAL, REINDEXED), "Positions after the deep cut", "The code numbers them anew, with gaps.")
+        str,
+        Choice((ORIGINAL, REINDEXED), "Positions after the deep cut", "Unchanged, or renumbered with gaps, as coded."),
     ] = ORIGINAL
 
     def depths(self, info: ModelInfo) -> tuple[int, int]:
-        """Layers of the second and third cut."""
+        """Return the layers of the second and third cut."""
         scale = info.text_layers / PAPER_DEPTH
         shallow = self.shallow_layer or max(1, round(PAPER_SHALLOW * scale))
         deep = self.deep_layer or min(info.text_layers - 1, round(PAPER_DEEP * scale))
@@ -93,7 +94,7 @@ class ViTCoP(TokenPruner):
         return shallow, deep
 
     def shares(self, info: ModelInfo) -> tuple[float, float]:
-        """(v, c) as given, or following the paper's budgets."""
+        """Return (v, c) as given, or following the paper's budgets."""
         shallow, deep = self.depths(info)
         ratio = self.keep_ratio
         least = ratio * info.text_layers / (deep + (info.text_layers - deep) / DEEP_DIVISOR)  # nothing left to merge
@@ -150,7 +151,7 @@ class ViTCoP(TokenPruner):
         return self._merge(context, n_keep, norm)
 
     def keep_all(self, context: PruneContext) -> Decision:
-        """A tower that keeps everything (v = 1) still finds the clusters that the shallow cut merges."""
+        """Return the decision that keeps every row; after the tower (v = 1) the clusters are still found."""
         if context.stage != BEFORE_PROJECTOR:
             return super().keep_all(context)
         return self.select(context, context.n_rows)
@@ -160,7 +161,7 @@ class ViTCoP(TokenPruner):
         keep = best_ascending(score, n_keep)
         _, share = self.shares(context.info)
         places = context.positions.float()
-        if context.pictures is not None:  # nothing is near a token of another picture
+        if context.pictures is not None:  # tokens of another picture are never near
             places = places + 2 * context.pictures[:, None]
         clusters = cluster(keys[keep].float(), places[keep], share, self.d_c, self.tau)
         context.memory["vitcop.labels"] = dict(zip(context.ids[keep].tolist(), clusters.labels.tolist(), strict=True))
@@ -193,14 +194,16 @@ class ViTCoP(TokenPruner):
 
 
 def solve_budget(ratio: float, vision: float, n_vision: int, layers: int, shallow: int, deep: int) -> tuple[int, int]:
-    """Tokens kept by the shallow and the deep cut so that the mean over the layers is `ratio` of all tokens."""
+    """Return the tokens kept by the shallow and deep cut so that the mean over the layers is `ratio` of all tokens."""
     weight = (deep - shallow) + (layers - deep) / DEEP_DIVISOR
     n_shallow = round((layers * ratio / vision - shallow) / weight * n_vision)
     return n_shallow, round(n_shallow / DEEP_DIVISOR)
 
 
 def key_norm(keys: torch.Tensor) -> torch.Tensor:
-    """L2 norm of the head-mean key, float32 `[tokens]`, from `[heads, tokens, head_dim]`. Small means important."""
+    """Return the L2 norm of the head-mean key, float32 `[tokens]`, from `[heads, tokens, head_dim]`. Small means
+    important.
+    """
     return keys.float().mean(0).norm(dim=-1)
 
 
@@ -219,10 +222,10 @@ class Clusters:
 
 
 def cluster(features: torch.Tensor, positions: torch.Tensor, share: float, d_c: float, tau: float) -> Clusters:
-    """Visual Information Clustering: density peaks in key space, neighbours limited to `tau` in the picture.
+    """Cluster tokens by density peaks in key space, with neighbours limited to `tau` in the picture (the paper's VIC).
 
-    Equal densities are ordered by index, which makes the parents a forest; a peak that is not among the centres joins
-    the nearest centre.
+    Equal densities are ordered by index, so that the parents form a forest; a peak that is not a centre joins the
+    nearest centre.
 
     Args:
         features: `[n, dim]` keys. positions: `[n, 2]` in 0 .. 1. share: centres per token.
@@ -256,7 +259,7 @@ def cluster(features: torch.Tensor, positions: torch.Tensor, share: float, d_c: 
 @dataclass(frozen=True, slots=True)
 class Groups:
     """`elites`: tokens kept as they are. `group` `[n]`: number of the merged group of every other token, -1 for elites.
-    `representatives` `[groups]`: the token at whose place a group's row stands (ascending with the number).
+    `representatives` `[groups]`: token at whose position a group's row is placed (ascending with the number).
     """
 
     elites: torch.Tensor
@@ -265,7 +268,7 @@ class Groups:
 
 
 def elites_and_groups(labels: torch.Tensor, norm: torch.Tensor, n_keep: int, passes: int | None = None) -> Groups:
-    """Split `n` tokens into elites and merged groups, together `n_keep` rows.
+    """Partition `n` tokens into elites and merged groups, together `n_keep` rows.
 
     Args:
         labels: `[n]` cluster of every token. norm: `[n]` key norm, small means important.
@@ -308,7 +311,7 @@ def _quotas(size: torch.Tensor, weight: torch.Tensor, n_keep: int, n: int, passe
 
 
 def _grouped(group: torch.Tensor) -> Groups:
-    """Number the groups by the place of their middle member, which stands for them."""
+    """Number the groups by the position of their middle member, which represents them."""
     elites = (group < 0).nonzero()[:, 0]
     numbers = group[group >= 0].unique().tolist()
     middle = [members[len(members) // 2] for members in ((group == g).nonzero()[:, 0] for g in numbers)]
@@ -322,6 +325,8 @@ def _grouped(group: torch.Tensor) -> Groups:
 
 
 def merge_groups(features: torch.Tensor, parts: Groups, *, as_coded: bool) -> torch.Tensor:
-    """Rows of the merged groups, float32 `[groups, dim]`: the mean, or (as coded) the mean plus the middle member."""
+    """Return the rows of the merged groups, float32 `[groups, dim]`: the mean, or (as coded) the mean plus the middle
+    member.
+    """
     mean = group_means(features, parts.group, len(parts.representatives))
     return mean + features[parts.representatives].float() if as_coded else mean

@@ -1,17 +1,17 @@
-"""Look twice in the tower, at every window and at the whole; merge the rest; let the language model prune once more.
+"""Keep tokens by local and global attention in the tower, merge the rest; prune again inside the language model.
 
-Paper:      Zhang et al., "VScan: Rethinking Visual Token Reduction for Efficient Large Vision-Language Models",
-            TMLR 2026, https://arxiv.org/abs/2505.22654; reference code Tencent/SelfEvolvingAgent, VScan @ a82450e1
-Stage:      1 between projector and language model, by what the tower saw; 2 in the middle of the language model
+Paper:      Zhang et al., "VScan: Rethinking Visual Token Reduction for Efficient Large Vision-Language Models", TMLR
+            2026, https://arxiv.org/abs/2505.22654; reference code Tencent/SelfEvolvingAgent, VScan @ a82450e1
+Stage:      1 between projector and language model, by attention in the tower; 2 in the middle of the language model
 Needs:      [CLS] attention of a shallow tower layer and of the one that feeds the projector; visual tokens; attention
             of the last prompt token at the layer of the second cut, computed ahead. Without [CLS], attention received
 Symbols:    local scan -> half of T1, shared by windows, by shallow attention; global scan -> the other half, by deep
             attention; T1 = 1.5 R, T2 = 0.5 R for a mean of R tokens a layer (R -> keep_ratio)
 Differs:    T1 and T2 are solved for a cut that is not in the middle, and T1 ends at all tokens (`layer`,
             `shallow_layer`: 0 scales the paper's 16 of 32 and 5 of 24). Where the local half does not divide by the
-            windows, those whose next token has the most attention get one more; the code loses the remainder (100
-            asked, 98 kept). For Qwen2.5-VL the published windows are of 4 x 4 tokens with a common cap, filled in the
-            order of attention (`windows`); its second stage, whose code has neither rotary positions nor a causal
+            windows, those whose next token has the most attention get one more; the code discards the remainder (100
+            requested, 98 kept). For Qwen2.5-VL the published windows are of 4 x 4 tokens with a common cap, filled in
+            the order of attention (`windows`); its second stage, whose code has neither rotary positions nor a causal
             mask, is not copied. Of several pictures each has its own windows, and all windows share the budget
 Cost:       two attention rows of the tower; (n - T1) x T1 cosines; one attention row of the language model
 """
@@ -59,15 +59,21 @@ class VScan(TokenPruner):
     layer: Annotated[
         int,
         Param(
-            0, 128, 1, "Second cut", "Before this layer; 0 scales the paper's 16 of 32.", layer_of=Part.LANGUAGE_MODEL
+            0,
+            128,
+            1,
+            "Second cut",
+            "Tokens are dropped before this layer; 0 scales the paper's 16 of 32.",
+            layer_of=Part.LANGUAGE_MODEL,
         ),
     ] = 0
     windows: Annotated[
-        str, Choice((SIXTEEN, CAPPED), "Windows", "Of the local scan, as published for LLaVA or for Qwen2.5-VL.")
+        str,
+        Choice((SIXTEEN, CAPPED), "Windows", "Windows of the local scan, as published for LLaVA or for Qwen2.5-VL."),
     ] = SIXTEEN
 
     def cut(self, info: ModelInfo) -> int:
-        """Layer of the second stage."""
+        """Return the layer of the second stage."""
         layer = self.layer or max(1, round(PAPER_CUT * info.text_layers / PAPER_DEPTH))
         if layer >= info.text_layers:
             raise ParameterError(
@@ -94,7 +100,7 @@ class VScan(TokenPruner):
         shallow, deep, last_row = self.observations(context.info)
         if context.stage != BEFORE_LANGUAGE_MODEL:
             score = context.observations[last_row].float().mean(0)
-            return Decision(best_ascending(score, n_keep), scores=score, summary="what the last word attends to")
+            return Decision(best_ascending(score, n_keep), scores=score, summary="by last-token attention")
         near, far = (context.observations[observation].float().mean(0) for observation in (shallow, deep))
         if self.windows == SIXTEEN:
             window = context.by_picture(square_parts(context.positions, WINDOWS_A_SIDE))
@@ -104,14 +110,14 @@ class VScan(TokenPruner):
         overall = global_picks(far, local, n_keep - len(local))
         keep = torch.cat([local, overall]).sort().values
         features, merged_into = merge_rest(context.features, keep)
-        summary = f"{len(local)} of the windows, {len(overall)} of the whole"
+        summary = f"{len(local)} by window, {len(overall)} over the full picture"
         extra = {"local": local, "global": overall, "shallow_attention": near}
-        why = {"best of its window": local, "best of the whole": overall}
+        why = {"best of its window": local, "best of the picture": overall}
         return Decision(keep, features, merged_into, far, summary=summary, extra=extra, why=why)
 
 
 def in_turns(attention: torch.Tensor, window: torch.Tensor, count: int) -> torch.Tensor:
-    """`count` tokens, the best of every window in turn; the last turn goes to the windows with the best next token.
+    """Return `count` tokens, the best of every window in turn; the last turn takes the best next tokens of windows.
 
     Args:
         attention: `[tokens]`. window: `[tokens]` number of each token's window.
@@ -121,7 +127,7 @@ def in_turns(attention: torch.Tensor, window: torch.Tensor, count: int) -> torch
 
 
 def small_windows(context: PruneContext) -> torch.Tensor:
-    """Window of `WINDOW_SIDE` x `WINDOW_SIDE` tokens of every token, in the grid of its own picture, `[tokens]`."""
+    """Return the window of `WINDOW_SIDE` x `WINDOW_SIDE` tokens of every token in its own picture, `[tokens]`."""
     picture = torch.zeros_like(context.ids) if context.pictures is None else context.pictures
     window = torch.zeros_like(context.ids)
     for number in picture.unique():
@@ -134,15 +140,15 @@ def small_windows(context: PruneContext) -> torch.Tensor:
 
 
 def window_of(place: torch.Tensor, rows: int, cols: int, side: int) -> torch.Tensor:
-    """Window of every token at row and column `place` `[tokens, 2]`; lines left over belong to the last window."""
+    """Return the window of every token at row and column `place` `[tokens, 2]`; the last one takes remaining lines."""
     down, right = (max(1, length // side) for length in (rows, cols))
     row, col = (place // side).unbind(1)
     return row.clamp(max=down - 1) * right + col.clamp(max=right - 1)
 
 
 def capped(attention: torch.Tensor, window: torch.Tensor, count: int) -> torch.Tensor:
-    """`count` tokens by attention, from no window more than its equal share, rounded up (unless small windows leave
-    too few).
+    """Return `count` tokens by attention, from each window at most an equal share, rounded up (more where small windows
+    leave too few).
     """
     cap = -(-count // (int(window.max()) + 1))
     order = best(attention, len(attention))
@@ -151,17 +157,17 @@ def capped(attention: torch.Tensor, window: torch.Tensor, count: int) -> torch.T
 
 
 def global_picks(attention: torch.Tensor, local: torch.Tensor, count: int) -> torch.Tensor:
-    """The `count` best tokens that are not among the local ones."""
+    """Return the `count` best tokens that are not among the local ones."""
     left = attention.clone()
     left[local] = -torch.inf
     return best(left, count)
 
 
 def merge_rest(features: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every other token is averaged into the kept one that it is most like.
+    """Average every other token into the most similar kept one.
 
     Returns:
-        The kept tokens' new rows `[k, dim]`, and for every token the kept one it went into, -1 for kept ones.
+        The kept tokens' new rows `[k, dim]`, and for every token the kept one it was merged into, -1 for kept ones.
     """
     rest = torch.ones(len(features), dtype=torch.bool, device=keep.device)
     rest[keep] = False

@@ -1,4 +1,4 @@
-"""Keep the tokens most like the question, then add what is least like all that is kept.
+"""Keep the tokens most similar to the question, then add those least similar to all that are kept.
 
 Paper:      Zhang et al., "ZSPAPrune: Zero-Shot Prompt-Aware Token Pruning for Vision-Language Models", 2025,
             https://arxiv.org/abs/2510.17197; no official code was found
@@ -6,7 +6,7 @@ Stage:      once, between projector and language model
 Needs:      visual tokens; embeddings of the question
 Symbols:    core tokens -> the first `core_share` of the budget, by cosine with the mean embedding of the question
 Differs:    written from the paper's outline. Inferred: the share of core tokens (the paper tunes it for each data set;
-            0.6 is what another implementation takes), and that a token's likeness to all that is chosen is its largest
+            0.6 is what another implementation takes), and that a token's similarity to the chosen ones is its largest
             cosine to one of them
 Cost:       one n x n product; O(n) a pick
 """
@@ -36,7 +36,7 @@ class ZSPAPrune(TokenPruner):
     defaults: ClassVar[str] = "as outlined, core share inferred"
 
     core_share: Annotated[
-        float, Param(0.0, 1.0, 0.05, "Core share", "Part of the budget given by likeness to the question.")
+        float, Param(0.0, 1.0, 0.05, "Core share", "Part of the budget chosen by similarity to the question.")
     ] = 0.6
 
     def select(self, context: PruneContext, n_keep: int) -> Decision:

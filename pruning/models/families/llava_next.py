@@ -5,11 +5,11 @@ see them, they always stay and count as text (`_separators`). A method decides o
 split the budget evenly between them; every tile has a [CLS] of its own, and the overview's is the one that a method can
 keep. The tower reads the tiles side by side, so rows are not dropped between its layers.
 
-Layout, shared with LLaVA-OneVision: the picture is encoded twice, squeezed into one square, then as large as fits on the
-best of some canvases, padded. Canvas tokens that are padding are removed in whole lines or columns, so the outermost
-ones may reach a little beyond the picture, or leave a little of it to the overview. Where a tile's side is no whole
-number of patches, its last pixels are left out, so the tokens of a canvas of several tiles are not spaced evenly; they
-are drawn as if they were. LLaVA-OneVision leaves out 6 of 384 pixels, so a box lies at most 3 of 384 (a fifth of a
+Layout, shared with LLaVA-OneVision: the picture is encoded twice, squeezed into one square, then as large as fits on
+the best of some canvases, padded. Canvas tokens that are padding are removed in whole lines or columns, so the
+outermost ones may reach a little beyond the picture, or leave a little of it to the overview. Where a tile's side is no
+whole number of patches, its last pixels are left out, so the tokens of a canvas of several tiles are not spaced evenly;
+they are drawn as if they were. LLaVA-OneVision leaves out 6 of 384 pixels, so a box lies at most 3 of 384 (a fifth of a
 token) beside its place.
 """
 
