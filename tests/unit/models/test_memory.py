@@ -78,7 +78,7 @@ class Hub:
     def cached(self, source, name, revision=None):
         return str(self.cache / name) if (self.cache / name).exists() else None
 
-    def snapshot(self, source, allow_patterns, tqdm_class, ignore_patterns=None, dry_run=False):
+    def snapshot(self, source, allow_patterns, tqdm_class, ignore_patterns=None, *, dry_run=False):
         if dry_run:
             return self.dry_run(allow_patterns, ignore_patterns)
         # A commit would not be found again as `main`.
