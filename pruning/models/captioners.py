@@ -19,8 +19,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from pruning.errors import CompensatorUnavailableError, ModelUnavailableError
 from pruning.models.loading import hub
 from pruning.models.loading.devices import choose_dtype
-from pruning.models.loading.loader import _TROUBLE
-from pruning.models.loading.memory import free_memory, memory_of, require_disk, require_memory, weight_names
+from pruning.models.loading.loader import LOADING_ERRORS
+from pruning.models.loading.memory import free_memory, headers_of, memory_of, require_disk, require_memory
 
 MAX_NEW_TOKENS = 40
 REQUEST = "In one short phrase, say what in this picture matters for the question: {question}"
@@ -88,7 +88,7 @@ def load_captioner(source: str, device: torch.device, *, allow_download: bool = 
         return HubCaptioner(model.to(device), processor, source)
     except ModelUnavailableError as error:
         raise CompensatorUnavailableError(error.message, error.hint) from error
-    except _TROUBLE as error:
+    except LOADING_ERRORS as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise CompensatorUnavailableError(
             f"{source} could not be opened as a captioning model: {first}",
@@ -100,11 +100,11 @@ def _require_room(source: str, dtype: torch.dtype, device: torch.device, *, allo
     """Refuse what does not fit before anything large is fetched or read."""
     folder = Path(source) if Path(source).is_dir() else hub.on_this_computer(source)
     if folder is not None:
-        needed = memory_of([folder / name for name in weight_names(folder)], dtype)
+        needed = memory_of(headers_of(folder), dtype)
     elif allow_download:
         listing = hub.ask(source)
         require_disk(source, listing.missing(listing.weights), hub.cache_folder())
-        needed = listing.memory(dtype.itemsize)
+        needed = memory_of(listing.headers.values(), dtype)
     else:
         return  # not here, which opening it will say
     require_memory(source, needed, free_memory(device), str(device))

@@ -1,65 +1,56 @@
-"""requirements.txt names what the packages import, and nothing else."""
+"""The requirement files name exactly what the code imports."""
 
 from __future__ import annotations
 
 import ast
 import re
 import sys
+from collections.abc import Iterable
 from importlib.metadata import packages_distributions
-
-import pytest
+from pathlib import Path
 
 from support.paths import ROOT
 
-OWN = {"app", "pruning", "viz"}
-FROM_THE_PERSON = {"bitsandbytes", "onnx", "gguf"}  # optional; asked for by name when they are needed
+PACKAGES = ("pruning", "viz", "app")
+RUNTIME, PAIR = ROOT / "requirements.txt", ROOT / "pruning" / "requirements-pair.txt"
 
 
-def imported() -> dict[str, str]:
-    """Third-party modules that any file imports, with one of the files."""
-    found = {}
-    for package in OWN:
-        for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Import):
-                    names = [a.name for a in node.names]
-                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    names = [node.module]
-                else:
-                    continue
-                found |= {name.split(".")[0]: str(path.relative_to(ROOT)) for name in names}
-    known = OWN | set(sys.stdlib_module_names) | FROM_THE_PERSON
-    return {name: file for name, file in found.items() if name not in known}
-
-
-def listed() -> dict[str, str]:
-    """Distributions of requirements.txt with the line that names each."""
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    wanted = {re.match(r"[\w.-]+", line)[0]: line for line in lines if line and not line.startswith("#")}
-    return {_plain(name): line for name, line in wanted.items()}
-
-
-def _plain(name: str) -> str:
+def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_every_import_is_listed():
-    owners = packages_distributions()
-    missing = {
-        name: file for name, file in imported().items()
-        if not {_plain(d) for d in owners.get(name, [name])} & set(listed())
-    }  # fmt: skip
-    assert not missing
+def required(path: Path) -> dict[str, str]:
+    """The comment on the line of every distribution that a requirement file names; empty if there is none."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        requirement, _, comment = line.partition("#")
+        if requirement.strip():
+            found[normalized(re.match(r"[\w.-]+", requirement)[0])] = comment.strip()
+    return found
 
 
-def test_every_line_is_pinned_and_imported_or_says_why():
-    owners = packages_distributions()
-    used = {_plain(d) for name in imported() for d in owners.get(name, [name])}
-    for name, line in listed().items():
-        assert re.search(r"==|<", line), f"{line} has no upper bound"
-        assert name in used or "#" in line, f"{line} is imported nowhere and does not say why it is there"
+def third_party(paths: Iterable[Path]) -> set[str]:
+    """The distributions of all modules that these files import anywhere, also inside functions."""
+    names = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.split(".")[0])
+    installed = packages_distributions()
+    outside = names - set(sys.stdlib_module_names) - set(PACKAGES)
+    return {normalized(installed.get(name, [name])[0]) for name in outside}
 
 
-@pytest.mark.parametrize("name", ["gradio", "torch", "transformers", "matplotlib", "plotly", "opencv-python-headless"])
-def test_the_packages_that_the_project_is_built_on_are_there(name):
-    assert name in listed()
+IMPORTED = third_party(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def test_every_import_is_required():
+    assert {"torch", "pillow", "opencv-python-headless"} <= IMPORTED
+    assert IMPORTED - set(required(RUNTIME)) <= set(required(PAIR))
+
+
+def test_every_requirement_is_imported_or_says_why_it_is_there():
+    for name, comment in required(RUNTIME).items():
+        assert name in IMPORTED or comment, f"{name} is not imported, and its line does not say what it is for"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    SafetensorsParsingError,
 )
-from huggingface_hub.utils import httpx
+from huggingface_hub.utils import SafetensorsFileMetadata, httpx
 from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig, ProcessorMixin
 
@@ -34,7 +35,7 @@ from pruning.models.families.qwen3_vl import Qwen3VLAdapter
 from pruning.models.loading import hub
 from pruning.models.loading.devices import Place, choose_place
 from pruning.models.loading.joined_pair import mechanics_only
-from pruning.models.loading.memory import FOUR_BIT, memory_of, require_disk, weight_names
+from pruning.models.loading.memory import headers_of, memory_of, require_disk, weight_names
 
 # By `model_type` of the configuration.
 FAMILIES: dict[str, type[Family]] = {
@@ -48,7 +49,9 @@ FAMILIES: dict[str, type[Family]] = {
     "internvl": InternVLAdapter,
 }
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # what is to be fetched was fetched before
-_TROUBLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, httpx.HTTPError)
+LOADING_ERRORS = (
+    OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, SafetensorsParsingError, httpx.HTTPError
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,7 @@ def prepare(request: Request, freed: int = 0) -> Prepared:
         _check_folder(folder)
         config = _config(folder, spec)
         processor = FAMILIES[config.model_type].processor_class.from_pretrained(folder, **LOCAL)
-        files = [folder / name for name in weight_names(folder)]
-        place = _place(request, lambda dtype, four_bit: memory_of(files, dtype, four_bit=four_bit), freed)
+        place = _place(request, headers_of(folder), freed)
         return Prepared(folder, config, processor, place)
 
 
@@ -132,11 +134,7 @@ def _fetch(request: Request, freed: int) -> Path:
     if not listing.weights:
         raise ModelUnavailableError(f"{spec.source} has no *.safetensors weights.", "Choose another model.")
     _config(hub.download(listing, listing.small, None), spec)
-
-    def needed(dtype: torch.dtype, four_bit: bool) -> int:  # noqa: FBT001 (as `choose_place` calls it)
-        return listing.memory(FOUR_BIT if four_bit else dtype.itemsize)
-
-    _place(request, needed, freed)
+    _place(request, listing.headers.values(), freed)
     require_disk(spec.title, listing.missing(listing.weights), hub.cache_folder())
     return hub.download(listing, listing.weights, request.progress)
 
@@ -151,7 +149,12 @@ def _config(folder: Path, spec: ModelSpec) -> PretrainedConfig:
     return config
 
 
-def _place(request: Request, needed: Callable[[torch.dtype, bool], int], freed: int) -> Place:
+def _place(request: Request, headers: Iterable[SafetensorsFileMetadata], freed: int) -> Place:
+    """Choose where weights with these headers go."""
+
+    def needed(dtype: torch.dtype, four_bit: bool) -> int:  # noqa: FBT001 (as `choose_place` calls it)
+        return memory_of(headers, dtype, four_bit=four_bit)
+
     return choose_place(request.spec.title, needed, request.device, request.dtype, freed)
 
 
@@ -203,7 +206,7 @@ def _in_words(request: Request) -> Iterator[None]:
             f"{request.spec.title} does not fit into the memory that is left ({request.spec.memory} needed).",
             "Choose a smaller model.",
         ) from error
-    except _TROUBLE as error:
+    except LOADING_ERRORS as error:
         raise _explain(request, error) from error
 
 

@@ -1,6 +1,6 @@
-"""What a model's weights take, and whether there is room for them: asked before anything large is fetched or read.
+"""Bytes that a model's weights take in memory and on disk, checked before anything large is downloaded or read.
 
-Sizes come from the headers of safetensors files, so that no weight is read for them.
+Sizes come from the headers of safetensors files, so no weights are read for them.
 """
 
 from __future__ import annotations
@@ -8,77 +8,79 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
+from huggingface_hub import constants, parse_local_safetensors_file_metadata
+from huggingface_hub.errors import SafetensorsParsingError
+from huggingface_hub.utils import SafetensorsFileMetadata
 
 from pruning.errors import ModelUnavailableError
 from pruning.models.base import BESIDE, gigabytes
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-SPARE = 2**30  # bytes of a disk that are left alone
+SPARE = 2**30  # bytes of a disk that stay free
 FOUR_BIT = 0.5625  # bytes of a number in 4 bits, with a scale for every 64 of them
-WHOLE_IN_FOUR_BIT = ("embed", "lm_head")  # parts that stay as they are
+FULL_IN_FOUR_BIT = ("embed", "lm_head")  # matrices that are not quantized
 
 
 def weight_names(folder: Path) -> list[str]:
-    """The files that hold a folder's weights; none where it has no safetensors weights.
+    """Return the names of the files that hold a folder's weights; none if it has no safetensors weights.
 
     Raises:
-        ValueError, KeyError: if the list of files cannot be read.
+        ValueError, KeyError: if the index of a sharded model cannot be read.
     """
-    index = folder / INDEX
-    if index.exists():
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    return [SINGLE] if (folder / SINGLE).exists() else []
+    if (folder / constants.SAFETENSORS_SINGLE_FILE).exists():  # before an index, as the transformers library reads them
+        return [constants.SAFETENSORS_SINGLE_FILE]
+    index = folder / constants.SAFETENSORS_INDEX_FILE
+    if not index.exists():
+        return []
+    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
-def memory_of(files: Sequence[Path], dtype: torch.dtype, *, four_bit: bool = False) -> int:
-    """Bytes that a model takes in memory: its weights in `dtype`, and a share for what runs through them.
+def headers_of(folder: Path) -> Iterator[SafetensorsFileMetadata]:
+    """Read the headers of a folder's weight files, one after the other.
+
+    Raises:
+        ValueError: if one cannot be read.
+    """
+    for name in weight_names(folder):
+        try:
+            yield parse_local_safetensors_file_metadata(folder / name)
+        except SafetensorsParsingError as error:
+            raise ValueError(f"{name} is not a safetensors file, or only part of one") from error
+
+
+def memory_of(headers: Iterable[SafetensorsFileMetadata], dtype: torch.dtype, *, four_bit: bool = False) -> int:
+    """Return the bytes that a model takes in memory: its weights in `dtype`, and a share for activations and cache.
 
     Args:
-        four_bit: matrices are held in 4 bits, the rest in `dtype`.
-
-    Raises:
-        ValueError: if a header cannot be read.
+        four_bit: matrices are held in 4 bits, everything else in `dtype`.
     """
     total = 0.0
-    for name, tensor in _tensors(files):
-        n, number = math.prod(tensor["shape"]), tensor["dtype"]
-        if not number.startswith(("F", "BF")):
-            total += tensor["data_offsets"][1] - tensor["data_offsets"][0]
-        elif four_bit and len(tensor["shape"]) == 2 and not any(part in name for part in WHOLE_IN_FOUR_BIT):
-            total += n * FOUR_BIT
+    for name, tensor in (item for header in headers for item in header.tensors.items()):
+        if not tensor.dtype.startswith(("F", "BF")):
+            total += tensor.data_offsets[1] - tensor.data_offsets[0]
+        elif four_bit and len(tensor.shape) == 2 and not any(part in name for part in FULL_IN_FOUR_BIT):
+            total += tensor.parameter_count * FOUR_BIT
         else:
-            total += n * dtype.itemsize
+            total += tensor.parameter_count * dtype.itemsize
     return math.ceil(total * BESIDE)
 
 
-def _tensors(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in files:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > path.stat().st_size:
-                raise ValueError(f"{path.name} is not a safetensors file, or only part of one")
-            header = json.loads(file.read(length))
-        yield from ((name, tensor) for name, tensor in header.items() if name != "__metadata__")
-
-
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device now."""
+    """Return the bytes that are free on a device now."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
 def require_memory(title: str, needed: int, free: int, where: str) -> None:
-    """Refuse a model that does not fit, before it is read.
+    """Refuse a model that does not fit into the memory of a device.
 
     Raises:
-        ModelUnavailableError: what it needs, what there is, and what to do.
+        ModelUnavailableError: with what the model needs, what is free, and what to do.
     """
     if needed > free:
         raise ModelUnavailableError(
@@ -91,13 +93,13 @@ def require_disk(title: str, needed: int, folder: Path) -> None:
     """Refuse a download that does not fit on the disk of `folder`, which need not exist yet.
 
     Raises:
-        ModelUnavailableError: what it needs, what there is, and what to do.
+        ModelUnavailableError: with what the download needs, what is free, and what to do.
     """
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(there).free
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
     if needed + SPARE > free:
         raise ModelUnavailableError(
             f"{title} has {gigabytes(needed)} to download; the disk for it has {gigabytes(free)} free, of which "
-            f"{gigabytes(SPARE)} are left alone.",
-            "Make room, or set HF_HOME to a folder on a larger disk.",
+            f"{gigabytes(SPARE)} stay free.",
+            "Free some space, or set HF_HOME to a folder on a larger disk.",
         )

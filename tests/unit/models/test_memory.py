@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import DryRunFileInfo, get_local_safetensors_metadata
 from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
-from huggingface_hub.utils import httpx
+from huggingface_hub.utils import TensorInfo, filter_repo_objects, httpx
 
 from app import messages
 from app.serving.service import Service
@@ -48,29 +49,39 @@ def refusal(name, **kwargs) -> str:
 
 
 class Hub:
-    """Answers what the hub would, from a folder, and writes down what it was asked."""
+    """Answer what the hub would, from a folder, and record what was downloaded."""
 
     def __init__(self, folder, cache, monkeypatch) -> None:
         self.folder, self.cache, self.fetched, self.error = folder, cache, [], None
         self.extra = {"pytorch_model.bin": 5 * GB, "modeling_evil.py": 10, "onnx/model.json": 9}
         self.parameters = None
-        monkeypatch.setattr(hub, "HfApi", lambda: self)
+        monkeypatch.setattr(hub, "get_safetensors_metadata", self.metadata)
         monkeypatch.setattr(hub, "snapshot_download", self.snapshot)
         monkeypatch.setattr(hub, "try_to_load_from_cache", self.cached)
         monkeypatch.setattr(hub, "cache_folder", lambda: cache)
 
-    def model_info(self, source, files_metadata):
+    def metadata(self, source):
+        found = get_local_safetensors_metadata(self.folder)
+        if self.parameters:
+            first = next(iter(found.files_metadata.values()))
+            first.tensors["large"] = TensorInfo("F16", [self.parameters], (0, 2 * self.parameters))
+        return found
+
+    def dry_run(self, allow_patterns, ignore_patterns):
         if self.error:
             raise self.error
         sizes = {p.name: p.stat().st_size for p in self.folder.iterdir()} | self.extra
-        files = [SimpleNamespace(rfilename=n, size=s) for n, s in sizes.items()]
-        total = SimpleNamespace(total=self.parameters) if self.parameters else None
-        return SimpleNamespace(siblings=files, sha="abc", safetensors=total)
+        wanted = filter_repo_objects(sizes, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        there = {n: (self.cache / n).exists() for n in sizes}
+        return [DryRunFileInfo("abc", sizes[n], n, str(self.cache / n), there[n], not there[n]) for n in wanted]
 
     def cached(self, source, name, revision=None):
         return str(self.cache / name) if (self.cache / name).exists() else None
 
-    def snapshot(self, source, allow_patterns, tqdm_class):  # a commit would not be found again as `main`
+    def snapshot(self, source, allow_patterns, tqdm_class, ignore_patterns=None, *, dry_run=False):
+        if dry_run:
+            return self.dry_run(allow_patterns, ignore_patterns)
+        # A commit would not be found again as `main`.
         self.fetched += allow_patterns
         self.cache.mkdir(exist_ok=True)
         bar = tqdm_class(unit="B", total=0) if tqdm_class else None
@@ -169,14 +180,14 @@ def test_only_safetensors_are_fetched(fake_hub, folder, tmp_path):
 def test_memory_is_counted_from_headers(folder):
     model = tiny_llava()
     n = sum(p.numel() for p in model.parameters())
-    files = [folder / name for name in room.weight_names(folder)]
-    assert len(files) > 2
-    assert room.memory_of(files, torch.float32) == pytest.approx(4 * n * BESIDE, abs=1)
-    assert room.memory_of(files, torch.bfloat16) == pytest.approx(2 * n * BESIDE, abs=1)
+    headers = list(room.headers_of(folder))
+    assert len(headers) > 2
+    assert room.memory_of(headers, torch.float32) == pytest.approx(4 * n * BESIDE, abs=1)
+    assert room.memory_of(headers, torch.bfloat16) == pytest.approx(2 * n * BESIDE, abs=1)
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name)
     matrices -= model.lm_head.weight.numel()
     four = FOUR * matrices + 2 * (n - matrices)
-    assert room.memory_of(files, torch.bfloat16, four_bit=True) == pytest.approx(four * BESIDE, abs=1)
+    assert room.memory_of(headers, torch.bfloat16, four_bit=True) == pytest.approx(four * BESIDE, abs=1)
 
 
 FOUR = 0.5625
