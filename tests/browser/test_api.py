@@ -188,7 +188,7 @@ HOSTILE = [
     "Was ist das für eine Farbe?", "これは何色ですか", "ما لون النجمة؟", "מה הצבע", "какого цвета", "🔴🟢🔵", "👩‍👩‍👧‍👦", "e\u0301\u0301\u0301\u0301", "\u202eevil", "a\u200bb\u200bc", "ﷺ" * 30, "Z̸a̸l̸g̸o̸",
     "what\tcolor\nis\r\nit", "\x1b[31mred\x1b[0m", "x" * 500, "word " * 99, "?", "…",
 ]  # fmt: skip
-REFUSED = ["<image>", "Look: <image><image>", "</s>", "<s>", "<pad>", "\x00", "\u200b", " \n ", "x" * 501]
+REFUSED = ["<image>", "Look: <image><image>", "</s>", "<s>", "<pad>", "\x00", "\u200b", " \n ", "x" * 4001]
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

@@ -205,7 +205,7 @@ def test_random_band_for_a_live_run(visit):
 
 def test_model_resolution_and_explanations(visit):
     visitor = visit()
-    visitor.page.get_by_text("at model resolution").click()
+    visitor.page.get_by_label("at model resolution").click()
     visitor.page.locator(".pc-how summary").click()
     assert "Differs from the paper or its code" in visitor.text(".pc-how .ps-i-text")
     visitor.page.keyboard.press("Escape")
