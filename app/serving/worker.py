@@ -15,7 +15,7 @@ POLL_SECONDS = 0.5  # seconds between checks that a silent worker is alive
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of a run: `kind` is waiting (value: runs before this one), phase, piece (of an answer's text), download
+    """An event of a run: `kind` is waiting (value: runs before this one), phase, text (of an answer), download
     (of the model; value: bytes that arrived, and in all), restarted (its worker died; it begins anew), held_up
     (another's worker died), done or failed.
     """

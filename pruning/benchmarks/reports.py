@@ -199,7 +199,7 @@ def accm_table(results: dict[str, Any]) -> str:
         cells = [f"{100 * row[c]['value']:.1f} ± {100 * row[c]['standard_error']:.1f}" for c in columns]
         cells += [f"{100 * row['right_made_wrong']['value']:.1f}", f"{row['worth_visual_tokens']:.0f} tokens"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", f"Whole picture on the same questions: {100 * results['full']['value']:.1f}."]
+    lines += ["", f"Full picture on the same questions: {100 * results['full']['value']:.1f}."]
     return "\n".join(lines)
 
 

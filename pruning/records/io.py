@@ -12,7 +12,7 @@ import numpy as np
 from pruning.errors import RecordFormatError
 
 MAX_UNPACKED = 64 * 2**20
-ADVICE = "Bring a file that Take away, Record wrote."
+ADVICE = "Bring a file that Export, Record wrote."
 DAMAGE = (KeyError, OSError, ValueError, NotImplementedError, RuntimeError, EOFError, MemoryError)
 EPOCH = (1980, 1, 1, 0, 0, 0)  # equal records make equal files
 
