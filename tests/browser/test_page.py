@@ -250,9 +250,10 @@ def test_keyboard_alone(visit):
     page.wait_for_selector(".es button:nth-child(2)[aria-pressed=true]")
     page.locator("#count input[type=range]").focus()
     page.keyboard.press("ArrowRight")
-    page.get_by_role("button", name="Run", exact=True).focus()
-    page.keyboard.press("Enter")
+    visitor.begin(by_keyboard=True)
     visitor.wait_for_status("^Done")
+    count = page.locator("#count input[type=number]").input_value()
+    expect(page.locator(".pc-stops strong").last).to_have_text(count)  # the run before kept another number
     page.locator(".pc-canvas").focus()
     for _ in range(3):
         page.keyboard.press("ArrowDown")

@@ -224,10 +224,14 @@ class Visitor:
         self.begin()
         return self.wait_for_status(expect)
 
-    def begin(self) -> None:
+    def begin(self, *, by_keyboard: bool = False) -> None:
         """Press Run, and wait until the status has changed: a busy status may pass before anybody can read it."""
         self.page.evaluate(LISTEN)  # the status of the run before may read like the one that is awaited
-        self.page.get_by_role("button", name="Run", exact=True).click()
+        button = self.page.get_by_role("button", name="Run", exact=True)
+        if by_keyboard:
+            button.press("Enter")  # focuses it first
+        else:
+            button.click()
         self.page.wait_for_function("window.newStatus")
 
     def keep(self, count: int) -> None:
