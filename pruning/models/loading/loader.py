@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     SafetensorsParsingError,
+    StrictDataclassError,
 )
 from huggingface_hub.utils import SafetensorsFileMetadata, httpx
 from safetensors import SafetensorError
@@ -49,8 +50,10 @@ FAMILIES: dict[str, type[Family]] = {
     "internvl": InternVLAdapter,
 }
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # what is to be fetched was fetched before
+# What transformers raises for a file that says something impossible depends on where it is noticed.
 LOADING_ERRORS = (
-    OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, SafetensorsParsingError, httpx.HTTPError
+    OSError, ValueError, RuntimeError, LookupError, ArithmeticError, TypeError, AttributeError,
+    ImportError, AssertionError, SafetensorError, SafetensorsParsingError, StrictDataclassError, httpx.HTTPError,
 )  # fmt: skip
 
 

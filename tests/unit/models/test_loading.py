@@ -100,6 +100,23 @@ def test_damaged_configuration(copy):
     assert "cannot be read" in refusal(copy)
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("text_config", "use_cache", None),
+        ("text_config", "hidden_size", "wide"),
+        ("text_config", "num_attention_heads", 0),
+        ("vision_config", "image_size", []),
+        ("vision_config", "patch_size", None),
+    ],
+)
+def test_impossible_values_in_the_configuration(copy, part, name, value):
+    config = json.loads((copy / "config.json").read_text())
+    config[part][name] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    assert "could not be loaded" in refusal(copy)
+
+
 def test_weights_of_another_model(copy):
     config = json.loads((copy / "config.json").read_text())
     config["text_config"]["num_hidden_layers"] = 9
