@@ -1,1 +1,1 @@
-"""Measure speed, and report what was measured."""
+"""Measurements of speed, and reports of what was measured."""

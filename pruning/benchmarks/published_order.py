@@ -1,10 +1,10 @@
-"""Time the dominant operations of published implementations on random numbers, for comparison with this engine.
+"""The cost of selection in the order of published implementations: their dominant operations alone, on random numbers.
 
-Nothing is decided here and no code of theirs is run; `python -m pruning bench` puts our whole decision over this, in
-the same process on the same thread, so that the machine drops out. Orders as the peers' specification counts them:
-CDPruner and DivPrune one product of all tokens with all and a step over what is chosen for each pick, HoloV sixteen
-products of a part with itself (its code joins the tiles of a picture before it cuts the row into sixteen), DART eight
-pivots against all tokens. To bring tokens to length one is counted where it weighs beside the products: for HoloV,
+Nothing is selected here and none of their code is run; `python -m pruning bench` divides the time of our full decision
+by this time, in the same process on the same thread, so that the machine cancels out. The orders: CDPruner and DivPrune
+one product of all tokens with all tokens and, for each pick, a step over the tokens picked so far; HoloV sixteen
+products of a part with itself (its code concatenates the tiles of a picture before it splits the row into sixteen);
+DART eight pivots against all tokens. Normalising tokens is counted where it matters beside the products: for HoloV,
 whose code does it for each part, and for DART.
 """
 
@@ -50,7 +50,7 @@ ORDERS: dict[str, Callable[[torch.Tensor, int], None]] = {
 
 
 def order_ms(key: str, features: torch.Tensor, count: int) -> float:
-    """Milliseconds of one pass through the published order of a method.
+    """Return the milliseconds of one pass through the published order of a method.
 
     Args:
         features: `[tokens, dim]` float32.

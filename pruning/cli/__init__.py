@@ -1,1 +1,1 @@
-"""The command line, one file a command."""
+"""`python -m pruning`: one module for each command, and `parser`, which puts them together."""

@@ -1,1 +1,1 @@
-"""How the bundled model was made: drawn scenes, questions, training, evaluation. The page never imports this."""
+"""The recipe of the bundled model: drawn scenes, questions, training, evaluation. The page never imports it."""

@@ -1,4 +1,4 @@
-"""The registry of models, and `load`. Heavy imports wait until a model is opened."""
+"""The table of vision-language models, and functions that check and load one; torch is imported when one is loaded."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LICENCE = "licence: its hub page"
 def _hub(
     key: str, source: str, title: str, billions: float, licence: str, checked: str = "", disk: float | None = None
 ) -> ModelSpec:
-    """A model of the hub with `billions` of parameters, which take two bytes each in bf16, and so in its files unless
-    `disk` says how many GB they are.
+    """Describe a model on the hub with `billions` of parameters. They take two bytes each in bfloat16, and as much in
+    its files unless `disk` gives their size in GB.
     """
     size = f"{billions:g} B" if billions >= 1 else f"{1000 * billions:g} M"
     memory = 2 * billions * BESIDE
@@ -106,7 +106,7 @@ MODELS: dict[str, ModelSpec] = {
 
 
 def find_spec(name: str) -> ModelSpec:
-    """A model of the table by key, or any other one by hub id or folder."""
+    """Return a model of the table by its key or hub id, or describe any other hub id or folder."""
     if name in MODELS:
         return MODELS[name]
     by_source = {m.source: m for m in MODELS.values()}
@@ -121,17 +121,17 @@ def load(
     allow_download: bool = False,
     progress: Progress | None = None,
 ) -> VLMAdapter:
-    """Load a model and put an adapter around it.
+    """Load a model and wrap it in an adapter.
 
-    Room on the disk and in memory is looked for before anything large is fetched or read. Without `allow_download`
-    no other computer is asked for anything.
+    Free disk space and memory are checked before anything large is downloaded or read. Without `allow_download` no
+    other computer is contacted.
 
     Args:
         name: a key of `MODELS`, a hub id, or a folder.
         device: `auto` (CUDA if there is one, all GPUs together if one is too small), `cpu`, `cuda`, `cuda:1`, ...
         dtype: `auto` (bfloat16 on a GPU, float32 on a CPU), `bfloat16`, `float16`, `float32` or `4bit`.
-        allow_download: whether a hub may be asked for missing files.
-        progress: told how a download gets on; without it bars are drawn on the terminal.
+        allow_download: whether missing files may be downloaded from the hub.
+        progress: called as a download proceeds; without it bars are drawn on the terminal.
 
     Raises:
         ModelUnavailableError: with what is missing and what to do.
@@ -150,10 +150,10 @@ def check(
     progress: Progress | None = None,
     freed: int = 0,
 ) -> None:
-    """See that a model is there and fits, and fetch it if that is asked for, without reading its weights.
+    """Check that a model is on this computer and fits, and download it if that is allowed, without reading its weights.
 
     Args:
-        freed: bytes on the device that the model at hand will give back; the rest as for `load`.
+        freed: bytes on the device that the model loaded now will free; the other arguments as for `load`.
 
     Raises:
         ModelUnavailableError: as `load`.

@@ -1,4 +1,4 @@
-"""The contract of an adapter (`VLMAdapter`), and the data that passes between it and the engine."""
+"""The interface of a model adapter, and the data that pass between adapters and the engine."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from pruning.models.weights.gates import Gated
     from pruning.records.plan import StructuralPlan
 
-Progress = Callable[[int, int], None]  # of a download: bytes that arrived, bytes in all
-BESIDE = 1.15  # of the weights' own size: they, and what a short question needs beside them
-TEXT_ROW = -2  # in a vector of row ids: the row is text; CLS_SOURCE marks a [CLS] row, 0 and up a visual token
+Progress = Callable[[int, int], None]  # of a download: bytes that arrived, bytes in total
+BESIDE = 1.15  # memory over the size of the weights: activations and cache of a short question included
+TEXT_ROW = -2  # in a vector of row ids: the row is text; CLS_SOURCE marks a [CLS] row, 0 and above a visual token
 
 
 def gigabytes(n: float) -> str:
-    """A number of bytes for a sentence."""
+    """Write a number of bytes as GB or MB."""
     return f"{n / 1e9:.1f} GB" if n >= 5e7 else f"{n / 1e6:.1f} MB"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model that the page offers: a hub id or a folder, and what it takes.
+    """A model of the table: a hub id or a folder, and what it needs.
 
     Attributes:
-        disk: what a download takes, in the number format in which the hub has it; empty where nobody knows.
-        memory: while it answers short questions.
-        checked: what of this was seen elsewhere than in memory, and where; empty if nothing was.
+        disk: the size of a download, in the number format in which the hub has it; empty if unknown.
+        memory: needed while it answers short questions.
+        checked: what these facts were verified against; empty if against nothing.
         made_by: the command that makes the folder, where neither a hub nor this repository has it.
     """
 
@@ -53,14 +53,14 @@ class ModelSpec:
 
 @dataclass(slots=True)
 class VisionFeatures:
-    """What the vision tower made of a picture: the state that feeds the projector, [CLS] apart.
+    """Features of the vision tower: the hidden states that feed the projector, with [CLS] apart.
 
     Attributes:
         features: `[rows, dim]`; ids: `[rows]` original token ids; cls: `[dim]` or None.
-        looks: observations over `ids`.
+        observations: what was observed in the tower, over `ids`.
         tokens_per_layer: rows ([CLS] included) that entered each tower layer, tile after tile.
         output: what the tower returned.
-        deep: rows `[tokens, dim]` that the language model adds to the visual tokens behind its first layers.
+        deep: rows `[tokens, dim]` that the language model adds to the visual tokens after its first layers (DeepStack).
     """
 
     features: torch.Tensor
@@ -72,8 +72,8 @@ class VisionFeatures:
     deep: Sequence[torch.Tensor] = ()
 
     def made_of(self, members: torch.Tensor) -> VisionFeatures:
-        """The same in visual tokens, each of which is made of some rows of the tower: `members` `[tokens, k]`. The rows
-        stand side by side; the attention that they get is added up.
+        """Return features of visual tokens that are each made of k rows of the tower, `members` `[tokens, k]`: rows are
+        concatenated, the attention that they receive is summed.
         """
         observations = {}
         for observation, value in self.observations.items():
@@ -85,8 +85,8 @@ class VisionFeatures:
 
 @dataclass(slots=True)
 class VisualTokens:
-    """Rows for the language model, in the order in which it will read them: `features` `[rows, dim]`, `ids` `[rows]`
-    (`CLS_SOURCE` for a [CLS] row). `deep` as in `Seen`, by token id.
+    """Projected visual tokens in the order in which the language model reads them: `features` `[rows, dim]`, `ids`
+    `[rows]` (`CLS_SOURCE` for a [CLS] row); `deep` as in `VisionFeatures`, indexed by token id.
     """
 
     features: torch.Tensor
@@ -96,11 +96,16 @@ class VisualTokens:
 
 @dataclass(slots=True)
 class Generated:
-    """An answer as the language model gave it. `prefill_ms` is the prefill with all decisions in it; `attention`
-    `[words, tokens]` is there if it was asked for (see `records.Answer`), and so are `head_ratios` `[words, heads]`,
-    `nearest`, a visual token for each word, and `prompt_attention` `[layers, 3]`: the shares that picture, inserted
-    text and all other text get of the prompt's last row; `cached_per_layer` are the rows for the picture in every
-    layer's cache while it was written.
+    """A generated answer with its measurements.
+
+    Attributes:
+        visual_per_layer: rows for the picture in every layer of the language model during the prefill.
+        cached_per_layer: rows for the picture in every layer's cache while the answer is decoded.
+        prefill_ms: milliseconds of the prefill, all pruning decisions included.
+        attention: `[answer, tokens]`, head_ratios `[answer, heads]` and nearest, a visual token for each token of the
+            answer: only in a run with `trace`; see `pruning.records.answer.Answer`.
+        prompt_attention: `[layers, 3]`, the shares of the attention of the prompt's last row that the picture, inserted
+            text and all other text receive; only in a run with `trace`.
     """
 
     token_ids: list[int]
@@ -123,9 +128,10 @@ class Generated:
 
 
 class Decider(Protocol):
-    """Who decides which tokens go on: the runner's session, which asks a method and writes down its answers.
+    """The interface that models ask for pruning decisions; the engine's session implements it with a method and records
+    every decision.
 
-    `evicts`: a decision made so far also empties caches of earlier layers.
+    `evicts`: whether a decision made so far also removes tokens from the caches of earlier layers.
     """
 
     stages: Sequence[Stage]
@@ -149,12 +155,12 @@ class Decider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunCallbacks:
-    """How a run is followed and stopped.
+    """Callbacks of a run, and what it records.
 
     Attributes:
-        phase: called with the name of what begins: `encode`, `full`, `prune`, `pruned` or `compensate`.
+        phase: called with the name of the phase that begins: `encode`, `full`, `prune`, `pruned` or `compensate`.
         text: called with a phase and each part of text decoded in it (`compensated` for the third answer).
-        stop: asked before every layer; the run ends with `RunStopped` when it returns True.
+        stop: called before every layer; the run ends with `RunStopped` when it returns True.
         trace: also record what every decoded token attends to, the signals of ONLY and ReVisiT, each dropped token's
             nearest survivor, and token statistics.
         current: the phase that `emit` reports text for.
@@ -167,7 +173,7 @@ class RunCallbacks:
     current: str = ""
 
     def during(self, phase: str) -> RunCallbacks:
-        """The same callbacks, with decoded text reported for `phase`."""
+        """Return the same callbacks, with decoded text reported for `phase`."""
         return replace(self, current=phase)
 
     def emit(self, text: str) -> None:
@@ -218,6 +224,7 @@ class VLMAdapter(Protocol):
     def limits(self, encoded: VisionFeatures, question: str, n_pictures: int = 1) -> list[str]: ...
 
     def identity(self) -> dict[str, Any]: ...
+
     @property
     def fingerprint(self) -> str: ...
 

@@ -1,8 +1,9 @@
-"""The generation settings of every answer: greedy, one sequence, a growing cache, no logits processors.
+"""Generation settings: every answer is decoded greedily, as one sequence, with a dynamic cache and unchanged
+probabilities.
 
-A checkpoint may ship settings of its own (`generation_config.json`). Where tokens end is taken from it; everything that
-would change the distribution, choose otherwise than greedily, or keep the cache in a form that cannot be shortened
-layer by layer is left off, and what was left off is told in the record.
+A checkpoint may ship settings of its own (`generation_config.json`). Its special token ids are used; everything that
+would change the distribution, choose tokens otherwise than greedily, or keep the cache in a form that cannot be
+shortened layer by layer is left out, and the record says what was left out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 SETTINGS = "greedy, one sequence, dynamic cache, no logits processors"
-# What changes the tokens that the library's own greedy search would write, by the value that does nothing.
+# Settings that change the tokens of greedy decoding, with the value that has no effect.
 CHANGES_GREEDY: dict[str, Any] = {
     "repetition_penalty": 1.0,
     "encoder_repetition_penalty": 1.0,
@@ -37,7 +38,7 @@ CHANGES_GREEDY: dict[str, Any] = {
     "constraints": None,
     "force_words_ids": None,
 }
-# What does not change the words of a greedy answer, and is left off all the same.
+# Settings that do not change a greedy answer, and are left out all the same.
 OTHERS: dict[str, Any] = {
     "do_sample": False,
     "temperature": 1.0,
@@ -56,8 +57,8 @@ OTHERS: dict[str, Any] = {
 
 
 def own_settings(model: PreTrainedModel) -> tuple[GenerationConfig, dict[str, str], tuple[str, ...]]:
-    """The engine's settings for a model; what its checkpoint asks for and is left off, by name; and sentences for the
-    record about what would have changed a greedy answer.
+    """Return the engine's settings for a model; the checkpoint's settings that were left out, by name; and notes for
+    the record about those that would have changed a greedy answer.
     """
     shipped = model.generation_config or GenerationConfig()
     own = GenerationConfig(**{name: getattr(shipped, name, None) for name in KEPT}, use_cache=True, do_sample=False)

@@ -1,7 +1,7 @@
-"""`Prompt`, and the insertion of text into it behind a picture: after its placeholders and the newline that follows
-them.
+"""The prompt as token ids with a placeholder for every visual token, and the insertion of text after a picture.
 
-Works on token ids, so that taking the inserted ids out again gives the prompt as it was.
+Inserted text goes after the picture's placeholders and the newline that follows them. It is inserted as token ids, so
+removing these ids gives the original prompt.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import torch
 
 
-_NEWLINE_WITHIN = 4  # tokens behind the picture in which its newline is looked for
+_NEWLINE_WITHIN = 4  # tokens after the picture among which its newline is searched
 
 
 def insertion_points(visual: Sequence[bool], token_texts: Sequence[str]) -> list[int]:
-    """For every picture of a prompt (a run of placeholders, `visual`), the index of the token before which text about
-    it goes. Without a newline behind it: right behind the picture.
+    """Return, for every picture of a prompt (a run of placeholders in `visual`), the index of the token before which
+    text about it is inserted: after the newline that follows the picture, or directly after the picture.
     """
     points = []
     for i, is_picture in enumerate(visual):
@@ -35,7 +35,7 @@ def insertion_points(visual: Sequence[bool], token_texts: Sequence[str]) -> list
 
 
 def splice(prompt: Prompt, at: int, ids: Sequence[int], token_texts: Sequence[str], words: Sequence[str]) -> Prompt:
-    """The prompt with tokens put in before index `at`; they are no part of the question."""
+    """Return the prompt with tokens inserted before index `at`; they are no part of the question."""
     n = len(ids)
     new = torch.tensor([list(ids)], dtype=prompt.input_ids.dtype, device=prompt.input_ids.device)
     nothing, separators = torch.zeros(n, dtype=torch.bool), prompt.separators
@@ -53,20 +53,21 @@ def splice(prompt: Prompt, at: int, ids: Sequence[int], token_texts: Sequence[st
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Pictures, or a video, and a question, ready for the model.
+    """Pictures or a video and a question, prepared for the model.
 
     Attributes:
         input_ids: `[1, tokens]` with one placeholder per visual token.
         visual: `[tokens]` True at the placeholders.
-        words: text of every token; `in_question`: which of them the person wrote; `whole`: the word that each is part
-            of, between white space.
-        inserted: first and one past the last of the tokens that were put in between picture and question, if any.
-        layout: of all visual tokens; it has seconds where they are a video's.
-        separators: `[tokens]` True at placeholders that end a line of the picture and show no part of it; methods never
-            see them, they always stay, and they are counted as text.
+        token_texts: text of every token.
+        in_question: `[tokens]` True at the tokens of the question.
+        words: for every token of the question, the word between white space that it is part of; else empty.
+        inserted: index of the first inserted token and one past the last, if text was inserted.
+        layout: of all visual tokens; with seconds for those of a video.
+        separators: `[tokens]` True at placeholders that end a line of the picture and show no part of it. Methods do
+            not get them, they are always kept, and they are counted as text.
         positions: `[axes, tokens]` where they are not those of plain text.
-        extra: what the family's model takes beside ids and pixels.
-        notes: what was added to what the checkpoint says of its chat, for the record.
+        extra: inputs of the family's model beside ids and pixels.
+        notes: what was added to the checkpoint's chat template or left out of its settings, for the record.
     """
 
     input_ids: torch.Tensor
@@ -89,16 +90,16 @@ class Prompt:
 
     @property
     def modality(self) -> str:
-        """What the library calls that which is shown: `image` or `video`."""
+        """The kind of visual input, as the transformers library names it: `image` or `video`."""
         return "video" if self.layout.seconds else "image"
 
     @property
     def kinds(self) -> torch.Tensor:
-        """What each token is, for models with several axes of positions, `[1, tokens]`: 0 text, 1 picture, 2 video."""
+        """Kind of each token `[1, tokens]`, for models with several axes of positions: 0 text, 1 image, 2 video."""
         return (self.visual.long() * (2 if self.layout.seconds else 1))[None].to(self.input_ids.device)
 
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Keyword arguments of the model's own forward."""
+        """Return the keyword arguments of the model's own forward."""
         name = "pixel_values_videos" if self.layout.seconds else "pixel_values"
         given = {"input_ids": self.input_ids, name: self.pixels, **self.extra}
         return given if self.positions is None else {**given, "mm_token_type_ids": self.kinds}

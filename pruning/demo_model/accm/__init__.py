@@ -1,1 +1,1 @@
-"""Training and evaluation of ACCM's captioner and selector for the bundled model."""
+"""Training and evaluation of ACCM, which compensates for pruning with captions."""

@@ -1,11 +1,10 @@
-"""Evaluate captions (`evaluate-accm`): answers without and with a caption on scenes never trained on, with all costs
-counted.
+"""Evaluation of compensation with captions on scenes that were never trained on, at equal cost.
 
-For every scene one question, for every pruner and budget: the answer without a caption, with each of the three
-candidates (hence with the chosen one, with the best fixed place among them, and with whichever is right), with a true
-description of what was dropped (the most that words could do), and the honest opponent: the same pruner with as many
-more visual tokens as caption, captioner and selector cost. Scenes are shared out to processes with one thread each;
-finished parts are kept beside the figures, and running again goes on with the missing ones.
+For every scene, pruner and budget, one question is answered without a caption, with each of the three candidates (hence
+with the chosen one, with the best fixed rank of beam, and with whichever is right), with a true caption of the dropped
+tokens (an upper bound), and, as the control, by the same pruner with as many more visual tokens as caption, captioner
+and selector cost. Scenes are distributed over processes with one thread each; finished parts are kept beside the
+figures, and running again evaluates the missing ones.
 """
 
 from __future__ import annotations
@@ -50,8 +49,9 @@ LONGEST = 16  # tokens of an answer
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One question under one pruner and budget: was the answer right without a caption, with each candidate, with a
-    true description, and with the tokens of equal cost? `tokens` are the caption's in the prompt.
+    """Results of one question with one pruner and budget: whether the answer was right without a caption, with each
+    candidate, with a true caption (`truth`), and with tokens of equal cost; `tokens` is the length of the caption in
+    the prompt, `worth` its cost in visual tokens.
     """
 
     without: bool
@@ -68,14 +68,16 @@ class Found:
 
 
 class CaptionJudge:
-    """Asks about one scene after another."""
+    """Evaluates compensation on single scenes."""
 
     def __init__(self, model: str, captioner: str) -> None:
         self.adapter = load(model, device="cpu", dtype="float32")
         self.accm = open_compensator("accm", self.adapter, captioner)
 
     def __call__(self, number: int) -> tuple[str, bool, dict[str, Found | None]]:
-        """(kind of the question, right with the full picture, what was found by `pruner@kept`; None: refused)."""
+        """Return the kind of the question, whether the full answer is right, and results by `pruner@kept` (None:
+        refused).
+        """
         rng = scene_rng("evaluate", number)
         scene = sample_scene(rng)
         picture, ids = draw(scene, SIDE)
@@ -134,7 +136,7 @@ class CaptionJudge:
         return question.kind, full, found
 
     def _worth(self, plain, compensated, side_flops: float) -> float:
-        """Visual tokens (in every layer) for the price of caption, captioner and selector."""
+        """Return how many visual tokens (in every layer) cost as much as caption, captioner and selector."""
         info = self.adapter.info
         sizes = (info.text_dim, info.text_ffn_dim, info.kv_dim)
         costs = [prefill_flops(o.visual_per_layer, o.text_tokens, *sizes) for o in (plain, compensated)]
@@ -156,7 +158,8 @@ def _ask(number: int) -> tuple[str, bool, dict[str, dict | None]]:
 
 
 def evaluate_accm(model: str, captioner: Path, out: Path, n_scenes: int, n_jobs: int) -> dict:
-    """Run or resume; writes the figures to `out`, and finished parts beside it until all are there.
+    """Evaluate the scenes that are missing, and write the figures to `out`; finished parts are kept beside it until
+    then.
 
     Raises:
         ParameterError: if the parts beside `out` are those of another captioner or model.
@@ -190,7 +193,7 @@ def evaluate_accm(model: str, captioner: Path, out: Path, n_scenes: int, n_jobs:
 
 
 def summary(scenes: Sequence[tuple[str, dict[str, dict | None]]]) -> dict:
-    """Figures by `pruner@kept`."""
+    """Return the figures by `pruner@kept`."""
     figures = {}
     for name in (f"{m}@{k}" for m in PRUNERS for k in BUDGETS):
         rows = [(kind, Found(**found[name])) for kind, found in scenes if found[name] is not None]
@@ -246,7 +249,7 @@ def _share(oks: Sequence[bool]) -> dict[str, float]:
 
 
 def _difference(a: Sequence[bool], b: Sequence[bool]) -> dict[str, float]:
-    """Mean of a paired difference with its standard error."""
+    """Return the mean of a paired difference with its standard error."""
     d = np.asarray(a, float) - np.asarray(b, float)
     return {"value": round(float(d.mean()), 4), "standard_error": round(float(d.std() / math.sqrt(len(d))), 4)}
 

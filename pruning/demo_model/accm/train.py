@@ -1,8 +1,7 @@
-"""`python -m pruning train-accm`: warm start of the captioner, then its training against the frozen model.
+"""Training of ACCM in two stages (`python -m pruning train-accm`): true captions, then the frozen model's answers.
 
-Both stages checkpoint into the folder `--work` and go on where they stopped. The folder `--out` is written after each
-stage, so that a warm start alone can be looked at. The second stage with the other objective starts from the same warm
-start and has its own checkpoint.
+Both stages save checkpoints in the folder `--work` and are resumed where they stopped. The folder `--out` is written at
+the end. The second stage with the other objective starts from the same first stage and has its own checkpoint.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from pruning.models.base import VLMAdapter
 
 @dataclass(frozen=True, slots=True)
 class AccmRecipe:
-    """Sizes of the two stages. A warm step is a batch of `warm_batch` scenes with 4 to 8 questions each; a step of the
-    second stage is `lessons` pictures (drawn ones with 8 questions each). `warm_steps` 0: no warm start.
+    """Sizes of the two stages. A step of the first is a batch of `warm_batch` scenes with 4 to 8 questions each; a step
+    of the second is `lessons` pictures (drawn ones with 8 questions each). `warm_steps` 0: no first stage.
     """
 
     warm_steps: int = 4000
@@ -65,10 +64,10 @@ def train_accm(
     """Run or resume the stages in the folder `work`.
 
     Args:
-        features: a folder with tower features that are already there (see `language.FeatureCache`); by default `work`
-            itself, filled when needed.
-        data: a folder of pictures and questions in place of drawn scenes; then there is no warm start, because nobody
-            has described the pictures, and the captioner starts untrained.
+        features: a folder with tower features (see `pruning.demo_model.training.language.FeatureCache`); by default
+            `work` itself, filled when needed.
+        data: a folder of pictures and questions instead of drawn scenes; then there is no first stage, because the
+            pictures have no true captions, and the captioner starts untrained.
 
     Raises:
         ParameterError: if the folder holds checkpoints of other sizes, or `data` is not such a folder.
@@ -115,7 +114,7 @@ def train_accm(
 
 
 def _facts(work: Path, recipe: AccmRecipe, adapter: VLMAdapter, stages: list[str]) -> dict[str, object]:
-    """How it was trained, for the folder's configuration and card."""
+    """Return the facts of the training, for configuration and card."""
     saved = {phase: torch.load(work / f"{phase}.pt", map_location="cpu", weights_only=True) for phase in stages}
     return {
         "stages": stages,

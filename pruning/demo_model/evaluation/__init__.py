@@ -1,1 +1,1 @@
-"""Evaluate the bundled model, pruners and structural plans on drawn scenes."""
+"""Evaluation of the bundled model and of pruning on drawn scenes that were never trained on."""

@@ -1,1 +1,1 @@
-"""Train the modules of learned pruners for the bundled model."""
+"""Training of the pruning methods that select with a trained module, for the bundled model."""

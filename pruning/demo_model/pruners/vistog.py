@@ -1,8 +1,7 @@
-"""Training of VisToG's grouping, for the bundled model: every picture becomes a few groups, and the frozen language
-model has to answer from them.
+"""Training of VisToG's grouping, for the bundled model: the frozen language model answers from a few groups of tokens.
 
-Tokens choose their group hard, by Gumbel-softmax; the gradient is the soft choice's (the paper's way). How many groups
-there are is drawn for every step, so that fewer of the semantic tokens will do as well.
+Tokens are assigned to groups by a hard Gumbel-softmax with the gradient of the soft one (as in the paper). The number
+of groups is random for every step, so that the module also serves with fewer semantic tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pruning.models.base import VLMAdapter
 
 @dataclass(frozen=True, slots=True)
 class VisToGRecipe:
-    """A step is `scenes` pictures with `questions` questions each; the number of groups is drawn evenly in logarithm
+    """A step is `scenes` pictures with `questions` questions each; the number of groups is log-uniform
     from `fewest` to `groups`.
     """
 
@@ -35,7 +34,7 @@ class VisToGRecipe:
 
 
 class VisToGTraining:
-    """What `pruner_training.learn` asks of a training."""
+    """The training of VisToG's grouping, as `pruning.demo_model.pruners.training.learn` runs it."""
 
     method = VisToG
     about: ClassVar[str] = """Not the paper's: its semantic tokens pass through the vision tower and its language model
@@ -53,14 +52,14 @@ members."""
         self.phases = (Phase("grouped", recipe.steps, recipe.rate, lessons, self.answer),)
 
     def answer(self, features: torch.Tensor, batch: Batch, number: int) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of a step, and figures for the log."""
+        """Return the loss of a step, and figures for the log."""
         low, high = np.log((self.recipe.fewest, self.recipe.groups))
         n_groups = round(float(np.exp(np.random.default_rng((37, number)).uniform(low, high))))
         affinity, added = self.module(features, n_groups)
         shares = F.gumbel_softmax(affinity, dim=-1, hard=True)
         size = shares.sum(1)
         rows = shares.mT @ features / size.clamp(min=1)[..., None] + added
-        order = torch.stack([members(a)[1].argsort() for a in affinity.detach()])  # as they stand in the picture
+        order = torch.stack([members(a)[1].argsort() for a in affinity.detach()])  # in their order in the picture
         rows = rows.gather(1, order[..., None].expand_as(rows))
         kept = replace(batch, kept=torch.arange(n_groups).expand(len(rows), -1))
         hidden, _ = forward(self.adapter.model, self.prefix, rows, kept, renumber=True)

@@ -1,1 +1,1 @@
-"""Train the bundled model: vision tower, projector and language model."""
+"""Training of the bundled model: vision tower, projector and language model."""

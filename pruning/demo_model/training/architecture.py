@@ -1,8 +1,8 @@
 """The bundled model before training: tokenizer, processor, configuration, all of stock transformers classes.
 
-The shape follows LLaVA-1.5 in small: a CLIP vision tower with [CLS] on a 24 x 24 patch grid whose second-to-last
+Its structure is that of LLaVA-1.5, smaller: a CLIP vision tower with [CLS] on a 24 x 24 patch grid whose second-to-last
 hidden state feeds a two-layer projector, and a Llama language model. A chat template puts a system prompt before the
-picture, as LLaVA does; without it a pruned sequence would lose its attention sinks together with its background.
+picture, as LLaVA does; without it a pruned sequence would lose its attention sinks with its background.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over exactly the words of the drawn world; letter case is ignored."""
+    """Build a word-level tokenizer for exactly the words of questions and answers; letter case is ignored."""
     normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace("-", " ")])
     splitter = pre_tokenizers.Sequence(
         [
@@ -74,7 +74,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_processor(side: int = SIDE, patch: int = PATCH) -> LlavaProcessor:
-    """Resize the shorter side, cut out the centre, write out the chat: as LLaVA-1.5's processor does."""
+    """Build a processor that resizes the shorter side and crops the centre, as LLaVA-1.5's does."""
     images = LlavaImageProcessorPil(
         size={"shortest_edge": side},
         crop_size={"height": side, "width": side},
@@ -93,7 +93,7 @@ def build_processor(side: int = SIDE, patch: int = PATCH) -> LlavaProcessor:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForConditionalGeneration:
-    """The untrained model, float32, with a position table that already knows rows from columns."""
+    """Build the untrained model, float32, with sine position embeddings of rows and columns."""
     torch.manual_seed(seed)
     vision = CLIPVisionConfig(
         hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=6, num_attention_heads=6,
@@ -120,7 +120,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
 
 
 def _sine_table(rows: int, cols: int, width: int) -> torch.Tensor:
-    """Two-dimensional sines and cosines, `[rows * cols, width]`: half the width for the row, half for the column."""
+    """Return two-dimensional sines and cosines, `[rows * cols, width]`: half the width for the row, half for the
+    column.
+    """
     frequency = 100.0 ** -(torch.arange(width // 4) / (width // 4))
     y, x = torch.meshgrid(torch.arange(rows).float(), torch.arange(cols).float(), indexing="ij")
     waves = [torch.cat([(t.reshape(-1, 1) * frequency).sin(), (t.reshape(-1, 1) * frequency).cos()], 1) for t in (y, x)]

@@ -1,13 +1,13 @@
-"""The last phase: teach the language model to count, on full pictures and on what little pruning leaves.
+"""Training of the language model to count, on full pictures and on small kept sets (the last phase, `counting`).
 
-A question with a number as its answer says little about how to count. Here every visual token is told, by a dense label
-two layers behind the one of `instances.py`, how many objects have begun up to it in reading order: of all, of its
-colour, of its shape, of both. Questions then only have to read the last one. Three batches in five ask for numbers, in
+A question with a number as its answer teaches little about how to count. Here every visual token has a dense label, two
+layers after that of `instances.py`: how many objects have begun up to it in reading order, of all, of its colour, of
+its shape, and of both. Questions then only have to read the last label. Three batches in five ask for numbers, in
 scenes that repeat a few shapes and colours; the others ask everything, so that nothing else is forgotten.
 
-Only layers of the language model learn, from its second on. What was made beside the model before this phase and reads
-the tower, the projected tokens, the words or the first layer (pruners' modules, captioners, selectors) reads what it
-did.
+Only the layers of the language model from its second on are trained. Modules that were trained for the model before
+this phase and read the tower, the projected tokens, the embeddings or the first layer (modules of pruning methods,
+captioners, selectors) stay valid.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from pruning.demo_model.training.token_subsets import View
 from pruning.demo_model.world.questions import NUMBERS, Question, count, count_all, decorate
 from pruning.demo_model.world.scene import COLORS, SHAPES, Scene, sample_scene, scene_rng
 
-FIRST_LAYER = 1  # of the language model that learns
-COUNT_LAYER = 6  # of the language model: its output carries the running counts, two layers are left to read them
+FIRST_LAYER = 1  # of the language model that is trained
+COUNT_LAYER = 6  # of the language model: its output carries the running counts, which two more layers can read
 COUNTED = ("all", "color", "shape", "both")
 WEIGHT = 0.5
 MANY_WEIGHT = 3.0  # of a label of two or more, which are rarer
-GENERAL_EVERY = 5  # of so many batches, two ask everything
+GENERAL_EVERY = 5  # in as many batches, two ask everything
 DRILLED, GENERAL = 9, 6  # questions about a scene
 CHECKED_KINDS = ("count", "count_all", "count", "exists", "relation")
 CHECKED = {"full": ("full", 0), "thin64": ("thin", 64), "thin36": ("thin", 36)}
@@ -53,14 +53,15 @@ VIEWS = {"full": 0.3, "objects": 0.25, "thin": 0.45}
 
 
 def counting_scene(index: int) -> Scene:
-    """Training scene number `index` of this phase: every other one repeats its shapes and colours."""
+    """Return training scene `index` of this phase: every other one repeats its shapes and colours."""
     rng = scene_rng("train", 2_000_000 + index)
     return sample_scene(rng, low=3, alike=0.9) if index % 2 else sample_scene(rng)
 
 
 def running_counts(scene: Scene, owner: np.ndarray) -> np.ndarray:
-    """How many objects have begun at every kept token, int64 `[k, 4]` in the order of `COUNTED`; of the token's own
-    colour and shape -1 (no label) on background. `owner` `[k]` names the kept tokens' objects from 1, 0 is background.
+    """Return how many objects have begun up to every kept token, int64 `[k, 4]` in the order of `COUNTED`; those of the
+    token's own colour and shape are -1 (no label) on background. `owner` `[k]` are the kept tokens' objects from 1, and
+    0 for background.
     """
     begun = np.cumsum(_one_hot(np.where(first_tokens(owner[None])[0], owner, 0), len(scene.objects)), 0)
     color = np.array([o.color for o in scene.objects])
@@ -77,7 +78,7 @@ def _one_hot(owner: np.ndarray, n_objects: int) -> np.ndarray:
 
 
 class CountHead(nn.Module):
-    """Reads running counts off visual tokens: a linear layer for each of `COUNTED`."""
+    """Linear heads that predict running counts from visual tokens, one for each of `COUNTED`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -86,12 +87,12 @@ class CountHead(nn.Module):
     def forward(
         self, states: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """(weighted loss; share of right labels of several for each of `COUNTED`, for the log).
+        """Return the weighted loss, and the share of right labels above one for each of `COUNTED`, for the log.
 
         Args:
-            states: `[batch, k, width]`, visual tokens behind `COUNT_LAYER`.
+            states: `[batch, k, width]`, visual tokens after `COUNT_LAYER`.
             counts: int64 `[batch, k, 4]` from `running_counts`.
-            weight: `[batch, k]`, how much a token counts.
+            weight: `[batch, k]`, of every token in the loss.
         """
         total, right = states.new_zeros((), dtype=torch.float32), {}
         for name, head, label in zip(COUNTED, self.heads, counts.unbind(-1), strict=True):
@@ -105,7 +106,7 @@ class CountHead(nn.Module):
 
 
 def number_questions(scene: Scene, rng: np.random.Generator, n_questions: int) -> list[Question]:
-    """Questions whose answer is a number, mostly above one: of all objects, and of the groups in the scene."""
+    """Draw questions whose answer is a number, mostly above one: of all objects, and of groups in the scene."""
     colors, shapes = {o.color for o in scene.objects}, {o.shape for o in scene.objects}
     wanted = [{"color": c} for c in sorted(colors)] + [{"shape": s} for s in sorted(shapes)]
     wanted += [{"color": c, "shape": s} for c, s in sorted({(o.color, o.shape) for o in scene.objects})]
@@ -117,7 +118,9 @@ def number_questions(scene: Scene, rng: np.random.Generator, n_questions: int) -
 
 
 class _Batches(Dataset):
-    """Item i is the batch of step i: scenes, view and questions follow from the number alone."""
+    """Batches of the phase: item i belongs to step `start + i`, and its scenes, view and questions follow from that
+    number.
+    """
 
     def __init__(self, tokenizer, cache: FeatureCache, steps: int, size: int, start: int) -> None:
         self.tokenizer, self.cache, self.steps, self.size, self.start = tokenizer, cache, steps, size, start
@@ -156,8 +159,8 @@ def _drill_view(rng: np.random.Generator) -> View:
 
 
 def _dense(scenes: Sequence[Scene], owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Running counts `[batch, k, 4]` and the weight of every token `[batch, k]`: an object weighs as much as another,
-    whatever its size, and the background as much as an object.
+    """Return running counts `[batch, k, 4]` and the weight of every token `[batch, k]`: all objects have the same total
+    weight, whatever their size, and the background that of one object.
     """
     counts = np.stack([running_counts(scene, row) for scene, row in zip(scenes, owner, strict=True)])
     n_same = np.stack([np.bincount(row, minlength=256)[row] for row in owner])
@@ -167,7 +170,7 @@ def _dense(scenes: Sequence[Scene], owner: np.ndarray) -> tuple[np.ndarray, np.n
 def train_counting(
     model, tokenizer, cache: FeatureCache, steps: int, size: int, rate: float, folder: Path, check_scenes: int = 96
 ) -> None:
-    """Run the phase `counting` to its end, or go on with it. Only the language model's layers are touched."""
+    """Run or resume the phase `counting`. Only layers of the language model are trained."""
     model.requires_grad_(False)
     language = model.model.language_model
     language.layers[FIRST_LAYER:].requires_grad_(True)

@@ -1,10 +1,10 @@
-"""An auxiliary loss that makes counting learnable: half-way through the language model, one visual token per object is
-to mark it.
+"""An auxiliary loss that makes counting learnable: half-way through the language model, one visual token marks each
+object.
 
-Attention averages, so a model that sees objects as areas can tell many tokens from few, but not three small objects
-from one large one: without this, counting stayed at three questions in four. A dense label on the visual tokens, as in
-the tower's training, shows the way: the first kept token of every object, in reading order. It is defined on what was
-kept, so a pruned picture has as many first tokens as objects, as long as each keeps one token. The head is thrown away.
+Attention averages, so a model can tell many tokens from few, but not three small objects from one large one: without
+this loss, counting stayed at three right answers in four. The dense label on visual tokens, as in the tower's training,
+is the first kept token of every object in reading order. It is defined on kept tokens, so a pruned picture has as many
+first tokens as objects, as long as each object keeps one token. The head is not part of the trained model.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-INSTANCE_LAYER = 4  # of the language model: its output carries the label, the layers behind it can count
+INSTANCE_LAYER = 4  # of the language model: its output carries the label, the layers after it can count
 WEIGHT = 0.3
 FIRST_WEIGHT = 4.0  # a first token counts as much as four others
 
 
 def first_tokens(owner: np.ndarray) -> np.ndarray:
-    """Of the kept tokens' owners `[batch, k]` (0: background), bool `[batch, k]`: the first token of every object."""
+    """Return the first token of every object, bool `[batch, k]`, for the kept tokens' owners `[batch, k]` (0:
+    background).
+    """
     first = np.zeros(owner.shape, bool)
     for row, marks in zip(owner, first, strict=True):
         numbers, places = np.unique(row, return_index=True)
@@ -29,17 +31,17 @@ def first_tokens(owner: np.ndarray) -> np.ndarray:
 
 
 class InstanceHead(nn.Module):
-    """One logit per visual token: is it the first of its object?"""
+    """A linear head with one logit per visual token: whether it is the first of its object."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.logit = nn.Linear(width, 1)
 
     def forward(self, states: torch.Tensor, first: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """(weighted loss per object; 1 minus the wrong marks per object, a figure for the log).
+        """Return the weighted loss per object, and 1 minus the wrong marks per object for the log.
 
         Args:
-            states: `[batch, k, width]`, visual tokens behind `INSTANCE_LAYER`.
+            states: `[batch, k, width]`, visual tokens after `INSTANCE_LAYER`.
             first: bool `[batch, k]` from `first_tokens`.
         """
         logit = self.logit(states).squeeze(-1).float()

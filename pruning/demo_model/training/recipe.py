@@ -1,7 +1,11 @@
-"""The whole recipe of the bundled model, from random weights to a folder that `from_pretrained` opens.
+"""The recipe of the bundled model, from random weights to a folder that `from_pretrained` opens.
 
-Every phase checkpoints and goes on where it stopped; running the command again is always safe. The same command
-uses a GPU where there is one.
+Every phase saves checkpoints and is resumed where it stopped, so running the command again is always safe. The same
+command uses a GPU if there is one.
+
+At the end, statistics of the mean tower features of drawn scenes are saved beside the weights
+(`measure_familiarity`). By the Mahalanobis distance of a picture's mean feature to them, `pruning.models.bundled` tells
+that a picture is unlike a drawn scene and that the model's answer is a guess.
 """
 
 from __future__ import annotations
@@ -27,9 +31,9 @@ PHASES = ("windows", "scenes", "language", "counting")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Sizes of the phases. A step is one batch; `cached_scenes` pictures are encoded once for the language phase, and
-    `counted_scenes` for the one that counts; `check_scenes` fresh ones are looked at while training, `familiar_scenes`
-    describe the drawn world afterwards.
+    """Sizes of the phases. A step is one batch; `cached_scenes` pictures are encoded once for the phase `language`, and
+    `counted_scenes` for `counting`; accuracy during training is measured on `check_scenes` other ones, and the
+    statistics of drawn scenes are those of `familiar_scenes`.
     """
 
     window_steps: int = 900
@@ -47,8 +51,8 @@ class Recipe:
 
 
 def train(work: Path, out: Path, recipe: Recipe, device: torch.device, begin: Path | None = None) -> None:
-    """Run or resume all phases in the folder `work` and write the model to `out`; or, from the finished model in the
-    folder `begin`, the last phase only.
+    """Run or resume all phases in the folder `work` and write the model to `out`; with `begin`, the folder of a
+    finished model, only the last phase.
     """
     work.mkdir(parents=True, exist_ok=True)
     changes = _same_recipe(work, recipe)
@@ -79,8 +83,8 @@ def train(work: Path, out: Path, recipe: Recipe, device: torch.device, begin: Pa
 def save(
     model, processor, out: Path, recipe: Recipe, changes: list[str], work: Path, minutes: float, earlier: dict[str, Any]
 ) -> None:
-    """Write weights in float16, processor, familiarity statistics and the recipe's facts; `earlier` are the facts of
-    the model that the last phase began with, if it did not begin here.
+    """Write weights in float16, processor, statistics of drawn scenes, and the facts of the training; `earlier` are the
+    facts of the model that the last phase began with, if it was not trained here.
     """
     out.mkdir(parents=True, exist_ok=True)
     measure_familiarity(model.model.vision_tower, out / "familiarity.safetensors", recipe.familiar_scenes)
@@ -112,8 +116,8 @@ def _phase_minutes(work: Path) -> dict[str, float]:
 
 
 def _same_recipe(work: Path, recipe: Recipe) -> list[str]:
-    """Earlier lengths of the phase that is going on, as sentences. Any other change must not continue a folder: what
-    was learnt behind the changed phase would not know of it.
+    """Return earlier lengths of the current phase, as sentences. A folder must not be resumed after any other change,
+    because later phases were trained on the result of the changed one.
     """
     note, now = work / "recipe.json", asdict(recipe)
     before = json.loads(note.read_text()) if note.exists() else now | {"changes": []}
@@ -132,7 +136,9 @@ def _same_recipe(work: Path, recipe: Recipe) -> list[str]:
 
 @torch.no_grad()
 def measure_familiarity(tower, path: Path, n_scenes: int) -> None:
-    """Write mean, inverse covariance and the largest distance among held-out scenes."""
+    """Write mean and inverse covariance of the mean tower features of drawn scenes (`[dim]`, `[dim, dim]`), and the
+    largest Mahalanobis distance of a held-out quarter of them.
+    """
     device = next(tower.parameters()).device
     pooled = []
     for start in range(0, n_scenes, 32):

@@ -1,11 +1,12 @@
-"""Train the vision tower alone, with dense labels on every patch, first in windows, then in scenes.
+"""Training of the vision tower with dense labels on every patch, first in windows, then in scenes (phases of that
+name).
 
 A tower trained from answers alone hardly learns shapes. Here a linear head on every patch predicts what covers it
-(shape, colour, size, digit, the object's ninth of the picture, the way to its centre), and a linear head on [CLS]
-predicts which coloured shapes and digits are present: that is what makes [CLS] attention look at objects, as the
-published pruners expect of CLIP. The heads are thrown away afterwards.
+(shape, colour, size, digit, the object's ninth of the picture, the offset to its centre), and a linear head on [CLS]
+predicts which coloured shapes and digits are present: so [CLS] attends to objects, as published pruning methods expect
+of CLIP. The heads are not part of the trained model.
 
-Windows come first because a window of 8 x 8 patches around an object costs a twentieth of a whole scene.
+Windows come first because a window of 8 x 8 patches around an object costs a twentieth of a full scene.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ from pruning.demo_model.world.scene import (
 TASKS = {"shape": len(SHAPES) + 1, "color": len(COLORS) + 1, "size": len(SIZES) + 1, "digit": 11, "zone": len(ZONES)}
 N_PRESENT = len(SHAPES) * len(COLORS) + 10
 WINDOW = 8
-FOREGROUND = 0.125  # a patch belongs to an object from this covered share on
+FOREGROUND = 0.125  # least share of a patch that objects must cover for it to belong to one
 IGNORE = -100
 
 
 def to_pixels(picture: np.ndarray) -> torch.Tensor:
-    """What the processor does to a picture of the model's own size: `[3, side, side]` in -1 .. 1."""
+    """Preprocess a picture of the model's own size as the processor does: `[3, side, side]` in -1 .. 1."""
     return torch.from_numpy(picture).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def patch_labels(scene: Scene, coverage: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Class labels of every patch per task (0 is background; `zone` is ignored there) and the offset to the object's
-    centre in patches, float32 `[patches, 2]` with NaN on background.
+    """Return the class labels of every patch per task (0 is background; `zone` is ignored there), and the offset to the
+    object's centre in patches, float32 `[patches, 2]` with NaN on background.
     """
     objects = scene.objects
     owner = coverage.argmax(1)
@@ -68,7 +69,7 @@ def patch_labels(scene: Scene, coverage: np.ndarray) -> tuple[dict[str, np.ndarr
 
 
 def present(scene: Scene) -> np.ndarray:
-    """Multi-hot vector for [CLS]: every coloured shape that occurs, every digit that occurs."""
+    """Return the multi-hot label of [CLS]: every coloured shape and every digit in the scene."""
     hot = np.zeros(N_PRESENT, np.float32)
     for o in scene.objects:
         hot[SHAPES.index(o.shape) * len(COLORS) + list(COLORS).index(o.color)] = 1
@@ -78,7 +79,7 @@ def present(scene: Scene) -> np.ndarray:
 
 
 class DenseHeads(nn.Module):
-    """The linear heads of the pretraining. They read [CLS] and patches, `[batch, 1 + patches, dim]`."""
+    """The linear heads on [CLS] and patches, `[batch, 1 + patches, dim]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +139,7 @@ def _collate(batch):
 
 
 def _windows(centres, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """For every object of every scene: (scene number `[w]`, patch indices `[w, WINDOW * WINDOW]`)."""
+    """Return a window around every object of every scene: scene numbers `[w]`, patch indices `[w, WINDOW * WINDOW]`."""
     scene_of, patches = [], []
     grid = np.arange(WINDOW)[:, None] * COLS + np.arange(WINDOW)
     for number, xy in enumerate(centres):
@@ -150,7 +151,7 @@ def _windows(centres, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Ten
 
 
 def encode(tower, pixels, windows=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """(hidden state that feeds the projector, last hidden state), each `[batch, 1 + patches, dim]`."""
+    """Return the hidden state that feeds the projector and the last one, each `[batch, 1 + patches, dim]`."""
     x = tower.embeddings(pixels)
     if windows is not None:
         scene_of, patches = windows
@@ -166,7 +167,7 @@ def encode(tower, pixels, windows=None) -> tuple[torch.Tensor, torch.Tensor]:
 def train_tower(
     tower, phase: str, steps: int, batch: int, rate: float, folder: Path, heads: DenseHeads, check_scenes: int = 96
 ) -> None:
-    """Run the phase `windows` or `scenes` to its end (or go on with it)."""
+    """Run or resume the phase `windows` or `scenes`."""
     trainer = Trainer(phase, {"tower": tower, "heads": heads}, steps, rate, folder)
     if trainer.done:
         return

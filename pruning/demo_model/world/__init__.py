@@ -1,1 +1,1 @@
-"""Drawn scenes, questions about them, and captions."""
+"""Drawn scenes, questions about them and true captions, made from random numbers."""

@@ -1,10 +1,10 @@
-"""Draw scenes whose objects are all known.
+"""Drawn scenes whose objects are all known, the only pictures that the bundled model was trained on.
 
-A scene is sampled first (pure numbers, in fractions of the side) and drawn afterwards at any resolution, so the
-picture that a visitor sees at 768 pixels and the one that trained the model at 192 pixels are the same scene. Seeds are
-pairs (split, index): training and evaluation scenes differ by construction, not by luck.
+A scene is sampled first (as numbers, in fractions of the side) and drawn afterwards at any resolution, so a picture on
+the page at 768 pixels and one for training at 192 pixels can show the same scene. Seeds are pairs (split, index), so
+training and evaluation scenes differ by construction.
 
-This module knows nothing of questions, tokens or models.
+This module does not depend on questions, tokens or models.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _GAP = 0.02  # free space between neighbouring objects
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """One drawn thing. Position and radius are fractions of the side; `digit` is None on most objects."""
+    """One drawn object. Position and radius are fractions of the side; `digit` is None on most objects."""
 
     shape: str
     color: str
@@ -59,7 +59,7 @@ class SceneObject:
 
     @property
     def zone(self) -> str:
-        """The ninth of the picture that holds the centre."""
+        """The ninth of the picture that contains the centre."""
         return ZONES[min(2, int(self.y * 3)) * 3 + min(2, int(self.x * 3))]
 
     @property
@@ -76,15 +76,15 @@ class Scene:
 
 
 def scene_rng(split: str, index: int) -> np.random.Generator:
-    """The generator of scene number `index` of a split of `SPLITS`; no two splits share a stream."""
+    """Return the generator of scene `index` of a split of `SPLITS`; no two splits share a stream."""
     return np.random.default_rng((SPLITS[split], index))
 
 
 def sample_scene(rng: np.random.Generator, low: int = 1, high: int = MAX_OBJECTS, alike: float = ALIKE) -> Scene:
-    """Draw the numbers of a scene with `low` to `high` objects that do not touch.
+    """Sample a scene with `low` to `high` objects that do not touch.
 
-    The more objects are asked for, the smaller they are on average; when the picture is full the scene keeps what fits
-    (always at least one object). `alike` is the chance that a scene repeats two or three shapes, and that it repeats
+    The more objects are requested, the smaller they are on average; in a full picture the scene has as many as fit
+    (at least one). `alike` is the probability that a scene repeats two or three shapes, and that it repeats
     two or three colours.
     """
     wanted = int(rng.integers(low, high + 1))
@@ -124,7 +124,7 @@ def sample_scene(rng: np.random.Generator, low: int = 1, high: int = MAX_OBJECTS
 
 
 def draw(scene: Scene, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Paint a scene.
+    """Draw a scene as a picture.
 
     Returns:
         The picture, uint8 `[side, side, 3]` RGB, and the object map, uint8 `[side, side]`: 0 is background, k is
@@ -144,7 +144,7 @@ def draw(scene: Scene, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def patch_coverage(ids: np.ndarray, n_objects: int, rows: int, cols: int) -> np.ndarray:
-    """Share of every patch that every object covers, float32 `[rows * cols, n_objects]`, patches in raster order."""
+    """Return the share of every patch that every object covers, float32 `[rows * cols, n_objects]`, in raster order."""
     height, width = ids.shape
     cells = ids.reshape(rows, height // rows, cols, width // cols)
     shares = [(cells == k).mean(axis=(1, 3)) for k in range(1, n_objects + 1)]
@@ -152,11 +152,13 @@ def patch_coverage(ids: np.ndarray, n_objects: int, rows: int, cols: int) -> np.
 
 
 def _background(seed: int) -> np.ndarray:
-    """A quiet texture at a fixed resolution, so that it looks the same at every drawing size."""
+    """Return a faint texture at a fixed resolution, so that it is the same at every size of the drawing."""
     rng = np.random.default_rng(seed)
     side = 192
     tone = rng.integers(100, 200, 3).astype(np.float64)
-    image = np.ones((side, side, 3)) * (0.7 * tone.mean() + 0.3 * tone)  # greyish: no background passes for an object
+    image = np.ones((side, side, 3)) * (
+        0.7 * tone.mean() + 0.3 * tone
+    )  # greyish, so that no background resembles an object
     x, y = np.meshgrid(np.arange(side), np.arange(side))
     kind = rng.integers(5)
     width = int(rng.integers(10, 36))
@@ -174,7 +176,7 @@ def _background(seed: int) -> np.ndarray:
 
 
 def _outline(shape: str) -> list[np.ndarray]:
-    """Contours in units of the radius, y down; the second contour of a ring is its hole."""
+    """Return contours in units of the radius, y down; the second contour of a ring is its hole."""
     turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     circle = np.stack([np.cos(turn), np.sin(turn)], 1)
     if shape == "circle":

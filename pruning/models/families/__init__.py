@@ -1,1 +1,1 @@
-"""One file per family of models: where its parts are, and how it cuts and reads a picture."""
+"""Model families of the transformers library, one module for each: how it lays out and encodes visual tokens."""

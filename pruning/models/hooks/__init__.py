@@ -1,1 +1,1 @@
-"""Hooks that observe and shorten unmodified transformers models."""
+"""Hooks on the vision tower and the language model that observe attention and states, and drop tokens in a run."""

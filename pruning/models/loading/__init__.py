@@ -1,1 +1,1 @@
-"""Find, download, check and open checkpoints."""
+"""Loading models: finding or downloading their files, choosing devices and number formats, and joining the pair."""

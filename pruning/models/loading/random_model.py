@@ -1,4 +1,4 @@
-"""Make a model of a real shape with random weights, for measuring speed."""
+"""LLaVA models of real sizes with random weights, for measuring speed: they are as fast as trained ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pruning.models.families.llava import LlavaAdapter
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A language model's size: layers, width, feed-forward width, heads."""
+    """Size of a language model: layers, width, feed-forward width, heads."""
 
     layers: int
     width: int
@@ -22,8 +22,8 @@ class Shape:
 
 
 def random_llava(shape: Shape, processor: Any, device: torch.device) -> LlavaAdapter:
-    """An adapter around a LLaVA with random weights, for the pictures and words of a given processor; its tower is
-    small. bfloat16 on a GPU, float32 on a CPU.
+    """Return an adapter around a LLaVA with random weights and a small vision tower, for the picture size and the
+    vocabulary of a processor; bfloat16 on a GPU, float32 on a CPU.
     """
     tokenizer, side, patch = processor.tokenizer, processor.image_processor.crop_size["height"], processor.patch_size
     vision = CLIPVisionConfig(

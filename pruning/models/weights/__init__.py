@@ -1,1 +1,1 @@
-"""Weight pruning inside models: blocks, calibration, gates, private views."""
+"""The weights of attention heads and feed-forward matrices: facts, gates, and copies with some of them removed."""

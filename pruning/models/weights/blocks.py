@@ -1,9 +1,9 @@
-"""Find the parts of a model, and the heads and feed-forward matrices of its layers.
+"""Where a model has its parts, and where a layer has its heads and feed-forward matrices.
 
-Fits layers that hold `self_attn` (DINOv2: `attention`) with `q_proj`, `k_proj`, `v_proj` and an output projection, and
-`mlp` with either `fc1, fc2` (CLIP, SigLIP, DINOv2) or `gate_proj, up_proj, down_proj` (Llama and its kin). Their
-forward functions count heads by dividing widths by `head_dim`, so a layer may have fewer heads than its configuration
-says.
+Supports layers that hold `self_attn` (DINOv2: `attention`) with `q_proj`, `k_proj`, `v_proj` and an output projection,
+and `mlp` with either `fc1, fc2` (CLIP, SigLIP, DINOv2) or `gate_proj, up_proj, down_proj` (Llama and similar models).
+Their forward functions count heads by dividing widths by `head_dim`, so a layer may have fewer heads than its
+configuration says.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ PLAIN, GATED = ("fc1", "fc2"), ("gate_proj", "up_proj", "down_proj")
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """Where a family keeps what the hooks hang on.
+    """The modules of a model that hooks are registered on.
 
     Attributes:
-        tower_layers: of `tower`; `attention` is what a layer calls its attention module.
+        tower_layers: of `tower`.
+        attention: the name of the attention module in a tower layer.
         feature_layer: the tower layer whose output feeds the projector.
         prefix: rows before the patches (1 for [CLS], else 0).
         decoder: the language model, with `layers` and `rotary_emb`.
@@ -43,7 +44,9 @@ class Anatomy:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One layer taken apart. `out_name` is what its output projection is called, `names` its feed-forward matrices."""
+    """The parts of one layer. `out_name` is the name of its output projection, `names` those of its feed-forward
+    matrices.
+    """
 
     part: Part
     layer: int
@@ -59,7 +62,7 @@ class Block:
 
     @property
     def shape(self) -> LayerShape:
-        """Sizes as they are in the modules, whole or compressed."""
+        """Sizes of the modules as they are, full or compressed."""
         a = self.attention
         return LayerShape(
             dim=a.q_proj.in_features,
@@ -73,10 +76,10 @@ class Block:
 
 
 def take_apart(part: Part, layers: Sequence[nn.Module], name: str) -> list[Block]:
-    """The blocks of a part's layers, in order.
+    """Return the blocks of a part's layers, in order.
 
     Raises:
-        PlanError: if a layer is built in a way that this version does not know.
+        PlanError: if a layer has a structure that this version does not support.
     """
     found = []
     for i, layer in enumerate(layers):
@@ -95,7 +98,7 @@ def take_apart(part: Part, layers: Sequence[nn.Module], name: str) -> list[Block
 
 
 def _matrix(name: str, module: nn.Module) -> MatrixShape:
-    if isinstance(module, nn.Sequential):  # two thin ones, as `models.view` makes them
+    if isinstance(module, nn.Sequential):  # two factors, as `compressed` makes them
         first, second = module
         return MatrixShape(name, first.in_features, second.out_features, first.out_features)
     return MatrixShape(name, module.in_features, module.out_features)

@@ -1,7 +1,7 @@
-"""Collect statistics of heads and feed-forward matrices over calibration pictures.
+"""Statistics of a model's heads and feed-forward matrices on calibration pictures, summed up in forward passes.
 
-Runs on a private copy (`models.view`), so nothing is hung on the model that others use. Sums are kept in float64: a
-Gram matrix squares singular values, and float32 would lose the small ones.
+The passes run on a private copy (`shared_copy`), so no hook is registered on the model that others use. Sums are kept
+in float64: a Gram matrix squares singular values, and float32 would lose the small ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEAD_OUTPUTS, ATTENTION_MAPS, FFN_INPUTS = "head outputs", "attention maps", "fe
 
 
 def weights_of(block: Block) -> BlockFacts:
-    """The facts of a layer that need no picture."""
+    """Return the facts of a layer that need no picture: its weights."""
     a = block.attention
     query, key, value, out = (m.weight.detach() for m in (a.q_proj, a.k_proj, a.v_proj, block.out))
     weights = {n: getattr(block.mlp, n).weight.detach() for n in block.names}
@@ -30,7 +30,7 @@ def weights_of(block: Block) -> BlockFacts:
 
 
 class Calibration:
-    """Hooks on the blocks of a private copy, and the sums so far.
+    """Hooks on the blocks of a private copy, and their sums so far.
 
     Args:
         wanted: any of `HEAD_OUTPUTS`, `ATTENTION_MAPS`, `FFN_INPUTS`.
@@ -52,7 +52,7 @@ class Calibration:
 
     @torch.no_grad()  # not inference mode: the sums may be differentiated through later
     def run(self, model: nn.Module, prompts: Iterable[Prompt], stop: Callable[[], bool]) -> list[BlockFacts]:
-        """Pass every prompt through the copy once; returns the facts of all blocks."""
+        """Pass every prompt through the copy once, and return the facts of all blocks."""
         for prompt in prompts:
             if stop():
                 raise RunStopped
@@ -77,7 +77,7 @@ class Calibration:
         facts.input_grams |= dict.fromkeys(names, gram)
 
     def _attention(self, index: int, block: Block, query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
-        """Singular values, as shares, of each head's map; the maps of a group's query heads stand below each other."""
+        """Collect the normalised singular values of each head's map; maps of the query heads of a group are stacked."""
         kv_heads, n = key.shape[1], key.shape[2]
         q = query[0].float().reshape(kv_heads, -1, query.shape[2], query.shape[3]) * scaling
         weights = q @ key[0].float()[:, None].mT
@@ -88,5 +88,5 @@ class Calibration:
 
 
 def _sharing(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Matrices that read the same input: all but the last, and the last."""
+    """Return the groups of matrices that read the same input: all but the last, and the last."""
     return [tuple(names[:-1]), (names[-1],)]
