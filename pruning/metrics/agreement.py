@@ -103,10 +103,10 @@ def random_band(records: Sequence[RunRecord]) -> dict[str, object]:
     if records[0].answer_region is not None and len(records[0].answer_region):
         kept = [held["kept"] for r in records if (held := answer_region_kept(r)) is not None]
         answer_region = [min(kept), int(np.median(kept)), max(kept), len(records[0].answer_region)]
-    found: dict[str, object] = {
+    return {
         "seeds": len(records),
         "same": same,
         "answers": dict(answers.most_common()),
         "answer_region": answer_region,
+        "average": records[0].counts["average"],
     }
-    return found | {"average": records[0].counts["average"]}

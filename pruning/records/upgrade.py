@@ -28,18 +28,13 @@ def upgrade_run(data: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> tuple
     """A run record's parts in the newest format. Those of a version that is not known come back as they are."""
     if data.get("schema_version") != 1:
         return data, dict(arrays)
-    places = [data.get("full"), data.get("pruned")]
+    data = data | {name: _renamed(data[name]) for name in ("full", "pruned") if name in data}
     compensated = data.get("compensated")
-    if isinstance(compensated, dict):
-        words = compensated.get("next_words")
-        places += [compensated.get("answer"), *(words if isinstance(words, list) else ())]
-    renamed = {id(place): _renamed(place) for place in places if isinstance(place, dict)}
-    data = {name: renamed.get(id(value), value) for name, value in data.items()}
     if isinstance(compensated, dict):
         words = compensated.get("next_words", ())
         data["compensated"] = compensated | {
-            "answer": renamed.get(id(compensated.get("answer")), compensated.get("answer")),
-            "next_words": [renamed.get(id(w), w) for w in words] if isinstance(words, list) else words,
+            "answer": _renamed(compensated.get("answer")),
+            "next_words": [_renamed(word) for word in words] if isinstance(words, list) else words,
         }
     return data, {_RUN_ARRAYS.get(name, name): array for name, array in arrays.items()}
 
@@ -51,8 +46,10 @@ def upgrade_plan(data: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> dict
     return {_PLAN_ARRAY.sub(r"\1.full", name): array for name, array in arrays.items()}
 
 
-def _renamed(entry: dict[str, Any]) -> dict[str, Any]:
-    """An answer, or what three runs say at one place, with new names; its times too."""
+def _renamed(entry: Any) -> Any:
+    """An answer, or what three runs say at one place, with new names, and its times; what is no dict as it is."""
+    if not isinstance(entry, dict):
+        return entry
     entry = {_KEYS.get(name, name): value for name, value in entry.items()}
     if isinstance(entry.get("timing"), dict):
         entry["timing"] = {_KEYS.get(name, name): value for name, value in entry["timing"].items()}
