@@ -239,10 +239,11 @@ class PruneContext:
         tiles: `[rows]` number of the tile that each lies in, where the model looks at several.
         pictures: `[rows]` number of the picture (or of the step in a video) that each lies in, where there are several;
             the same place in two pictures has the same position.
-        looks: what was asked for, cut to these rows: [CLS] attention `[heads, rows]` (wide: `[1, rows]`), tower keys
-            `[rows, dim]`, last-token attention `[heads, rows]`, language keys and values `[heads, rows, head_dim]`,
-            attention that the text behind the picture pays `[heads, text, rows]`, states `[rows, dim]`, rotary angles
-            `[2, rows, angles]` (cosines, sines). What the tower showed is there at the language model's stages too.
+        observations: what was asked for, cut to these rows: [CLS] attention `[heads, rows]` (wide: `[1, rows]`),
+            tower keys `[rows, dim]`, last-token attention `[heads, rows]`, language keys and values `[heads, rows,
+            head_dim]`, attention that the text behind the picture pays `[heads, text, rows]`, states `[rows, dim]`,
+            rotary angles `[2, rows, angles]` (cosines, sines). What the tower showed is there at the language model's
+            stages too.
         text: the prompt, at stages of the language model.
         memory: what earlier stages of the same run left for this one.
     """

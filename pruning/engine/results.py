@@ -46,8 +46,8 @@ def to_next_words(
     """What three runs would say at the first places of an answer.
 
     Args:
-        token_ids: of the unpruned answer. full, pruned, helped: log-probabilities `[answer, vocabulary]` of the three,
-            as `VLMAdapter.score` gives them.
+        token_ids: of the unpruned answer. full, pruned, compensated: log-probabilities `[answer, vocabulary]` of
+            the three, as `VLMAdapter.score` gives them.
     """
 
     def named(token: int) -> str:

@@ -19,7 +19,7 @@ class PlanCost:
     """Estimated multiply-adds (before, after) of one prefill with the full picture.
 
     Attributes:
-        parts: of the layers that the plan names, by part; whole: of tower and language model together.
+        parts: of the layers that the plan names, by part; full: of tower and language model together.
         visual, text: visual and text tokens that entered the language model; tower: tokens in the first tower layer.
     """
 

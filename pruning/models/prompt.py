@@ -8,15 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 
 from pruning.layout import TokenLayout
-
-if TYPE_CHECKING:
-    import torch
-
 
 _NEWLINE_WITHIN = 4  # tokens after the picture among which its newline is searched
 

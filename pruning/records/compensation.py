@@ -84,7 +84,7 @@ class NextWord:
     Attributes:
         word: the unpruned answer's own token there.
         words: the likeliest tokens of any of the three, the unpruned run's best first.
-        full, pruned, helped: their probabilities (0 .. 1): full picture, pruned, pruned with the caption.
+        full, pruned, compensated: their probabilities (0 .. 1): full picture, pruned, pruned with the caption.
         kl_pruned, kl_compensated: KL divergence in nats of the two from the full picture's, at this place alone.
     """
 

@@ -126,7 +126,7 @@ class LayerPlan:
 
     Attributes:
         shape: of the whole layer, before anything is taken out.
-        score, erank, ks, spectra, whole, without: see `structural.base.HeadScores`; float32, None where not looked at.
+        score, erank, ks, spectra, full, without: see `structural.base.HeadScores`; float32, None where not looked at.
         hidden: int32 hidden units of the feed-forward that stay (rule `bottleneck`), or None for all.
     """
 

@@ -34,7 +34,7 @@ class HeadScores:
 
     Attributes:
         erank: effective rank over its largest possible value, 0 .. 1; ks: distance caused by taking the head out.
-        spectra: `[heads, n]` singular values of each head as shares; whole: `[m]` those of all heads together;
+        spectra: `[heads, n]` singular values of each head as shares; full: `[m]` those of all heads together;
             without: `[heads, m]` those of all heads but one.
     """
 
