@@ -114,8 +114,8 @@ class Handlers:
         self.service.stop(session, superseded=True)
         self.runs.remember(session, new, record)
         line = status("idle", messages.OPENED.format(question=record.request.question))
-        visual_input = view | {"example": None, "random": None, "opens": new.picture}
-        return new, line, visual_input, {"idea": "", "questions": []}
+        opened = view | {"example": None, "random": None, "opens": new.picture}
+        return new, line, opened, {"idea": "", "questions": []}
 
     # -- recorded runs --------------------------------------------------------------------------------------------
 

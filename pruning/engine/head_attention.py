@@ -21,7 +21,7 @@ class _Peek:
     def __init__(self, observation: Observation) -> None:
         self.stages: Sequence[Stage] = (Stage(Part.LANGUAGE_MODEL, observation.layer),)
         self.observations: Sequence[Observation] = (observation,)
-        self.visual_input = torch.empty(0)
+        self.attention = torch.empty(0)
 
     def decide(
         self,
@@ -33,7 +33,7 @@ class _Peek:
         text: PromptText | None = None,
     ) -> Decision:
         del stage, features, text
-        self.visual_input = observations[self.observations[0]]
+        self.attention = observations[self.observations[0]]
         return Decision(torch.arange(len(ids), device=ids.device))
 
     def positions_at(self, stage: Stage) -> str:
@@ -64,5 +64,5 @@ def head_attention(
         peek = _Peek(Observation(Signal.TEXT_ATTENTION, layer, ahead=True))
         full = adapter.project(adapter.encode_image(prompt, [], None, RunCallbacks(stop=stop)), None)
         adapter.answer(prompt, full, peek, 1, RunCallbacks(stop=stop))
-        each = peek.visual_input.mean(1)
+        each = peek.attention.mean(1)
     return each.reshape(n_heads, -1, each.shape[-1])[head].mean(0).float().cpu().numpy()

@@ -33,8 +33,8 @@ class _Decided(Exception):  # noqa: N818 (nothing went wrong)
 class _Requested(Session):
     """A session whose last decision is the end of the run."""
 
-    def decide(self, stage: Stage, *visual_input, **more) -> Decision:
-        super().decide(stage, *visual_input, **more)
+    def decide(self, stage: Stage, *given, **more) -> Decision:
+        super().decide(stage, *given, **more)
         if stage != self.stages[-1]:
             return self.decisions[stage]
         raise _Decided
@@ -54,7 +54,8 @@ def with_overlaps(
     Random is not: what it shares is known (`pruning.metrics.diagnostics`).
 
     Args:
-        adapter: the model that decided, with weights taken out if they were. shown: as in `pruning.engine.run.run`.
+        adapter: the model that decided, with weights taken out if they were.
+        visual_input: as `pictures` of `pruning.engine.run.run`.
         stop: asked often; ends the work with `RunStopped`. say: hears whose turn it is.
     """
     callbacks = RunCallbacks(stop=stop)

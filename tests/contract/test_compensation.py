@@ -56,7 +56,7 @@ def request(method="random_baseline", keep_ratio=0.4, **compensation) -> RunRequ
     return RunRequest("tiny", method, keep_ratio, QUESTION, max_new_tokens=N_NEW, compensation=wanted)
 
 
-class VisualInput:
+class WithCaption:
     """An adapter whose prompt carries the caption, for the hook-free reference."""
 
     def __init__(self, adapter, text):
@@ -76,8 +76,8 @@ def test_the_third_answer_equals_the_masked_reference(tiny, noise, method):
     finally:
         del tiny.answer
     assert len(answers) == 3
-    visual_input = VisualInput(tiny, inserted_text(CAPTION))
-    expected = log_probs(visual_input, noise, record, answers[2].token_ids)
+    captioned = WithCaption(tiny, inserted_text(CAPTION))
+    expected = log_probs(captioned, noise, record, answers[2].token_ids)
     assert np.allclose(answers[2].log_probs, expected, atol=1e-5)
     assert record.compensated.answer.text == answers[2].text
     assert record.compensated.answer.visual_per_layer == record.pruned.visual_per_layer
@@ -425,8 +425,8 @@ def test_an_untrained_captioner_is_not_shown_what_was_kept(tiny, noise):
     rows = tiny.project(encoded, session)
     tiny.answer(prompt, rows, session, 1, RunCallbacks())
     found = what_was_discarded(session, prompt, encoded, QUESTION, noise)
-    visual_input = without_kept(found)
-    changed = (visual_input != noise).any(-1)
+    blanked = without_kept(found)
+    changed = (blanked != noise).any(-1)
     for ids, covered in ((found.kept, True), (found.ids, False)):
         for x0, y0, x1, y1 in np.rint(prompt.layout.boxes()[ids]).astype(int):
             assert changed[y0:y1, x0:x1].mean() == pytest.approx(float(covered), abs=0.01)

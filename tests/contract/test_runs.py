@@ -282,11 +282,11 @@ class ByteTokens:
     [([1, 2, 3, 4, 0], ["a", "", "😀", " b"]), ([1, 5, 0], ["a", "\N{REPLACEMENT CHARACTER}"]), ([1, 4], ["a", " b"])],
 )
 def test_characters_in_several_tokens_come_whole(ids, texts):
-    visual_input = []
-    token_texts = TextStreamer(ByteTokens(), RunCallbacks(text=lambda _, text: visual_input.append(text)), 1)
+    streamed = []
+    token_texts = TextStreamer(ByteTokens(), RunCallbacks(text=lambda _, text: streamed.append(text)), 1)
     token_texts.put(torch.zeros(1, 3))
     for i in ids:
         token_texts.put(torch.tensor([i]))
     token_texts.end()
     assert token_texts.texts == texts
-    assert "".join(visual_input) == "".join(texts)
+    assert "".join(streamed) == "".join(texts)

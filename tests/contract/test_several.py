@@ -182,8 +182,8 @@ def test_tokens_of_a_video_know_their_frames_and_boxes(reader):
     layout = prompt.layout
     assert layout.seconds == ((0.0, 0.5), (1.0, 1.5))
     for half, encoded in enumerate(tiny.frames_seen(prompt).numpy()):
-        visual_input = [frames[half], frames[2 + half]]
-        hits = check_colours((encoded + 1) * 127.5, layout, visual_input)
+        halves = [frames[half], frames[2 + half]]
+        hits = check_colours((encoded + 1) * 127.5, layout, halves)
         assert min(np.bincount(layout.picture_numbers()[hits], minlength=2)) >= 8
     per_grid = layout.n_tokens // 2
     cols = layout.tiles[0].grid_hw[1]

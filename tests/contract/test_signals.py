@@ -39,10 +39,10 @@ class Curious:
         self.observations += [
             Observation(s, len(layers), ahead=s in ATTENTION_SIGNALS) for s in ATTENTION_SIGNALS | STATE_SIGNALS
         ]
-        self.visual_input = None
+        self.observed = None
 
     def decide(self, stage, features, ids, observations, *, text=None):
-        self.visual_input, self.text, self.features = observations, text, features
+        self.observed, self.text, self.features = observations, text, features
         return Decision(torch.arange(len(ids)))
 
     def positions_at(self, stage):
@@ -66,13 +66,13 @@ def test_language_signals_equal_eager_maps_and_cache(noise):
             use_cache=True,
         )
         behind = int(prompt.visual.nonzero()[-1]) + 1
-        visual_input = (curious.visual_input, curious.text.observations, curious.text.observations_before)
-        assert all(part.keys() == set(curious.observations) for part in visual_input)
+        everywhere = (curious.observed, curious.text.observations, curious.text.observations_before)
+        assert all(part.keys() == set(curious.observations) for part in everywhere)
         for observation in curious.observations:
             expected, rows = _computed(eager, out, observation, behind)
             visual = prompt.visual.nonzero()[:, 0]
             where = (visual, slice(behind, None), slice(0, int(visual[0])))
-            for part, place in zip(visual_input, where, strict=True):
+            for part, place in zip(everywhere, where, strict=True):
                 wanted = expected[..., place] if rows == "last" else expected[..., place, :]
                 atol = 1e-4 if observation.signal in STATE_SIGNALS else 1e-5
                 torch.testing.assert_close(part[observation], wanted, atol=atol, rtol=1e-4)
@@ -215,10 +215,10 @@ def test_what_the_tower_showed_is_there_behind_the_projector(noise, monkeypatch)
     from pruning.methods import METHODS
     from pruning.records.run import RunRequest
 
-    adapter, visual_input, select = make_tiny_adapter(), [], METHODS["vscan"].select
+    adapter, contexts, select = make_tiny_adapter(), [], METHODS["vscan"].select
 
     def spy(self, context, n_keep):
-        visual_input.append((context.ids, context.observations))
+        contexts.append((context.ids, context.observations))
         return select(self, context, n_keep)
 
     monkeypatch.setattr(METHODS["vscan"], "select", spy)
@@ -229,8 +229,8 @@ def test_what_the_tower_showed_is_there_behind_the_projector(noise, monkeypatch)
         if observation.signal in TOWER_SIGNALS
     ]
     full = adapter.encode_image(adapter.prompt(noise, QUESTION), observations, None, RunCallbacks()).observations
-    assert len({len(ids) for ids, _ in visual_input}) == len(visual_input) == 2
-    for ids, cut in visual_input:
+    assert len({len(ids) for ids, _ in contexts}) == len(contexts) == 2
+    for ids, cut in contexts:
         for observation in observations:
             torch.testing.assert_close(cut[observation], full[observation][:, ids])
 

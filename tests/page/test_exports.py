@@ -94,10 +94,10 @@ def test_what_the_page_knows_to_be_right_is_in_the_figure_and_only_there(handler
     source = {"kind": "recorded", "example": 0, "method": "resprune", "count": 64}
     made = handlers.take(SimpleNamespace(kind="svg", stop=1, number=1, source=source), "a")
     text = base64.b64decode(made["data"]).decode()
-    visual_input = handlers.open_example(0, "resprune", 64)[4]["answers"]["truth"]
-    assert visual_input
-    assert f">correct answer: {visual_input}<" in text
-    assert inside("svg", text.encode())["known_answer"] == visual_input
+    truth = handlers.open_example(0, "resprune", 64)[4]["answers"]["truth"]
+    assert truth
+    assert f">correct answer: {truth}<" in text
+    assert inside("svg", text.encode())["known_answer"] == truth
     assert "correct answer" not in figure_file(record, EXAMPLE.picture, 1, "svg").decode(), (
         "nobody's own picture has one"
     )
@@ -114,11 +114,11 @@ def test_fates_add_up_over_the_stages():
 
 def test_a_figure_shows_the_kept_squares_bright():
     record, picture = RECORDS["resprune"], np.full_like(EXAMPLE.picture, 230)
-    visual_input = frames(record, picture)[1].astype(int).sum(2)
+    brightness = frames(record, picture)[1].astype(int).sum(2)
     side = 540 * 0.78
     x0, y0 = 0.02 * 960 + (0.5 * 960 - side) / 2, 540 * (1 - 0.91)
     centres = [(x0 + side * (c + 0.5) / 24, y0 + side * (r + 0.5) / 24) for r in range(24) for c in range(24)]
-    bright = [visual_input[round(y), round(x)] > 550 for x, y in centres]
+    bright = [brightness[round(y), round(x)] > 550 for x, y in centres]
     assert np.flatnonzero(bright).tolist() == record.kept.tolist()
 
 

@@ -313,10 +313,10 @@ def test_diagnostics_of_the_run_that_is_shown_and_what_other_methods_would_keep(
     diagnosing, live, me = Diagnosing(handlers.service, handlers.runs), {"kind": "live"}, Visitor("me")
     assert "no longer here" in diagnosing.show(SimpleNamespace(source=live, number=3), "me")["problem"]
     ask(handlers)
-    visual_input = diagnosing.show(SimpleNamespace(source=live, number=4), "me")
-    assert visual_input["number"] == 4
-    assert visual_input["overlaps"] == []
-    assert [line["value"] for line in visual_input["lines"] if line["name"] == "effective rank of the picture"] != ["–"]
+    payload = diagnosing.show(SimpleNamespace(source=live, number=4), "me")
+    assert payload["number"] == 4
+    assert payload["overlaps"] == []
+    assert [line["value"] for line in payload["lines"] if line["name"] == "effective rank of the picture"] != ["–"]
     events = list(diagnosing.compare(live, me))
     assert any(e[0]["text"] == "Computing which visual tokens FastV would keep…" for e in events)
     assert events[-1][1]["made_for"] == live

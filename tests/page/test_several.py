@@ -46,19 +46,19 @@ def test_two_pictures_are_one_prompt(handlers, files, tmp_path):
     assert "trained on one picture at a time" in status["text"]
     assert before["canvas"]["layout"]["pictures_wh"] == [[90, 60], [70, 100]]
     asked = RunForm("What color is the star?", "uniform_grid", 18, "demo")
-    *_, (status, visual_input) = handlers.run(state, asked, Visitor("me"))
-    canvas = visual_input["canvas"]
+    *_, (status, payload) = handlers.run(state, asked, Visitor("me"))
+    canvas = payload["canvas"]
     assert len(canvas["pictures"]) == 2
     assert canvas["pictures"] == before["canvas"]["pictures"]
     assert canvas["layout"]["names"] == ["picture 1", "picture 2"]
     assert [t["picture"] for t in canvas["layout"]["tiles"]] == [0, 1]
     assert canvas["layout"]["views"] == [[0], [1]]
     assert (canvas["n_tokens"], canvas["stops"][-1]["rows"]) == (72, 36)
-    assert any("by itself" in note for note in visual_input["answers"]["notes"])
-    assert "--image your_picture.jpg --image your_picture2.jpg" in visual_input["recipe"]["command"]
-    assert "for p in ['your_picture.jpg', 'your_picture2.jpg']" in visual_input["recipe"]["python"]
+    assert any("by itself" in note for note in payload["answers"]["notes"])
+    assert "--image your_picture.jpg --image your_picture2.jpg" in payload["recipe"]["command"]
+    assert "for p in ['your_picture.jpg', 'your_picture2.jpg']" in payload["recipe"]["python"]
 
-    made = handlers.take(SimpleNamespace(kind="zip", number=1, source=visual_input["recipe"]["source"]), "me")
+    made = handlers.take(SimpleNamespace(kind="zip", number=1, source=payload["recipe"]["source"]), "me")
     data = base64.b64decode(made["data"])
     record, pictures = unpack_run(data)
     assert len(pictures) == record.layout.n_pictures == 2

@@ -48,22 +48,22 @@ def test_a_video_is_run_shown_taken_away_and_opened_again(qwen, tmp_path):
     assert before["canvas"]["layout"]["names"][-1] == "frame 5, 2.0 s", "no model is there to say what the steps are"
     handlers.service.adapter("demo")
     state, _, before, _ = handlers.bring([path], START, "me")
-    *_, (_, visual_input) = handlers.run(state, ASKED, ME)
-    canvas = visual_input["canvas"]
+    *_, (_, payload) = handlers.run(state, ASKED, ME)
+    canvas = payload["canvas"]
     assert canvas["layout"] == before["canvas"]["layout"]
     assert canvas["layout"]["names"] == STEPS
     assert canvas["layout"]["frames"] == [[0, 1], [2, 3], [4]]
     assert [t["picture"] for t in canvas["layout"]["tiles"]] == [0, 1, 2]
     assert len(set(canvas["pictures"])) == 5
     assert canvas["stops"][-1]["rows"] == canvas["n_tokens"] // 2
-    assert any("the 3 steps of the video" in note for note in visual_input["answers"]["notes"])
-    assert "run --video your_video.mp4 --frames 5 " in visual_input["recipe"]["command"]
-    assert "read_video('your_video.mp4', 5)" in visual_input["recipe"]["python"]
+    assert any("the 3 steps of the video" in note for note in payload["answers"]["notes"])
+    assert "run --video your_video.mp4 --frames 5 " in payload["recipe"]["command"]
+    assert "read_video('your_video.mp4', 5)" in payload["recipe"]["python"]
 
     headless = digest_of(read_video(path))
     assert handlers.record(state, ASKED, ME).request.image_digest == headless
 
-    made = handlers.take(SimpleNamespace(kind="zip", number=1, source=visual_input["recipe"]["source"]), "me")
+    made = handlers.take(SimpleNamespace(kind="zip", number=1, source=payload["recipe"]["source"]), "me")
     data = base64.b64decode(made["data"])
     record, files = unpack_run(data)
     assert record.request.image_digest == headless

@@ -246,11 +246,11 @@ class Visitor:
     def stops(self) -> list[int]:
         return [int(t) for t in self.page.locator(".pc-stops strong").all_inner_texts()]
 
-    def table(self, n_parts: int) -> Locator:
+    def table(self, n_tokens: int) -> Locator:
         """Open the table of visual tokens; its rows, the head first. They are drawn a moment after the click."""
         self.page.get_by_text("Table of visual tokens").click()
         rows = self.page.locator(".pc-table tr")
-        expect(rows).to_have_count(1 + n_parts)
+        expect(rows).to_have_count(1 + n_tokens)
         return rows
 
     def look(self, name: str, *, full_page: bool = False) -> None:

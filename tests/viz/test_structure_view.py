@@ -63,8 +63,8 @@ def test_maps_hold_every_head_once_with_the_plan_s_own_values(plan):
     maps = maps_view(plan)
     assert [p["part"] for p in maps["parts"]] == list(BOTH)
     assert maps["modes"] == ["score", "erank", "ks"]
-    visual_input = [layer for part in maps["parts"] for layer in part["layers"]]
-    for view, layer in zip(visual_input, plan.layers, strict=True):
+    layers = [layer for part in maps["parts"] for layer in part["layers"]]
+    for view, layer in zip(layers, plan.layers, strict=True):
         assert (view["layer"], view["heads"], view["kept"]) == (layer.layer, layer.n_heads, layer.heads.tolist())
         for name in maps["modes"]:
             assert np.array_equal(np.float32(view[name]), getattr(layer, name)), "not rounded: order decides who goes"
@@ -130,9 +130,9 @@ def test_a_head_that_is_not_there_is_a_key_error(plan, wish):
 
 
 def test_ranks_say_what_stays_and_what_would_save_nothing(plan, adapter):
-    visual_input = ranks_view(plan)
+    rows = ranks_view(plan)
     matrices = [(p, m) for p in plan.layers for m in p.matrices]
-    for view, (layer, m) in zip(visual_input, matrices, strict=True):
+    for view, (layer, m) in zip(rows, matrices, strict=True):
         assert (view["layer"], view["name"], view["rank"]) == (layer.layer, m.shape.name, m.shape.rank)
         assert view["break_even"] == m.shape.break_even
         if m.shape.rank is None:
@@ -182,11 +182,11 @@ def test_a_run_with_a_plan_names_it_wherever_it_is_shown(plan, adapter, noise):
     finally:
         view.close()
     heads = f"{sum(len(p.heads) for p in plan.layers)} of {sum(p.n_heads for p in plan.layers)} heads"
-    visual_input = run_view(record, "", recorded=False)
-    assert heads in visual_input["canvas"]["weights"]
-    assert heads in visual_input["canvas"]["headline"]
-    assert "9 of 36 visual tokens" in visual_input["canvas"]["headline"]
-    assert heads in visual_input["answers"]["weights"]
+    payload = run_view(record, "", recorded=False)
+    assert heads in payload["canvas"]["weights"]
+    assert heads in payload["canvas"]["headline"]
+    assert "9 of 36 visual tokens" in payload["canvas"]["headline"]
+    assert heads in payload["answers"]["weights"]
     assert figures_of(record)["structural_plan"]["digest"] == plan.digest
     assert "--plan your_plan.zip" in command(record)
     assert "compressed=Compressed(plan" in python(record)

@@ -82,14 +82,14 @@ def frames(
 def draw(record: RunRecord, pictures: VisualInput, stop: int, theme: Theme, truth: str) -> Figure:
     """Return the matplotlib figure; the caller chooses the format."""
     figure = Figure(figsize=SIZE, facecolor=theme.paper)
-    visual_input, layout = images_of(pictures), record.layout
+    images, layout = images_of(pictures), record.layout
     columns = math.ceil(layout.n_pictures**0.5)
     rows = -(-layout.n_pictures // columns)
     for n, (first, *_) in enumerate(layout.frames()):
         row, column = divmod(n, columns)
         place = (0.02 + 0.5 * column / columns, 0.13 + 0.78 * (1 - (row + 1) / rows))
         axes = figure.add_axes((*place, 0.5 / columns - 0.01 * (columns > 1), 0.78 / rows - 0.01 * (rows > 1)))
-        _draw_picture(axes, record, n, visual_input[first], stop, theme)
+        _draw_picture(axes, record, n, images[first], stop, theme)
         if layout.seconds:
             axes.set_title(layout.names()[n], fontsize=6.5, color=theme.quiet, pad=2)
     found = figures_of(record)
@@ -103,8 +103,8 @@ def draw(record: RunRecord, pictures: VisualInput, stop: int, theme: Theme, trut
 def _draw_picture(axes, record: RunRecord, number: int, picture: np.ndarray, stop: int, theme: Theme) -> None:
     height, width = picture.shape[:2]
     axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
-    visual_input = np.isin(record.layout.tile_numbers(), _finest(record, number))
-    boxes, fate = record.layout.boxes()[visual_input], fates_after(record, stop)[visual_input]
+    shown = np.isin(record.layout.tile_numbers(), _finest(record, number))
+    boxes, fate = record.layout.boxes()[shown], fates_after(record, stop)[shown]
     axes.add_collection(PatchCollection(_squares(boxes[fate != KEPT]), facecolor=theme.dropped, alpha=0.8, linewidth=0))
     if stop:
         kept = PatchCollection(_squares(boxes[fate == KEPT]), facecolor="none", edgecolor=theme.kept, linewidth=0.5)

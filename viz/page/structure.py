@@ -202,11 +202,11 @@ def _facts(plan: StructuralPlan) -> list[str]:
     r, environment = plan.request, plan.environment
     ranks = FFN_WORDS[r.ffn].format(erank_factor=r.erank_factor, tau=r.tau, ffn_flops=r.ffn_flops)
     changed = "".join(f", {name} = {value}" for name, value in r.parameters.items())
-    visual_input = "no pictures" if r.n_pairs == 0 else f"{r.n_pairs} pictures with questions ({r.calibration})"
+    calibration = "no pictures" if r.n_pairs == 0 else f"{r.n_pairs} pictures with questions ({r.calibration})"
     return [
         f"heads kept: {r.heads:.0%}{changed}",
         f"{ranks}{', whitened' if r.whitening and r.ffn != 'none' else ''}",
-        f"calibrated on {visual_input}",
+        f"calibrated on {calibration}",
         f"made {environment.get('date', 'at an unknown time')}",
         f"plan {plan.digest[:12]}, weights {plan.fingerprint[:12]}",
     ]

@@ -222,8 +222,8 @@ def test_views_show_the_model_what_they_say(mode):
     rng = np.random.default_rng(3)
     scene = next(s for s in SCENES if len(s.objects) == 6)
     owner = owner_of(draw(scene, SIDE)[1], 6)[None]
-    visual_input = {0, 2} if mode == "some" else set(range(6))
-    kept = View(mode, 0.2 if mode == "share" else 10.0).keep(owner, [visual_input], rng)[0]
+    visible = {0, 2} if mode == "some" else set(range(6))
+    kept = View(mode, 0.2 if mode == "share" else 10.0).keep(owner, [visible], rng)[0]
     assert (np.diff(kept) > 0).all()
     inside = set(owner[0, kept]) - {0}
     if mode == "full":
@@ -231,17 +231,17 @@ def test_views_show_the_model_what_they_say(mode):
     elif mode == "share":
         assert len(kept) == round(0.2 * N_PATCHES)
     else:
-        assert inside == {i + 1 for i in visual_input}
-        assert np.isin(np.flatnonzero(np.isin(owner[0], [i + 1 for i in visual_input])), kept).all()
+        assert inside == {i + 1 for i in visible}
+        assert np.isin(np.flatnonzero(np.isin(owner[0], [i + 1 for i in visible])), kept).all()
 
 
 def test_hidden_evidence_is_told_in_words():
     compensated = 0
     for number in range(30):
         scene, rng = cached_scene(number + 3)
-        visual_input = {0}
-        for segment in write_segments(scene, View("some", 10), visual_input, rng, 10):
-            missing = [scene.objects[i] for i in set(segment.question.evidence) - visual_input]
+        visible = {0}
+        for segment in write_segments(scene, View("some", 10), visible, rng, 10):
+            missing = [scene.objects[i] for i in set(segment.question.evidence) - visible]
             assert all(q.phrase(o) in segment.help for o in missing)
             compensated += bool(missing)
     assert compensated > 20

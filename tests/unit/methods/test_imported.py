@@ -175,10 +175,10 @@ def test_on_the_page_a_file_becomes_a_run(tiny, tmp_path):
     status, method = handlers.decisions.bring(str(tmp_path / "mine.json"), "me")
     assert (status["kind"], method) == ("idle", "imported")
     assert "3 groups" in status["text"]
-    visual_input = list(handlers.run(SessionState(), ask, Visitor("me")))[-1][1]
-    assert visual_input["canvas"]["stops"][-1]["rows"] == 3
-    assert visual_input["cost"]["counted"]["requested"] == 3
-    assert "decision from a file" in visual_input["canvas"]["how"][0]
+    payload = list(handlers.run(SessionState(), ask, Visitor("me")))[-1][1]
+    assert payload["canvas"]["stops"][-1]["rows"] == 3
+    assert payload["cost"]["counted"]["requested"] == 3
+    assert "decision from a file" in payload["canvas"]["how"][0]
     [[status, _]] = list(handlers.run(SessionState(), ask, Visitor("somebody else")))
     assert "No file" in status["text"], "nobody else has my file"
     (tmp_path / "bad.json").write_text("{}")
