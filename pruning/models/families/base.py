@@ -303,8 +303,7 @@ class Family(Weights):
                 input_ids=prompt.input_ids,
                 attention_mask=torch.ones_like(prompt.input_ids),  # or a pad token that ends a turn would be masked
                 mm_encoder_outputs={prompt.modality: self._encoded(self._placeholder_rows(prompt, picture))},
-                generation_config=self.model.generation_config, max_new_tokens=max_new_tokens,
-                return_dict_in_generate=True, output_logits=True,
+                max_new_tokens=max_new_tokens, return_dict_in_generate=True, output_logits=True,
                 streamer=token_texts,
             ),
             prompt, picture, decider, callbacks,
