@@ -185,3 +185,17 @@ def test_text_stands_out_from_what_is_behind_it(visit, query):
     visitor.page.get_by_text("Table of visual tokens").click()
     visitor.wait_until_still()
     assert visitor.page.evaluate(CONTRAST) == []
+
+
+@pytest.mark.parametrize("query", ["", "?__theme=dark"], ids=["light", "dark"])
+@pytest.mark.parametrize("tab", ["Weight pruning", "Benchmarks"])
+def test_other_tabs_fit_a_phone_and_can_be_read(visit, tab, query):
+    visitor = visit(width=390, height=844, query=query)
+    visitor.settle()
+    visitor.page.get_by_role("tab", name=tab).click()
+    visitor.page.get_by_role("tab", name=tab, selected=True).wait_for()
+    visitor.page.locator(".js-plotly-plot:visible, .weight-pruning:visible").first.wait_for()
+    visitor.wait_until_still()
+    assert visitor.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    hard_to_read = [text for text in visitor.page.evaluate(CONTRAST) if "goes" not in text[0].split()]
+    assert hard_to_read == [], "all but the numbers of removed heads, which are not drawn under their crosses"

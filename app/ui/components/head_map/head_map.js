@@ -55,7 +55,7 @@ function recolourMode(mode) {
   for (const h of state.heads) {
     const [r, g, b] = drawing.heat((h[mode] - low) / (high - low || 1));
     h.cell.style.background = `rgb(${r}, ${g}, ${b})`;
-    h.cell.style.color = 0.3 * r + 0.59 * g + 0.11 * b > 120 ? '#000' : '#fff';
+    h.cell.style.color = 0.3 * r + 0.59 * g + 0.11 * b > 117 ? '#000' : '#fff'; // where black and white on grey are equally far
     h.cell.textContent = h[mode].toFixed(2);
   }
   const item = (name, text) => { const span = make('span'); span.append(make('i', name), text); return span; };
